@@ -47,7 +47,7 @@ def spatial_weights(features: torch.Tensor,  # B x c x h x w feature maps, the p
     h, w = features.shape[2:]
     return weights*(h*w) if rescale else weights
 
-# %% ../nbs/04_attention.ipynb #04-attention-045
+# %% ../nbs/04_attention.ipynb #04-attention-048
 def normalize_map(maps: torch.Tensor,     # B x 1 x h x w, any real numbers
                   norm: str = "minmax",   # 'minmax', 'relu_l1' or 'softmax'
                  ) -> torch.Tensor:       # B x 1 x h x w in [0, 1]
@@ -65,7 +65,7 @@ def normalize_map(maps: torch.Tensor,     # B x 1 x h x w, any real numbers
         return torch.where(flat, 1., (maps - low)/(high - low).masked_fill(flat, 1))
     raise ValueError(f"norm must be 'minmax', 'relu_l1' or 'softmax', not {norm!r}.")
 
-# %% ../nbs/04_attention.ipynb #04-attention-054
+# %% ../nbs/04_attention.ipynb #04-attention-057
 class AttentionHead(nn.Module):
     "Eq. 1-2 and Section III-A of the paper: spatial weights, a 1x1 convolution to K class maps, their confidence-weighted sum as attention."
 
@@ -100,7 +100,7 @@ class AttentionHead(nn.Module):
     def extra_repr(self) -> str:
         return f"spatial={self.spatial!r}, rescale={self.rescale}, norm={self.norm!r}, attend={self.attend}"
 
-# %% ../nbs/04_attention.ipynb #04-attention-068
+# %% ../nbs/04_attention.ipynb #04-attention-071
 def _level_loss(head: HeadOutput, labels: torch.Tensor, taxonomy: Taxonomy, level: str, label_smoothing: float) -> torch.Tensor:
     "Eq. 3 for one head: cross-entropy of its scores against fine or coarse labels, in at least float32."
     if level not in ("fine", "coarse"): raise ValueError(f"Labels of a head are 'fine' or 'coarse', not {level!r}.")
@@ -109,7 +109,7 @@ def _level_loss(head: HeadOutput, labels: torch.Tensor, taxonomy: Taxonomy, leve
         raise ValueError(f"{level.capitalize()} labels of {len(labels)} images need scores of shape {len(labels)} x {wanted}, not {' x '.join(map(str, head.scores.shape))}.")
     return F.cross_entropy(at_least_float32(head.scores), labels if level == "fine" else taxonomy.to_coarse(labels), label_smoothing=label_smoothing)
 
-# %% ../nbs/04_attention.ipynb #04-attention-069
+# %% ../nbs/04_attention.ipynb #04-attention-072
 def attention_loss(low: HeadOutput | None,          # the lower head, or None where there is none
                    high: HeadOutput | None,         # the higher head, or None
                    labels: torch.Tensor,            # B fine labels

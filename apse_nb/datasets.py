@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from filelock import FileLock
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .emotions import TAXONOMIES, LabelledImages, Taxonomy
 
 # %% auto #0
-__all__ = ['FORMATS', 'SUFFIXES', 'PARTS', 'READERS', 'PROBLEMS', 'MEAN', 'STD', 'to_rgb', 'decode_bytes', 'read_image',
+__all__ = ['FORMATS', 'SUFFIXES', 'PARTS', 'READERS', 'CHUNK', 'PROBLEMS', 'MEAN', 'STD', 'to_rgb', 'decode_bytes', 'read_image',
            'decode_square', 'ImageFiles', 'is_folder', 'subfolders', 'walk_images', 'UnknownLabel', 'known_label',
            'read_folders', 'read_table', 'image_index', 'vote_rows', 'files_with_votes', 'emotion_columns',
            'read_flickr_ldl', 'read_abstract', 'read_iapsa', 'read_emotion6', 'read_artphoto', 'read_emoset',
@@ -159,13 +159,13 @@ def subfolders(folder: Path) -> list[str]:
 def walk_images(folder: Path,     # where to start
                ) -> list[str]:    # sorted names relative to it, with forward slashes
     "Every image file below a folder. Each real folder is entered once, so that links cannot lead round in circles."
-    found, seen, todo = [], set(), [""]
+    def identity(path): return (status := os.stat(path)).st_dev, status.st_ino
+    found, seen, todo = [], {identity(p) for p in Path(folder).resolve().parents}, [""]
     while todo:
         inside = todo.pop()
         here = os.path.join(folder, inside)
-        status = os.stat(here)
-        if (status.st_dev, status.st_ino) in seen: continue
-        seen.add((status.st_dev, status.st_ino))
+        if identity(here) in seen: continue
+        seen.add(identity(here))
         with os.scandir(here) as entries:
             for e in sorted(entries, key=lambda e: e.name):
                 if e.name.startswith(".") or e.name == "__MACOSX": continue
@@ -189,8 +189,8 @@ def known_label(name: str, taxonomy: Taxonomy, where) -> int:
 def read_folders(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "class folders `<emotion>/...`, alone or inside folders `train`, `val`, `test`"
     if not root.is_dir(): return None
-    homes = [(f, PARTS[f.lower()]) for f in subfolders(root) if f.lower() in PARTS] or [("", "")]
-    folders = [(root/home/f, known_label(f, taxonomy, root/home/f), part) for home, part in homes for f in subfolders(root/home)]
+    parts = [(f, PARTS[f.lower()]) for f in subfolders(root) if f.lower() in PARTS] or [("", "")]
+    folders = [(root/top/f, known_label(f, taxonomy, root/top/f), part) for top, part in parts for f in subfolders(root/top)]
     if not folders: return None
     sizes, paths, labels, split = defaultdict(int), [], [], []
     for folder, label, part in folders:
@@ -203,7 +203,7 @@ def read_folders(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None
     if empty: raise ValueError(f"{root} has no images of {', '.join(empty)}: add some or remove the empty folder.")
     return ImageFiles(paths, labels, taxonomy, root, split)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-045
+# %% ../nbs/02_datasets.ipynb #02-datasets-044
 def read_table(path: Path,               # a text file
                delimiter: str = ",",
                quote: str = '"',
@@ -224,7 +224,7 @@ def image_index(root: Path,              # where the pictures are
         for key in ("/".join(parts), "/".join(parts[-2:]), parts[-1]): index.setdefault(key, name)
     return index
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-047
+# %% ../nbs/02_datasets.ipynb #02-datasets-046
 def vote_rows(table: list[list[str]],           # rows: image name, then numbers
               columns: dict[int, int],          # which column counts for which label
               taxonomy: Taxonomy,
@@ -241,7 +241,7 @@ def vote_rows(table: list[list[str]],           # rows: image name, then numbers
         rows.append((row[0], votes))
     return rows
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-048
+# %% ../nbs/02_datasets.ipynb #02-datasets-047
 def files_with_votes(root: Path,                             # data set
                      rows: list[tuple[str, np.ndarray]],     # image name and K votes
                      taxonomy: Taxonomy,
@@ -257,7 +257,7 @@ def files_with_votes(root: Path,                             # data set
     paths, labels, votes = zip(*kept) if kept else ((), (), ())
     return ImageFiles(list(paths), labels, taxonomy, root, votes=np.array(votes).reshape(-1, len(taxonomy)), skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-051
+# %% ../nbs/02_datasets.ipynb #02-datasets-050
 def emotion_columns(header: list[str], taxonomy: Taxonomy, where) -> dict[int, int]:
     "Column -> label, for a table whose columns after the first are all emotions."
     return {column: known_label(title, taxonomy, where) for column, title in enumerate(header) if column > 0}
@@ -274,7 +274,7 @@ def read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | N
         return files_with_votes(root, vote_rows(table[1:], emotion_columns(table[0], taxonomy, path), taxonomy, path), taxonomy, ties)
     return None
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-058
+# %% ../nbs/02_datasets.ipynb #02-datasets-057
 def read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Abstract: `ABSTRACT_groundTruth.csv`"
     path = root/"ABSTRACT_groundTruth.csv"
@@ -282,20 +282,20 @@ def read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
     table = read_table(path, quote="'")
     return files_with_votes(root, vote_rows(table[1:], emotion_columns(table[0], taxonomy, path), taxonomy, path), taxonomy, ties)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-062
+# %% ../nbs/02_datasets.ipynb #02-datasets-061
 def read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "IAPSa: `Mikels2005positivenorms.csv` and `Mikels2005negativenorms.csv`"
     rows = []
     for path in (root/"Mikels2005positivenorms.csv", root/"Mikels2005negativenorms.csv"):
         if not path.is_file(): return None
         header, *table = read_table(path)
-        short = {f.removesuffix("Mean").lower(): column for column, f in enumerate(header) if f.endswith("Mean")}
+        short = {f[:3].lower(): column for column, f in enumerate(header) if f.endswith("Mean")}      # "Angr" is no prefix of anger, "Ang" is
         columns = {column: label for s, column in short.items() for label, emotion in enumerate(taxonomy.fine) if emotion.startswith(s)}
         if len(columns) < len(short): raise UnknownLabel(f"{path}: the columns {', '.join(header)} do not fit the taxonomy {taxonomy.name!r}.")
         rows += [(f"{picture}.jpg", votes) for picture, votes in vote_rows(table, columns, taxonomy, path)]
     return files_with_votes(root, rows, taxonomy, ties)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-066
+# %% ../nbs/02_datasets.ipynb #02-datasets-065
 def read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Emotion6: `ground_truth.txt` with columns `[prob. <emotion>]`"
     path = root/"ground_truth.txt"
@@ -306,7 +306,7 @@ def read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
     columns = {column: known_label(title, taxonomy, path) for column, title in titles.items()}
     return files_with_votes(root, vote_rows(table, columns, taxonomy, path), taxonomy, ties)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-072
+# %% ../nbs/02_datasets.ipynb #02-datasets-071
 def read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "ArtPhoto: a flat folder of files called `<emotion>_<number>.jpg`"
     home = root/"testImages_artphoto"
@@ -317,7 +317,7 @@ def read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
     if not names or "_" not in names[0]: return None
     return ImageFiles([home/name for name in names], [known_label(name.split("_")[0], taxonomy, home/name) for name in names], taxonomy, root)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-076
+# %% ../nbs/02_datasets.ipynb #02-datasets-075
 def read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "EmoSet: `train.json`, `val.json`, `test.json`, lists of [emotion, id, image, annotation]"
     lists = [p for p in (root/"train.json", root/"val.json", root/"test.json") if p.is_file()]
@@ -336,7 +336,7 @@ def read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     paths, labels, split = zip(*kept) if kept else ((), (), ())
     return ImageFiles(list(paths), labels, taxonomy, root, split, skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-081
+# %% ../nbs/02_datasets.ipynb #02-datasets-080
 def read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "FI as published: `agg/<emotion>_*.csv`, lines `number,url,disagree,agree`"
     lists = sorted((root/"agg").glob("*.csv"))
@@ -354,7 +354,7 @@ def read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
     paths, labels = zip(*kept) if kept else ((), ())
     return ImageFiles(list(paths), labels, taxonomy, root, skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-084
+# %% ../nbs/02_datasets.ipynb #02-datasets-083
 def write_list(path,                          # CSV file to write
                names: list[str],              # N image names
                labels, split,                 # N fine labels, N parts ('' for none)
@@ -386,7 +386,7 @@ def read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     return ImageFiles([root.parent/name for name, _, _ in kept], [label for _, label, _ in kept], taxonomy, root.parent, [part for _, _, part in kept],
                       skipped=[(name, "the file is missing") for (name, _, _), ok in zip(rows, there) if not ok])
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-086
+# %% ../nbs/02_datasets.ipynb #02-datasets-085
 READERS = {"list": read_list, "emoset": read_emoset, "emotion6": read_emotion6, "abstract": read_abstract, "iapsa": read_iapsa,
            "flickr_ldl": read_flickr_ldl, "fi_lists": read_fi_lists, "artphoto": read_artphoto, "folders": read_folders}
 
@@ -408,10 +408,11 @@ def open_dataset(root,                                # folder (or list file) of
         if not len(files):
             reasons = f"; the first: {files.skipped[0][0]} ({files.skipped[0][1]})" if files.skipped else ""
             raise ValueError(f"{root} lists {len(files.skipped)} images, and none of them can be used{reasons}.")
+        if files.skipped: warnings.warn(f"{len(files.skipped)} images that {root} lists are left out (see .skipped); the first: {files.skipped[0][0]} ({files.skipped[0][1]}).", stacklevel=2)
         return files
     raise ValueError(f"{root} holds no data set that is known here; looked for " + "; ".join(reader.__doc__ for reader in readers.values()) + ".")
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-087
+# %% ../nbs/02_datasets.ipynb #02-datasets-086
 def first_that_knows(reader, root: Path, taxonomies: list[Taxonomy], ties: str) -> ImageFiles | None:
     "Read with the first taxonomy that knows all labels; the error, if none does, is the first one's."
     errors = []
@@ -420,7 +421,7 @@ def first_that_knows(reader, root: Path, taxonomies: list[Taxonomy], ties: str) 
         except UnknownLabel as e: errors.append(e)
     raise errors[0]
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-095
+# %% ../nbs/02_datasets.ipynb #02-datasets-094
 def part_sizes(n: int,                          # images of one class
                fractions: tuple[float, ...],    # share of each part, summing to 1
               ) -> np.ndarray:                  # whole numbers that sum to n; none is 0 unless its fraction is
@@ -433,7 +434,7 @@ def part_sizes(n: int,                          # images of one class
         sizes[part] = 1
     return sizes
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-098
+# %% ../nbs/02_datasets.ipynb #02-datasets-097
 def stratified_split(labels,                                                  # N fine labels
                      fractions: tuple[float, float, float] = (.8, .05, .15),  # shares of train, val and test (Section IV-D)
                      seed: int = 0,
@@ -451,7 +452,7 @@ def stratified_split(labels,                                                  # 
         split[members] = np.repeat(["train", "val", "test"], part_sizes(len(members), fractions))
     return split
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-102
+# %% ../nbs/02_datasets.ipynb #02-datasets-101
 def save_split(path,                # CSV file to write
                files: ImageFiles,   # whose `.split` to keep
               ):
@@ -474,7 +475,7 @@ def load_split(path,                  # what `save_split` wrote
     chosen.skipped = files.skipped + [(name, f"not in {path}") for name in place if name not in listed]
     return chosen
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-108
+# %% ../nbs/02_datasets.ipynb #02-datasets-107
 class PixelStore:
     "Decoded rows in a growing file, with a note of how far it got; whatever was appended survives a kill."
     def __init__(self,
@@ -507,7 +508,7 @@ class PixelStore:
         "The rows so far as a read-only memory map, kept x size x size x 3."
         return np.memmap(self.pixels, dtype=np.uint8, mode="r", shape=(self.done - len(self.skipped), self.size, self.size, 3))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-109
+# %% ../nbs/02_datasets.ipynb #02-datasets-108
 class MemoryStore:
     "The same in memory, for data small enough and runs without a cache."
     def __init__(self, total: int, size: int):
@@ -523,7 +524,7 @@ class MemoryStore:
         "The rows so far."
         return self.pixels[:self.done - len(self.skipped)]
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-111
+# %% ../nbs/02_datasets.ipynb #02-datasets-110
 def cache_key(files: ImageFiles,       # the files to decode
               size: int,               # side in pixels
              ) -> str:                 # 12 hex digits
@@ -535,25 +536,27 @@ def cache_key(files: ImageFiles,       # the files to decode
         h.update(f"\n{name}\0{status and (status.st_size, status.st_mtime_ns)}".encode("utf-8", "surrogateescape"))
     return h.hexdigest()[:12]
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-113
+# %% ../nbs/02_datasets.ipynb #02-datasets-112
 def core_count() -> int:
     "How many cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-def decode_into(store, files: ImageFiles, size: int, workers: int | None, chunk: int = 256):
+CHUNK = 256   # pictures between two notes of how far we got: at most this much work is lost
+
+def decode_into(store, files: ImageFiles, size: int, workers: int | None):
     "Decode what the store does not have yet, chunk by chunk, in threads."
     def one(path):
         try: return decode_square(path, size)
         except (ValueError, OSError) as e: return str(e)
 
-    with ThreadPoolExecutor(workers or core_count()) as pool, tqdm(total=len(files), initial=store.done, desc=f"decode {files.root.name}", unit="img", disable=None) as bar:
+    with ThreadPoolExecutor(workers or core_count()) as pool, tqdm(total=len(files), initial=store.done, desc="decode", unit="img", disable=None) as bar:
         while store.done < len(files):
             start = store.done
-            results = list(pool.map(one, files.paths[start:start + chunk]))
+            results = list(pool.map(one, files.paths[start:start + CHUNK]))
             store.append([r for r in results if not isinstance(r, str)], [(start + i, r) for i, r in enumerate(results) if isinstance(r, str)])
             bar.update(len(results))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-115
+# %% ../nbs/02_datasets.ipynb #02-datasets-114
 @dataclass
 class DecodedImages(LabelledImages):
     "Pictures decoded from files, together with those files and the ones that could not be read."
@@ -578,15 +581,16 @@ def decode(files: ImageFiles,              # what to decode
     kept = np.setdiff1d(np.arange(len(files)), [i for i, _ in store.skipped])
     return DecodedImages(store.array(), files.labels[kept], files.taxonomy, [names[i] for i in kept], files=files.subset(kept), skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-116
+# %% ../nbs/02_datasets.ipynb #02-datasets-115
 def decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | None) -> PixelStore:
     "Fill the cache folder of these files, or find it full already; two processes take turns."
-    folder, store = cache/f"{files.root.name}-{size}-{cache_key(files, size)}", None
+    folder, store = cache/f"{files.root.resolve().name}-{size}-{cache_key(files, size)}", None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder/"lock"):
-            store = PixelStore(folder, size)
-            decode_into(store, files, size, workers)
+        store = PixelStore(folder, size)
+        if store.done < len(files):
+            with FileLock(folder/"lock"):
+                store = PixelStore(folder, size)          # another process may have filled it while we waited
+                decode_into(store, files, size, workers)
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
         done = store.done if store else 0
@@ -598,7 +602,7 @@ def printable(name: str) -> str:
     "A file name whose bytes are not UTF-8 cannot be printed or hashed: those bytes become escapes."
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-128
+# %% ../nbs/02_datasets.ipynb #02-datasets-127
 PROBLEMS = ("unreadable", "placeholder", "two labels", "duplicate")
 
 @dataclass
@@ -643,7 +647,7 @@ class DataReport:
         names = [os.path.relpath(os.path.abspath(p), home).replace(os.sep, "/") for p in self.clean.paths]
         write_list(path, names, self.clean.labels, self.clean.split, self.files.taxonomy)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-129
+# %% ../nbs/02_datasets.ipynb #02-datasets-128
 def picture_digest(path) -> tuple[str, str]:   # digest, or the reason why there is none
     "A digest of the decoded pixels of a file."
     try: image = read_image(path)
@@ -657,9 +661,11 @@ def check_data(root,                                # a data set, as in `open_da
                workers: int | None = None,          # threads; None: one a core
               ) -> DataReport:
     "Decode every picture; report unreadable ones, placeholders and duplicates."
-    files = open_dataset(root, kind, taxonomy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")               # what the reader leaves out is part of the report
+        files = open_dataset(root, kind, taxonomy)
     with ThreadPoolExecutor(workers or core_count()) as pool:
-        checked = list(tqdm(pool.map(picture_digest, files.paths), total=len(files), desc=f"check {files.root.name}", unit="img", disable=None))
+        checked = list(tqdm(pool.map(picture_digest, files.paths), total=len(files), desc="check", unit="img", disable=None))
     problem, detail = np.where([bool(reason) for _, reason in checked], "unreadable", "").astype("<U11"), [reason for _, reason in checked]
     same = defaultdict(list)
     for i, (digest, _) in enumerate(checked):
@@ -674,7 +680,7 @@ def check_data(root,                                # a data set, as in `open_da
             detail[i] = f"same picture as {printable(names[group[0]])}" if kind_of == "duplicate" else f"the same picture {len(group)} times as {', '.join(emotions)}"
     return DataReport(files, problem, detail, groups)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-138
+# %% ../nbs/02_datasets.ipynb #02-datasets-137
 class one_sentence_errors(click.Command):
     "For `@click.command(cls=one_sentence_errors)`: whatever goes wrong is one line on stderr and exit status 2 (130 after Ctrl-C)."
     def say(self, sentence):
@@ -706,7 +712,7 @@ def reported_by_system(e: OSError) -> str:
     if e.errno in (errno.ENOSPC, errno.EDQUOT): return f"The disk is full ({e.filename or 'while writing'}): free some space and run the same command again."
     return f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-139
+# %% ../nbs/02_datasets.ipynb #02-datasets-138
 @click.command(cls=one_sentence_errors)
 @click.argument("root")
 @click.option("--out", metavar="CSV", help="Write the clean list here; every command of this library takes it in place of a folder.")
@@ -730,7 +736,7 @@ def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     if problems: found.to_csv(problems, index=False)
     return int(len(found) > 0)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-149
+# %% ../nbs/02_datasets.ipynb #02-datasets-148
 def class_walk(members: np.ndarray,        # indices of one class, at least 2
                picks: int,                 # how many to draw, a multiple of k
                k: int,                     # images of this class in a batch
@@ -745,7 +751,7 @@ def class_walk(members: np.ndarray,        # indices of one class, at least 2
         walk = np.concatenate([walk, first, again[~np.isin(again, first)]])
     return walk[:picks]
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-151
+# %% ../nbs/02_datasets.ipynb #02-datasets-150
 def balanced_batches(labels,                         # N fine labels
                      classes=None,                   # which labels to use; None: all that occur
                      images_per_class: int = 4,      # K
@@ -764,7 +770,7 @@ def balanced_batches(labels,                         # N fine labels
     walks = [class_walk(m, steps*images_per_class, images_per_class, rng) for m in members]           # C arrays of steps K
     return np.stack([w.reshape(steps, images_per_class) for w in walks], axis=1).reshape(steps, -1)   # (steps, C, K) -> (steps, C K)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-161
+# %% ../nbs/02_datasets.ipynb #02-datasets-160
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # of ImageNet's pixels in [0, 1]: what pretrained networks expect
 
 def normalise(pixels: torch.Tensor,    # B x H x W x 3, uint8
@@ -774,7 +780,7 @@ def normalise(pixels: torch.Tensor,    # B x H x W x 3, uint8
     std = 255*torch.tensor(STD, device=pixels.device)
     return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-164
+# %% ../nbs/02_datasets.ipynb #02-datasets-163
 def byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-only memory map
                 crop: int,             # side of the crop to come
                ) -> torch.Tensor:      # the same, as a tensor
@@ -786,7 +792,7 @@ def byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-on
         raise ValueError(f"A crop of {crop} does not fit into pictures of {pixels.shape[1]} x {pixels.shape[2]}: choose a smaller crop or decode larger.")
     return pixels
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-165
+# %% ../nbs/02_datasets.ipynb #02-datasets-164
 def augment(pixels,                                      # B x H x W x 3, uint8
             crop: int,                                   # side of the crop
             generator: torch.Generator | None = None,    # of any device: its numbers are moved to the pixels

@@ -32,10 +32,10 @@ from .network import APSE
 from .training import METHODS, Diverged, Recipe, assess, fit, load_images, make_pair_loss, save_model
 
 # %% auto #0
-__all__ = ['TITLES', 'PROFILES', 'Experiment', 'paper_table', 'table2', 'lambda_sweep', 'Profile', 'find_profile', 'open_parts',
-           'ResultsStore', 'setup_of', 'code_version', 'build_network', 'run_row', 'run_rows', 'seed_interval',
-           'summary', 'localisation', 'attention_maps', 'cropped_masks', 'why_wrong', 'worst_queries', 'final_notebook',
-           'execute_report', 'apse_reproduce']
+__all__ = ['TITLES', 'FROZEN', 'PROFILES', 'Experiment', 'paper_table', 'table2', 'controls', 'lambda_sweep', 'Profile',
+           'find_profile', 'open_parts', 'ResultsStore', 'setup_of', 'code_version', 'build_network', 'run_row',
+           'run_rows', 'seed_interval', 'summary', 'localisation', 'attention_maps', 'cropped_masks', 'why_wrong',
+           'worst_queries', 'final_notebook', 'execute_report', 'apse_reproduce']
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-006
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ def table2() -> dict[str, Experiment]:
     return {name: Experiment(name, TITLES[name], method.network, method.loss, paper={m: row[m] for m in MEASURES if m in row})
             for (name, method), row in zip(METHODS.items(), printed.to_dict("records"))}
 
+FROZEN = Experiment("frozen", "pretrained only", dict(heads="none", attend="none", features="high"))      # nothing is trained: what the backbone brings along
+
+def controls() -> dict[str, Experiment]:
+    "Rows that the paper does not have and that its claims need: the learned projection without the bilinear product, and Eq. 1 to the letter."
+    clb = table2()["clb"]
+    return {"concat_linear": replace(clb, name="concat_linear", title="AT + EP, MO, HA, linear", network=clb.network | dict(pooling="concat_linear"), paper={}),
+            "letter": replace(clb, name="letter", title="AT + EP, MO, HA, CLB, Eq. 1 as printed", network=clb.network | dict(spatial="sum", rescale=False), paper={})}
+
 def lambda_sweep(values=(0.1, 0.3, 0.5, 0.7, 0.9)) -> dict[str, Experiment]:
     "Fig. 6: the last row of Table II with other weights between pair and attention loss. The curve is not printed as numbers."
     full = table2()["gep"]
@@ -80,10 +88,10 @@ class Profile:
     seeds: int = 1                # runs of each row
     rows: tuple[str, ...] = tuple(METHODS)
     lambdas: tuple[float, ...] = ()     # points of the lambda curve
-    limit: int | None = None      # use only so many pictures of each part
+    limit: int | None = None      # draw only so many scenes for each part
 
 PROFILES = {p.name: p for p in (
-    Profile("tiny", "scene_net", None, Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"), lambdas=(0.5,), limit=160),
+    Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"), lambdas=(0.5,), limit=160),
     Profile("quick", "scene_net", "shapes", Recipe.scenes(), dim=128, lambdas=(0.1, 0.3, 0.7, 0.9)),
     Profile("cpu", "resnet18", "imagenet", Recipe.cpu(), freeze="conv2", rows=("softmax", "clb", "gep")),
     Profile("paper", "resnet50", "imagenet", Recipe.paper(bf16=True, channels_last=True)),
@@ -97,11 +105,10 @@ def find_profile(name: str) -> Profile:
 # %% ../nbs/16_experiments.ipynb #16-experiments-014
 def open_parts(source: str, profile: Profile, cache=None):
     "Gallery (the training part) and queries (the test part, or the validation part where there is no test part)."
-    train = load_images(source, profile.recipe.resize, "train", cache=cache)
-    try: query = load_images(source, profile.recipe.resize, "test", cache=cache)
-    except ValueError: query = load_images(source, profile.recipe.resize, "val", cache=cache)
-    if profile.limit: train, query = (images.subset(np.arange(min(profile.limit, len(images)))) for images in (train, query))
-    return train, query
+    look = lambda part: load_images(source, profile.recipe.resize, part, cache=cache, limit=profile.limit)
+    train = look("train")
+    try: return train, look("test")
+    except ValueError: return train, look("val")      # there is no test part
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-016
 class ResultsStore:
@@ -138,7 +145,7 @@ class ResultsStore:
 def setup_of(experiment: Experiment, profile: Profile) -> str:
     "8 hex digits over every setting that can change a row's result."
     settings = [experiment.network, experiment.loss, experiment.loss_settings, asdict(replace(profile.recipe, **experiment.recipe)),
-                profile.backbone, profile.weights and Path(profile.weights).name, profile.freeze, profile.dim]
+                profile.backbone, Path(profile.weights).name, profile.freeze, profile.dim]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 def code_version() -> str:
@@ -166,8 +173,12 @@ def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, ou
                device="cuda" if torch.cuda.is_available() else "cpu", threads=torch.get_num_threads(), commit=code_version())
     name = f"{experiment.name}-{row['setup']}-seed{seed}"
     model = build_network(experiment, profile, train.taxonomy, seed)
-    try: run = fit(model, train, recipe, make_pair_loss(experiment.loss, train.taxonomy, **experiment.loss_settings), out=out/"runs"/name, progress=progress)
-    except Diverged: return row | dict(status="diverged", finished=time.strftime("%Y-%m-%d %H:%M"))
+    minutes = 0.0
+    if experiment.loss is None and experiment.network.get("heads") == "none": row["epochs"] = 0      # nothing to train
+    else:
+        pair_loss = make_pair_loss(experiment.loss, train.taxonomy, **experiment.loss_settings)
+        try: minutes = fit(model, train, recipe, pair_loss, out=out/"runs"/name, progress=progress).minutes
+        except Diverged: return row | dict(status="diverged", finished=time.strftime("%Y-%m-%d %H:%M"))
     seen, own = assess(model, query, train, recipe), assess(model, query, query, recipe)
     for measure in MEASURES: row[measure] = round(getattr(seen.report, measure), 5)
     for measure in ("map8", "map2"):
@@ -175,8 +186,8 @@ def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, ou
         row[f"own_{measure}"] = round(getattr(own.report, measure), 5)
     if seen.query_accuracy is not None: row |= dict(query_accuracy=round(seen.query_accuracy, 4), train_accuracy=round(seen.gallery_accuracy, 4))
     save_model(model, out/"models"/f"{experiment.name}-seed{seed}.safetensors", recipe=asdict(recipe), row=row)
-    (out/"runs"/name/"last.safetensors").unlink()      # done: the network is in models, the way back is not needed any more
-    return row | dict(minutes=round(run.minutes, 2), finished=time.strftime("%Y-%m-%d %H:%M"))
+    (out/"runs"/name/"last.safetensors").unlink(missing_ok=True)      # done: the network is in models, the way back is not needed any more
+    return row | dict(minutes=round(minutes, 2), finished=time.strftime("%Y-%m-%d %H:%M"))
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-023
 @contextmanager

@@ -17,11 +17,11 @@ from .emotions import Taxonomy
 __all__ = ['MEASURES', 'rank_weights', 'average_precision', 'sort_gallery', 'unit_rows', 'class_labels', 'relevant_counts',
            'random_average_precision', 'random_floor', 'RetrievalReport', 'check_sets', 'evaluate']
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-037
+# %% ../nbs/09_metrics.ipynb #09-metrics-041
 MEASURES = {"map8": "higher", "map2": "higher", "nn": "higher", "ft": "higher", "st": "higher",
             "dcg": "higher", "ndcg": "higher", "anmrr": "lower", "f1": "higher"}  # fields of a report -> which direction is better
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-038
+# %% ../nbs/09_metrics.ipynb #09-metrics-042
 def rank_weights(relevant: int,               # NG: relevant images in the list, at least 1
                  length: int,                 # N: images in the list
                  most_relevant: int,          # the largest NG of all queries of the run (for ANMRR's window)
@@ -50,7 +50,7 @@ def rank_weights(relevant: int,               # NG: relevant images in the list,
         "f1": 2*(rank <= f1_cut)/(f1_cut + NG),                  # 2PR/(P+R) with P = h/cut and R = h/NG is 2h/(cut+NG)
     }
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-045
+# %% ../nbs/09_metrics.ipynb #09-metrics-050
 def average_precision(relevance: np.ndarray,   # B x N booleans: is the image at this rank relevant?
                      ) -> np.ndarray:          # B values in (0, 1], float64; NaN for a list without a relevant image
     "Average precision of B whole ranked lists (Section IV-B)."
@@ -60,7 +60,7 @@ def average_precision(relevance: np.ndarray,   # B x N booleans: is the image at
     hits *= relevance
     return np.divide(hits.sum(axis=1), NG, out=np.full(len(NG), np.nan), where=NG > 0)
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-048
+# %% ../nbs/09_metrics.ipynb #09-metrics-054
 def sort_gallery(query: np.ndarray,     # B x D unit vectors, float64
                  gallery: np.ndarray,   # N x D unit vectors, float64
                  tag=0,                 # N integers 0..3 that travel with the gallery images
@@ -80,7 +80,7 @@ def sort_gallery(query: np.ndarray,     # B x D unit vectors, float64
     key &= 2**bits - 1
     return key
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-055
+# %% ../nbs/09_metrics.ipynb #09-metrics-061
 def unit_rows(embeddings,      # N x D, torch or numpy, any number type, on any device
               role: str,       # 'query' or 'gallery', for the message
              ) -> np.ndarray:  # N x D, float64, rows of length 1 (a zero row stays zero)
@@ -93,7 +93,7 @@ def unit_rows(embeddings,      # N x D, torch or numpy, any number type, on any 
     norm = np.linalg.norm(embeddings, axis=1, keepdims=True)     # (N, 1)
     return embeddings/np.where(norm > 0, norm, 1)
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-057
+# %% ../nbs/09_metrics.ipynb #09-metrics-063
 def class_labels(labels,            # N integers: list, numpy array or torch tensor of any integer type
                  taxonomy: Taxonomy,
                  role: str,         # 'query' or 'gallery', for the message
@@ -107,7 +107,7 @@ def class_labels(labels,            # N integers: list, numpy array or torch ten
         raise ValueError(f"The {role} labels run from {labels.min()} to {labels.max()}, but the taxonomy {taxonomy.name!r} has the labels 0 to {len(taxonomy) - 1}.")
     return labels.astype(np.int64)
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-059
+# %% ../nbs/09_metrics.ipynb #09-metrics-065
 def relevant_counts(query_labels: np.ndarray,            # Q fine labels
                     gallery_labels: np.ndarray,          # N fine labels
                     taxonomy: Taxonomy,
@@ -121,7 +121,7 @@ def relevant_counts(query_labels: np.ndarray,            # Q fine labels
         raise ValueError("No query has a gallery image of its own class: check that both label lists belong to these images.")
     return fine - same_set, coarse - same_set
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-062
+# %% ../nbs/09_metrics.ipynb #09-metrics-068
 def random_average_precision(relevant: int,   # NG, at least 1
                              length: int,     # N
                             ) -> float:
@@ -130,7 +130,7 @@ def random_average_precision(relevant: int,   # NG, at least 1
     share = (relevant - 1)/max(length - 1, 1)
     return float(((1 + (rank - 1)*share)/rank).mean())
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-065
+# %% ../nbs/09_metrics.ipynb #09-metrics-071
 def random_floor(query_labels,              # Q fine labels
                  gallery_labels,            # N fine labels
                  taxonomy: Taxonomy,
@@ -152,7 +152,7 @@ def random_floor(query_labels,              # Q fine labels
     known = table.notna().mul(queries, axis=0)                   # classes without relevant images do not count
     return ((table*known).sum()/known.sum()).to_dict()
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-069
+# %% ../nbs/09_metrics.ipynb #09-metrics-075
 @dataclass(eq=False)
 class RetrievalReport:
     "The nine measures of one retrieval run (means over queries) with their per-query values and random floors."
@@ -200,7 +200,7 @@ class RetrievalReport:
         order = sort_gallery(one, unit_rows(gallery, "gallery"), leave_out=[query_index] if same_set else None)[0]//4
         return order[:len(order) - same_set][:k]
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-071
+# %% ../nbs/09_metrics.ipynb #09-metrics-077
 def check_sets(query: np.ndarray,           # Q x D
                query_labels: np.ndarray,    # Q
                gallery: np.ndarray,         # N x D
@@ -215,7 +215,7 @@ def check_sets(query: np.ndarray,           # Q x D
     if same_set and not np.array_equal(query_labels, gallery_labels):
         raise ValueError("With same_set=True the queries must be the gallery, in the same order: pass the same images twice.")
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-072
+# %% ../nbs/09_metrics.ipynb #09-metrics-078
 def evaluate(query,                      # Q x D embeddings, torch or numpy; normalised to unit length inside
              query_labels,               # Q fine labels (integers)
              gallery,                    # N x D embeddings

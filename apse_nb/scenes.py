@@ -312,7 +312,7 @@ def _colours(rng, backdrop, contrast):
     "4 x 3 colours of one object: a body lighter or darker than the background, its hue opposite on the colour circle."
     light = 0.6 + 0.2*backdrop.mood["brightness"]
     sign = 1 if rng.uniform() < 1/(1 + np.exp(20*(light - .62))) else -1
-    body = np.clip(light + sign*contrast + rng.normal(0, .04), .3, .92)
+    body = np.clip(light + sign*contrast + rng.normal(0, .04), .4, .92)
     second = np.clip(body + rng.choice([-1, 1])*.14, .35, .88)
     lightness = np.array([body, second, max(body - .38, .12), min(body + .36, .98)])
     chroma = np.array([1, 1, .4, .2])*(.13 + .035*backdrop.mood["saturation"])*np.minimum(1, 3.2*lightness*(1 - lightness) + .25)

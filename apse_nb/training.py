@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -384,6 +385,7 @@ def fit(model: APSE,
     optimizer = torch.optim.SGD(model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay), momentum=recipe.momentum)
     highest = [group["lr"] for group in optimizer.param_groups]
     facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(pair_loss), data=train.fingerprint())
+    if out is not None: Path(out).mkdir(parents=True, exist_ok=True)
     state = _Progress(model, optimizer, None if out is None else Path(out), facts)
     network = accelerator.prepare_model(model) if world > 1 else model
     total = recipe.epochs*steps_per_epoch
@@ -414,22 +416,23 @@ def default_cache() -> Path:
 
 SCENES = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # split: (number of pictures, seed)
 
+@lru_cache(maxsize=8)      # a worker process that runs many rows opens its data once
 def load_images(source: str,                     # a folder, or 'scenes'
                 size: int,                       # side of the decoded pictures, pixels
                 split: str | None = None,        # 'train', 'val', 'test'; None takes everything
                 taxonomy: str = "mikels",
                 cache: Path | None = None,       # folder for decoded pictures; `default_cache()` when left out
+                limit: int | None = None,        # draw at most so many scenes
                ) -> LabelledImages:
     "The pictures of a data set (or of one part of it) at the size a recipe wants."
     if split not in (None, "train", "val", "test"): raise ValueError(f"A part is called train, val or test, not {split!r}.")
     if source == "scenes":
         n, seed = SCENES[split or "test"]
-        return make_scenes(n, size=size, seed=seed)
+        return make_scenes(min(n, limit or n), size=size, seed=seed)
     files = open_dataset(source, taxonomy=TAXONOMIES[taxonomy])
     if split is not None:
-        parts = files.split if any(files.split) else stratified_split(files.labels, seed=0)
-        files = files.subset(np.asarray(parts) == split)
-        if not len(files.labels): raise ValueError(f"The data set in {source} has no part {split!r}.")
+        if not any(files.split): files.split = stratified_split(files.labels, seed=0)
+        files = files.part(split)
     return decode(files, size, cache=cache or default_cache())
 
 # %% ../nbs/10_training.ipynb #10-training-062

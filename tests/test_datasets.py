@@ -170,7 +170,7 @@ def test_bad_lists(tmp_path, text, words):
 def test_cache_survives_a_real_write_error(tmp_path):
     "A limit on the size of files is a write error that needs neither a full disk nor a trick; a second run completes the cache."
     folder_of(tmp_path/"data")
-    code = ("import resource, sys; from apse_nb import datasets as d; d.decode_into.__defaults__ = (2,); resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
+    code = ("import resource, sys; from apse_nb import datasets as d; d.CHUNK = 2; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
             f"d.decode(d.open_dataset({str(tmp_path/'data')!r}), 16, cache={str(tmp_path/'cache')!r}, workers=1)")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "OSError: The disk is full" in run.stderr and "the 4 of 8 images decoded so far are kept" in run.stderr

@@ -17,10 +17,10 @@ def test_tiny_report(tmp_path):
     page = (tmp_path/"report"/"report.html").read_text(encoding="utf-8")
     assert "N-pair" in page and "data:image/png" in page
     store = pd.read_csv(tmp_path/"report"/"results.csv")
-    assert {"softmax", "n_pair", "gep"} <= set(store["name"]) and (store["status"] == "ok").all()
+    assert {"frozen", "softmax", "n_pair", "gep"} <= set(store["name"]) and (store["status"] == "ok").all()
     assert store[["map8", "map2", "anmrr", "minutes", "commit", "seed"]].notna().all().all()
     names = {p.name for p in (tmp_path/"report").rglob("*")}
     assert {"table2.csv", "gains.csv", "localisation.csv", "table2.png", "attention.png", "failure_0.png"} <= names
     again = subprocess.run([*COMMAND, "--out", str(tmp_path/"report")], env=env, capture_output=True, text=True, cwd=tmp_path)
-    assert again.returncode == 0 and "3 of 3 rows are finished already" in again.stdout
+    assert again.returncode == 0 and "4 of 4 rows are finished already" in again.stdout
     assert len(pd.read_csv(tmp_path/"report"/"results.csv")) == len(store)
