@@ -228,7 +228,7 @@ class Backbone(nn.Module):
             raise ValueError(f"A backbone takes floats of shape B x 3 x H x W, not {images.dtype} of shape {' x '.join(map(str, images.shape))}: turn bytes into floats with `augment` or `center_crop`.")
         return self.network(images)
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-066
+# %% ../nbs/03_backbones.ipynb #03-backbones-068
 @torch.no_grad()
 def shape_accuracy(network: nn.Module,    # images -> B x classes
                    pixels: np.ndarray,    # N x H x W x 3 bytes
@@ -241,7 +241,7 @@ def shape_accuracy(network: nn.Module,    # images -> B x classes
     right = [network(center_crop(torch.as_tensor(pixels[i:i + 256]).to(device), crop)).argmax(1).cpu() == torch.as_tensor(labels[i:i + 256]) for i in range(0, len(labels), 256)]
     return torch.cat(right).double().mean().item()
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-067
+# %% ../nbs/03_backbones.ipynb #03-backbones-069
 def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from `make_shapes`
                        labels: np.ndarray,           # N labels
                        epochs: int = 10,             # passes over the pictures

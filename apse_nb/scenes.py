@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -194,11 +195,11 @@ class Difficulty:
     "How much of the label a picture gives away. The defaults keep a fine-tuned classifier's mAP8 near .4 to .5."
     palette_strength: float = 0.5                   # how strongly polarity moves brightness and saturation; 0 not at all, 2 nearly always
     texture_strength: float = 0.5                   # the same for smooth against cracked texture
-    motif_size: tuple[float, float] = (0.2, 0.4)    # smallest and largest side of the motif, as a fraction of the picture's
+    motif_size: tuple[float, float] = (0.16, 0.36)  # smallest and largest side of the motif, as a fraction of the picture's
     motif_contrast: float = 0.28                    # difference in lightness between objects and background
-    distractors: int = 4                            # most objects without meaning in one picture (at least half as many are tried)
-    neighbour_motif: float = 0.3                    # probability of a second, smaller motif: a neighbour's on the wheel
-    label_noise: float = 0.2                        # probability that the label is a wheel neighbour of what the motif says
+    distractors: int = 5                            # most objects without meaning in one picture (at least half as many are tried)
+    neighbour_motif: float = 0.5                    # probability of a second, smaller motif: a neighbour's on the wheel
+    label_noise: float = 0.15                       # probability that the label is a wheel neighbour of what the motif says
 
     def __post_init__(self):
         for name in ("neighbour_motif", "label_noise"):
@@ -394,19 +395,23 @@ class Scenes(LabelledImages):
     distributions: np.ndarray | None = None   # N x 8 probabilities of each emotion
 
     def subset(self, indices) -> Scenes:
-        "The scenes at these positions."
+        "The scenes at these positions (integers or booleans)."
         part = super().subset(indices)
-        return Scenes(part.pixels, part.labels, part.taxonomy, part.names, part.masks, self.motifs[indices], self.distributions[indices])
+        cut = lambda array: None if array is None else array[np.asarray(indices)]
+        return Scenes(part.pixels, part.labels, part.taxonomy, part.names, part.masks, cut(self.motifs), cut(self.distributions))
 
 def _in_parallel(draw, n, workers):
     "draw(start, stop) -> tuple of arrays, over ranges of 0..n in worker processes; the arrays, joined."
-    edges = [*range(0, n, 32), n]
-    if workers is None: workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" and n > 64 else 1
-    if workers == 1: parts = [draw(*pair) for pair in zip(edges[:-1], edges[1:])]
+    ranges = [(start, min(start + 32, n)) for start in range(0, n, 32)]
+    linux = sys.platform == "linux"   # elsewhere a worker must import everything anew, which takes longer than a few thousand pictures
+    if workers is None: workers = len(os.sched_getaffinity(0)) if linux and n > 64 else 1
+    if workers == 1: parts = [draw(*r) for r in ranges]
     else:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)   # Python 3.12+ warns of forking beside threads; the children only draw
-            with get_context("fork" if sys.platform == "linux" else None).Pool(workers) as pool: parts = pool.starmap(draw, zip(edges[:-1], edges[1:]), chunksize=1)
+            warnings.simplefilter("ignore", DeprecationWarning)   # Python 3.12+ warns of forking beside threads; these children only draw
+            # Ctrl-C is the parent's business
+            with get_context("fork" if linux else None).Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+                parts = pool.starmap(draw, ranges, chunksize=1)
     return [np.concatenate(arrays) for arrays in zip(*parts)]
 
 def _draw_scenes(start, stop, size, seed, difficulty):
@@ -418,10 +423,10 @@ def make_scenes(n: int,                                  # how many
                 size: int = 96,                          # side in pixels
                 seed: int = 0,
                 difficulty: Difficulty = Difficulty(),
-                workers: int | None = None,              # processes; None: one for each core
+                workers: int | None = None,              # processes; None: one for each core on Linux, one elsewhere
                ) -> Scenes:
     "n scenes, label i mod 8 for scene i. Scene i depends on seed and i only, not on n or workers."
-    if n < 1 or size < 16: raise ValueError(f"Ask for at least 1 scene of at least 16 pixels, not {n} of {size}.")
+    if n < 1 or size < 16 or seed < 0: raise ValueError(f"Ask for at least 1 scene of at least 16 pixels with a seed of at least 0, not {n} of {size} with {seed}.")
     pixels, masks, labels, motifs, distributions = _in_parallel(partial(_draw_scenes, size=size, seed=seed, difficulty=difficulty), n, workers)
     return Scenes(pixels, labels, MIKELS, [f"scene_{seed}_{i:06d}" for i in range(n)], masks, motifs, distributions)
 
@@ -452,8 +457,8 @@ def _draw_shapes(start, stop, size, seed):
 def make_shapes(n: int,                       # how many
                 size: int = 96,               # side in pixels
                 seed: int = 0,
-                workers: int | None = None,   # processes; None: one for each core
+                workers: int | None = None,   # processes, as in `make_scenes`
                ) -> tuple[np.ndarray, np.ndarray]:   # n x size x size x 3 uint8, and n shape labels (positions in SHAPES)
     "Pictures of ten geometric shapes, on which the small backbone is pretrained."
-    if n < 1 or size < 16: raise ValueError(f"Ask for at least 1 shape of at least 16 pixels, not {n} of {size}.")
+    if n < 1 or size < 16 or seed < 0: raise ValueError(f"Ask for at least 1 shape of at least 16 pixels with a seed of at least 0, not {n} of {size} with {seed}.")
     return tuple(_in_parallel(partial(_draw_shapes, size=size, seed=seed), n, workers))

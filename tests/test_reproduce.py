@@ -20,7 +20,7 @@ def test_tiny_report(tmp_path):
     assert {"frozen", "softmax", "n_pair", "gep"} <= set(store["name"]) and (store["status"] == "ok").all()
     assert store[["map8", "map2", "anmrr", "minutes", "commit", "seed"]].notna().all().all()
     names = {p.name for p in (tmp_path/"report").rglob("*")}
-    assert {"table2.csv", "gains.csv", "localisation.csv", "table2.png", "attention.png", "failure_0.png"} <= names
+    assert {"table2.csv", "gains.csv", "localisation.csv", "table2.png", "attention.png", "failures.png"} <= names
     again = subprocess.run([*COMMAND, "--out", str(tmp_path/"report")], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0 and "4 of 4 rows are finished already" in again.stdout
     assert len(pd.read_csv(tmp_path/"report"/"results.csv")) == len(store)

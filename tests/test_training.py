@@ -94,8 +94,7 @@ def test_two_processes_train_and_evaluate_like_one(tmp_path):
     script.write_text(TWO)
     one = subprocess.run([sys.executable, script, tmp_path/"one.json"], env=ONE_THREAD, capture_output=True, text=True)
     assert one.returncode == 0, one.stderr[-1000:]
-    two = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-                          "--dynamo_backend", "no", str(script), str(tmp_path/"two.json")], env=ONE_THREAD, capture_output=True, text=True)
+    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path/"two.json"], env=ONE_THREAD, capture_output=True, text=True)
     assert two.returncode == 0, two.stderr[-2000:]
     a, b = (json.loads((tmp_path/name).read_text()) for name in ("one.json", "two.json"))
     assert (a["world"], b["world"]) == (1, 2)
