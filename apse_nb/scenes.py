@@ -195,10 +195,10 @@ class Difficulty:
     "How much of the label a picture gives away. The defaults keep a fine-tuned classifier's mAP8 near .4 to .5."
     palette_strength: float = 0.5                   # how strongly polarity moves brightness and saturation; 0 not at all, 2 nearly always
     texture_strength: float = 0.5                   # the same for smooth against cracked texture
-    motif_size: tuple[float, float] = (0.16, 0.36)  # smallest and largest side of the motif, as a fraction of the picture's
+    motif_size: tuple[float, float] = (0.18, 0.38)  # smallest and largest side of the motif, as a fraction of the picture's
     motif_contrast: float = 0.28                    # difference in lightness between objects and background
     distractors: int = 5                            # most objects without meaning in one picture (at least half as many are tried)
-    neighbour_motif: float = 0.5                    # probability of a second, smaller motif: a neighbour's on the wheel
+    neighbour_motif: float = 0.4                    # probability of a second, smaller motif: a neighbour's on the wheel
     label_noise: float = 0.15                       # probability that the label is a wheel neighbour of what the motif says
 
     def __post_init__(self):
@@ -259,14 +259,14 @@ def crack_distance(x: np.ndarray,       # H x W
                    cells: np.ndarray,   # m x 2 centres
                   ) -> np.ndarray:      # H x W
     "Distance to the nearest border between two cells, where each point belongs to its nearest centre (Worley 1996)."
-    squared = (x - cells[:, 0, None, None])**2 + (y - cells[:, 1, None, None])**2   # (m, H, W)
-    first = squared.argmin(0)                                                        # (H, W)
+    squared = (x[..., None] - cells[:, 0])**2 + (y[..., None] - cells[:, 1])**2   # (H, W, m)
+    first = squared.argmin(-1)                                                     # (H, W)
     rows, columns = np.ogrid[:len(x), :x.shape[1]]
-    d1 = squared[first, rows, columns]
-    squared[first, rows, columns] = np.inf
-    second = squared.argmin(0)
+    d1 = squared[rows, columns, first]
+    squared[rows, columns, first] = np.inf
+    second = squared.argmin(-1)
     between = np.sqrt(((cells[first] - cells[second])**2).sum(-1))   # distance between the two centres
-    return (squared[second, rows, columns] - d1)/(2*between)
+    return (squared[rows, columns, second] - d1)/(2*between)
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-048
 def _grow(grid, size):
@@ -285,7 +285,10 @@ def paint_backdrop(plan: Backdrop, size: int, texture: bool = True) -> np.ndarra
         canvas += ((at[:, None] - top)*size + .5).clip(0, 1)[..., None]*(colour.astype(np.float32) - canvas)
     if not texture: return canvas
     for cx, cy, radius, strength in plan.lights.astype(np.float32):
-        if strength > 0: canvas += (strength*((radius - np.hypot(x - cx, y - cy))/(.3*radius)).clip(0, 1))[..., None]*(1 - canvas)
+        if strength == 0: continue
+        rows, columns = (slice(max(int((c - radius)*size), 0), int((c + radius)*size) + 2) for c in (cy, cx))   # the square around the disc
+        disc = strength*((radius - np.hypot(x[rows, columns] - cx, y[rows, columns] - cy))/(.3*radius)).clip(0, 1)
+        canvas[rows, columns] += disc[..., None]*(1 - canvas[rows, columns])
     if plan.cracks > 0:
         bend = [_grow(b, size) for b in plan.bend]
         gap = crack_distance(x + bend[0], y + bend[1], plan.cells.astype(np.float32))
