@@ -29,12 +29,12 @@ class HeadOutput(NamedTuple):
         "The paper's c: B x K probabilities, each row sums to 1."
         return self.scores.softmax(1)
 
-# %% ../nbs/04_attention.ipynb #04-attention-022
+# %% ../nbs/04_attention.ipynb #04-attention-025
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    "float32 for float16 and bfloat16 numbers, everything else as it is."
+    "float32 for float16 and bfloat16 numbers, everything else as it is: sums and exponentials need the digits."
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
-# %% ../nbs/04_attention.ipynb #04-attention-023
+# %% ../nbs/04_attention.ipynb #04-attention-026
 def spatial_weights(features: torch.Tensor,  # B x c x h x w feature maps, the paper's F
                     spatial: str = "mean",   # what enters the softmax: 'sum' over the channels (the letter of Eq. 1) or their 'mean'
                     rescale: bool = True,    # multiply by h*w, so that the weights have mean 1 instead of sum 1
@@ -47,7 +47,7 @@ def spatial_weights(features: torch.Tensor,  # B x c x h x w feature maps, the p
     h, w = features.shape[2:]
     return weights*(h*w) if rescale else weights
 
-# %% ../nbs/04_attention.ipynb #04-attention-048
+# %% ../nbs/04_attention.ipynb #04-attention-051
 def normalize_map(maps: torch.Tensor,     # B x 1 x h x w, any real numbers
                   norm: str = "minmax",   # 'minmax', 'relu_l1' or 'softmax'
                  ) -> torch.Tensor:       # B x 1 x h x w in [0, 1]
@@ -58,14 +58,14 @@ def normalize_map(maps: torch.Tensor,     # B x 1 x h x w, any real numbers
         kept = maps.relu()
         total = kept.sum((2, 3), keepdim=True)                                          # (B, 1, 1, 1)
         empty = total == 0
-        return torch.where(empty, 1/(h*w), kept/total.masked_fill(empty, 1))
+        return torch.where(empty, 1/(h*w), kept/total.masked_fill(empty, 1))            # never divides by 0, not even in the branch not taken
     if norm == "minmax":
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)    # (B, 1, 1, 1) each
         flat = high - low <= 8*torch.finfo(maps.dtype).eps*torch.maximum(low.abs(), high.abs())   # equal but for rounding
         return torch.where(flat, 1., (maps - low)/(high - low).masked_fill(flat, 1))
     raise ValueError(f"norm must be 'minmax', 'relu_l1' or 'softmax', not {norm!r}.")
 
-# %% ../nbs/04_attention.ipynb #04-attention-057
+# %% ../nbs/04_attention.ipynb #04-attention-062
 class AttentionHead(nn.Module):
     "Eq. 1-2 and Section III-A of the paper: spatial weights, a 1x1 convolution to K class maps, their confidence-weighted sum as attention."
 
@@ -100,16 +100,18 @@ class AttentionHead(nn.Module):
     def extra_repr(self) -> str:
         return f"spatial={self.spatial!r}, rescale={self.rescale}, norm={self.norm!r}, attend={self.attend}"
 
-# %% ../nbs/04_attention.ipynb #04-attention-071
+# %% ../nbs/04_attention.ipynb #04-attention-076
 def _level_loss(head: HeadOutput, labels: torch.Tensor, taxonomy: Taxonomy, level: str, label_smoothing: float) -> torch.Tensor:
     "Eq. 3 for one head: cross-entropy of its scores against fine or coarse labels, in at least float32."
     if level not in ("fine", "coarse"): raise ValueError(f"Labels of a head are 'fine' or 'coarse', not {level!r}.")
-    wanted = len(taxonomy) if level == "fine" else len(taxonomy.coarse)
-    if head.scores.shape != (len(labels), wanted):
-        raise ValueError(f"{level.capitalize()} labels of {len(labels)} images need scores of shape {len(labels)} x {wanted}, not {' x '.join(map(str, head.scores.shape))}.")
-    return F.cross_entropy(at_least_float32(head.scores), labels if level == "fine" else taxonomy.to_coarse(labels), label_smoothing=label_smoothing)
+    images, classes = len(labels), len(taxonomy) if level == "fine" else len(taxonomy.coarse)
+    if head.scores.shape != (images, classes):
+        found = " x ".join(map(str, head.scores.shape))
+        raise ValueError(f"{level.capitalize()} labels of {images} images need scores of shape {images} x {classes}, not {found}.")
+    target = labels if level == "fine" else taxonomy.to_coarse(labels)
+    return F.cross_entropy(at_least_float32(head.scores), target, label_smoothing=label_smoothing)
 
-# %% ../nbs/04_attention.ipynb #04-attention-072
+# %% ../nbs/04_attention.ipynb #04-attention-077
 def attention_loss(low: HeadOutput | None,          # the lower head, or None where there is none
                    high: HeadOutput | None,         # the higher head, or None
                    labels: torch.Tensor,            # B fine labels

@@ -22,7 +22,7 @@ import apse_nb
 from .datasets import augment, center_crop
 
 # %% auto #0
-__all__ = ['STAGES', 'HEADS', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights', 'needed',
+__all__ = ['STAGES', 'HEADS', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights', 'needed', 'misfit',
            'copy_weights', 'load_weights', 'save_weights', 'load_imagenet', 'data_path', 'pretrained', 'Backbone',
            'shape_accuracy', 'pretrain_on_shapes']
 
@@ -71,7 +71,8 @@ def build_network(name: str,           # 'scene_net' or a name of torchvision
     if name == "scene_net": return SceneNet()
     from torchvision.models import get_model, list_models  # takes a second, so only where it is needed
     if not re.match(r"(wide_)?resne(x)?t\d|vgg\d|alexnet$|googlenet$", name) or name not in list_models():
-        raise ValueError(f"Unknown backbone {name!r}: use 'scene_net', 'alexnet', 'googlenet', or a ResNet or VGG of torchvision such as 'resnet18', 'resnet50' or 'vgg16'.")
+        raise ValueError(f"Unknown backbone {name!r}: use 'scene_net', 'alexnet', 'googlenet', "
+                         "or a ResNet or VGG of torchvision such as 'resnet18', 'resnet50' or 'vgg16'.")
     # GoogLeNet's published weights expect a normalisation of their own, which transform_input computes from ImageNet's
     extra = dict(aux_logits=False, transform_input=True, init_weights=False) if name == "googlenet" else {}
     return get_model(name, weights=None, **extra)
@@ -112,6 +113,19 @@ def needed(name: str) -> bool:
     "Does a backbone need the tensor of this name? Classifiers and batch counters it does not."
     return not (name.startswith(HEADS) or name.endswith("num_batches_tracked"))
 
+def misfit(own: dict[str, torch.Tensor],    # what a network needs
+           given: dict[str, torch.Tensor],  # what a file has
+          ) -> str:                         # what does not fit, in words; '' if all fits
+    "The first difference in names or shapes."
+    for k in own:
+        if k not in given: return f"it lacks {k}"
+    for k in sorted(given):                 # a file keeps no order of its own
+        if k not in own: return f"it has {k}, which this network has not"
+    for k, v in own.items():
+        if given[k].shape != v.shape: return f"its {k} is {'x'.join(map(str, given[k].shape))}, not {'x'.join(map(str, v.shape))}"
+    return ""
+
+# %% ../nbs/03_backbones.ipynb #03-backbones-029
 def copy_weights(module: nn.Module,                 # a whole network, filled in place
                  tensors: dict[str, torch.Tensor],  # by torchvision's names, any float type
                  source: str,                       # what to call them in errors
@@ -119,18 +133,14 @@ def copy_weights(module: nn.Module,                 # a whole network, filled in
     "Fill a network from named tensors, exactly; `ValueError` says what does not fit."
     own = {k: v for k, v in module.state_dict().items() if needed(k)}
     given = {k: v for k, v in tensors.items() if needed(k)}
-    size = lambda t: "x".join(map(str, t.shape))
-    problem = next((f"it lacks {k}" for k in own if k not in given), None) \
-           or next((f"it has {k}, which this network has not" for k in given if k not in own), None) \
-           or next((f"its {k} is {size(given[k])}, not {size(v)}" for k, v in own.items() if given[k].shape != v.shape), None)
-    if problem: raise ValueError(f"{source} holds the weights of another architecture: {problem}.")
-    bad = next((k for k, v in given.items() if not v.isfinite().all()), None)
+    if problem := misfit(own, given): raise ValueError(f"{source} holds the weights of another architecture: {problem}.")
+    bad = next((k for k in own if not given[k].isfinite().all()), None)
     if bad: raise ValueError(f"{source} cannot be used: {bad} contains NaN or infinite numbers.")
     with torch.no_grad():
         for k, v in own.items(): v.copy_(given[k])  # copy_ also casts half precision to the network's type
     return module
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-029
+# %% ../nbs/03_backbones.ipynb #03-backbones-030
 def load_weights(module: nn.Module,  # a whole network with torchvision's names, filled in place
                  path,               # a .safetensors or .safetensors.xz file
                 ) -> nn.Module:      # the same module
@@ -146,9 +156,9 @@ def save_weights(module: nn.Module,  # a network
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(save_safetensors(tensors, {k: str(v) for k, v in facts.items()}))
-    os.replace(partial, path)
+    os.replace(partial, path)                       # one step: nobody ever sees half a file
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-035
+# %% ../nbs/03_backbones.ipynb #03-backbones-037
 def load_imagenet(module: nn.Module,  # a whole torchvision network, filled in place
                   name: str,          # its name
                  ) -> nn.Module:      # the same module
@@ -158,10 +168,11 @@ def load_imagenet(module: nn.Module,  # a whole torchvision network, filled in p
     published = get_model_weights(name).IMAGENET1K_V1
     try: tensors = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as e:
-        raise FileNotFoundError(f"The ImageNet weights of {name} could not be downloaded ({e}): convert {published.url} to safetensors where there is a connection, and give weights='FILE.safetensors'.") from None
+        raise FileNotFoundError(f"The ImageNet weights of {name} could not be downloaded ({e}): convert {published.url} to safetensors "
+                                "where there is a connection, and give weights='FILE.safetensors'.") from None
     return copy_weights(module, tensors, f"torchvision's {name}")
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-039
+# %% ../nbs/03_backbones.ipynb #03-backbones-041
 def data_path(relative: str,  # such as 'weights/scene_net_shapes.safetensors'
              ) -> Path:       # where the file lies on this machine
     "A file of the repo's data folder, which a wheel carries as apse_nb/data; `FileNotFoundError` if it is in neither place."
@@ -181,7 +192,7 @@ def pretrained(name: str,                            # as in `build_network`
     if name != "scene_net": raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {name}: use 'imagenet' or a file.")
     return load_weights(network, data_path("weights/scene_net_shapes.safetensors"))
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-042
+# %% ../nbs/03_backbones.ipynb #03-backbones-044
 class Backbone(nn.Module):
     """The first stages of a classification network: images B x 3 x H x W -> {stage: B x c x h x w}.
 
@@ -204,11 +215,12 @@ class Backbone(nn.Module):
             if stage not in nodes: raise ValueError(f"Unknown stage {stage!r} of {name}: choose from {', '.join(nodes)}.")
         self.name = name
         self.network = create_feature_extractor(whole, {nodes[stage]: stage for stage in stages})
-        frozen = create_feature_extractor(whole, {nodes[freeze]: freeze}) if freeze else nn.Module()  # shares its layers with self.network
+        # the network cut after stage `freeze` has exactly the layers to freeze; it shares them with self.network
+        frozen = create_feature_extractor(whole, {nodes[freeze]: freeze}) if freeze else nn.Module()
         for p in frozen.parameters(): p.requires_grad_(False)
         norms = {n for n, m in self.network.named_modules() if isinstance(m, nn.BatchNorm2d)}
         self.still_norms = norms if frozen_bn else norms & {n for n, _ in frozen.named_modules()}
-        self.eval()
+        self.eval()                                                           # a look at the channels must not move batch norm
         with torch.no_grad(): features = self(torch.zeros(1, 3, 64, 64))
         self.channels = {stage: f.shape[1] for stage, f in features.items()}
         self.train()
@@ -225,10 +237,11 @@ class Backbone(nn.Module):
                ) -> dict[str, torch.Tensor]:    # stage -> B x c x h x w
         "The features of every stage asked for; `ValueError` for anything but floats with three channels."
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"A backbone takes floats of shape B x 3 x H x W, not {images.dtype} of shape {' x '.join(map(str, images.shape))}: turn bytes into floats with `augment` or `center_crop`.")
+            raise ValueError(f"A backbone takes floats of shape B x 3 x H x W, not {images.dtype} of shape {' x '.join(map(str, images.shape))}: "
+                             "turn bytes into floats with `augment` or `center_crop`.")
         return self.network(images)
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-068
+# %% ../nbs/03_backbones.ipynb #03-backbones-071
 @torch.no_grad()
 def shape_accuracy(network: nn.Module,    # images -> B x classes
                    pixels: np.ndarray,    # N x H x W x 3 bytes
@@ -238,10 +251,10 @@ def shape_accuracy(network: nn.Module,    # images -> B x classes
                   ) -> float:             # fraction whose largest score is the right one
     "Accuracy of a classifier."
     network.eval()
-    right = [network(center_crop(torch.as_tensor(pixels[i:i + 256]).to(device), crop)).argmax(1).cpu() == torch.as_tensor(labels[i:i + 256]) for i in range(0, len(labels), 256)]
-    return torch.cat(right).double().mean().item()
+    found = [network(center_crop(torch.as_tensor(pixels[i:i + 256]).to(device), crop)).argmax(1).cpu() for i in range(0, len(labels), 256)]
+    return (torch.cat(found) == torch.as_tensor(labels)).double().mean().item()
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-069
+# %% ../nbs/03_backbones.ipynb #03-backbones-072
 def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from `make_shapes`
                        labels: np.ndarray,           # N labels
                        epochs: int = 10,             # passes over the pictures
@@ -265,7 +278,7 @@ def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from
     for epoch in range(epochs):
         network.train()
         total = 0.
-        for chosen in rng.permutation(train)[:steps*batch].reshape(steps, batch):
+        for chosen in rng.permutation(train)[:steps*batch].reshape(steps, batch):      # what fills no batch sits this epoch out
             images = augment(torch.as_tensor(pixels[chosen]).to(device), crop, generator)
             with torch.autocast(device, dtype=torch.bfloat16): scores = network(images)
             loss = F.cross_entropy(scores.float(), torch.as_tensor(labels[chosen]).to(device))

@@ -44,7 +44,7 @@ class Compaction(nn.Linear):
         super().__init__(inputs, outputs, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):   # not in half precision, even where the rest of the network is
             return F.linear(at_least_float32(x), at_least_float32(self.weight))
 
 # %% ../nbs/05_clb.ipynb #05-clb-031
@@ -134,13 +134,13 @@ class TensorSketch(Pooling):
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         return signed_sqrt(self.sketch(low, high))
 
-# %% ../nbs/05_clb.ipynb #05-clb-057
+# %% ../nbs/05_clb.ipynb #05-clb-059
 def gap(features: torch.Tensor,   # B x c x h x w
        ) -> torch.Tensor:         # B x c, at least float32
     "Global average pooling: the mean over positions."
     return at_least_float32(features).mean((2, 3))
 
-# %% ../nbs/05_clb.ipynb #05-clb-058
+# %% ../nbs/05_clb.ipynb #05-clb-060
 class Concat(Pooling):
     "No products, nothing learned: both levels' averages side by side (Table II's rows without CLB). Its length is c1 + c2; `dim` is not used."
 
@@ -150,7 +150,7 @@ class Concat(Pooling):
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         return torch.cat((gap(low), gap(high)), 1)   # (B, c1 + c2)
 
-# %% ../nbs/05_clb.ipynb #05-clb-059
+# %% ../nbs/05_clb.ipynb #05-clb-061
 class ConcatLinear(Pooling):
     "The control of every claim about CLB: the same learned compaction after plain concatenation."
 
@@ -161,7 +161,7 @@ class ConcatLinear(Pooling):
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         return self.compact(torch.cat((gap(low), gap(high)), 1))   # (B, dim)
 
-# %% ../nbs/05_clb.ipynb #05-clb-060
+# %% ../nbs/05_clb.ipynb #05-clb-062
 class Gap(nn.Module):
     "One level only: the averages of the higher one (Table II's SO rows). The lower level is not looked at and may be None; `dim` is not used."
 
@@ -172,7 +172,7 @@ class Gap(nn.Module):
     def forward(self, low: torch.Tensor | None, high: torch.Tensor) -> torch.Tensor:
         return gap(high)   # (B, c2)
 
-# %% ../nbs/05_clb.ipynb #05-clb-062
+# %% ../nbs/05_clb.ipynb #05-clb-064
 POOLINGS = {"low_rank": LowRankBilinear, "tensor_sketch": TensorSketch, "full": FullBilinear, "concat": Concat, "concat_linear": ConcatLinear, "gap": Gap}
 
 def make_pooling(kind: str,                   # a key of `POOLINGS`; 'low_rank' at the paper's size

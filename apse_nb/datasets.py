@@ -33,33 +33,33 @@ __all__ = ['FORMATS', 'SUFFIXES', 'PARTS', 'READERS', 'CHUNK', 'PROBLEMS', 'MEAN
            'decode_square', 'ImageFiles', 'is_folder', 'subfolders', 'walk_images', 'UnknownLabel', 'known_label',
            'read_folders', 'read_table', 'image_index', 'vote_rows', 'files_with_votes', 'emotion_columns',
            'read_flickr_ldl', 'read_abstract', 'read_iapsa', 'read_emotion6', 'read_artphoto', 'read_emoset',
-           'read_fi_lists', 'write_list', 'list_rows', 'read_list', 'open_dataset', 'first_that_knows', 'part_sizes',
+           'read_fi_lists', 'write_list', 'list_rows', 'read_list', 'first_that_knows', 'open_dataset', 'part_sizes',
            'stratified_split', 'save_split', 'load_split', 'PixelStore', 'MemoryStore', 'cache_key', 'core_count',
            'decode_into', 'DecodedImages', 'decode', 'decode_to_cache', 'printable', 'DataReport', 'picture_digest',
-           'check_data', 'one_sentence_errors', 'reported_by_system', 'apse_check_data', 'class_walk',
+           'judge_copies', 'check_data', 'one_sentence_errors', 'reported_by_system', 'apse_check_data', 'class_walk',
            'balanced_batches', 'normalise', 'byte_tensor', 'augment', 'center_crop']
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-013
+# %% ../nbs/02_datasets.ipynb #02-datasets-014
 def to_rgb(image: Image.Image,     # any Pillow mode
           ) -> Image.Image:        # the same picture in RGB
     "RGB from any mode: deep greys are scaled to 8 bits, transparency is laid over white."
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
         top = grey.max(initial=0)
-        white = next(w for w in (1, 255, top) if top <= w) if image.mode == "F" else max(top, 65535)
+        if image.mode == "F": white = next(w for w in (1, 255, top) if top <= w)   # floats do not say what white is: 1, 255 or the largest value
+        else: white = max(top, 65535)
         image = Image.fromarray((grey.clip(0)*(255/white)).round().astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-015
-Image.init()
-# EPS and a few others start outside programs: a file is opened only as one of these, whatever its name claims.
+# %% ../nbs/02_datasets.ipynb #02-datasets-016
+Image.init()   # lets Pillow register all its formats; which ones depends on how it was built
 FORMATS = [f for f in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF") if f in Image.OPEN]
 SUFFIXES = {s for s, f in Image.registered_extensions().items() if f in FORMATS}
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-016
+# %% ../nbs/02_datasets.ipynb #02-datasets-017
 def decode_bytes(data: bytes,                  # what the file holds
                  name,                         # what to call it in an error
                  at_least: int | None = None,  # JPEG only: may be decoded at 1/2, 1/4 or 1/8 while both sides keep this many pixels
@@ -77,7 +77,7 @@ def decode_bytes(data: bytes,                  # what the file holds
     except Exception as e: reason = str(e) or type(e).__name__   # damaged data can make a decoder raise almost anything
     raise ValueError(f"{name} cannot be read as an image ({reason}): download it again or remove it.")
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-017
+# %% ../nbs/02_datasets.ipynb #02-datasets-018
 def read_image(path,                         # file of one picture
                at_least: int | None = None,  # as in `decode_bytes`
               ) -> Image.Image:              # RGB, upright
@@ -87,15 +87,16 @@ def read_image(path,                         # file of one picture
     except OSError as e: raise ValueError(f"{path} cannot be read ({e.strerror}): check the file.") from None
     return decode_bytes(data, path, at_least)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-025
+# %% ../nbs/02_datasets.ipynb #02-datasets-026
 def decode_square(path,                # image file
                   size: int,           # side in pixels
                  ) -> np.ndarray:      # size x size x 3, uint8
     "One picture resized to a square, as in the paper (Section IV-D), whatever its shape."
     image = read_image(path, at_least=2*size)
+    # reducing_gap: a picture that is still much too large is first shrunk by averaging whole pixels, which is faster
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-029
+# %% ../nbs/02_datasets.ipynb #02-datasets-031
 @dataclass
 class ImageFiles:
     "Labelled image files, not yet decoded."
@@ -120,8 +121,9 @@ class ImageFiles:
     @property
     def names(self) -> list[str]:
         "Paths relative to the root, with forward slashes."
-        start = os.path.join(self.root, "")
-        return [(p[len(start):] if p.startswith(start) else os.path.relpath(p, self.root)).replace(os.sep, "/") for p in map(str, self.paths)]
+        start = os.path.join(self.root, "")                 # the root with a separator at its end
+        inside = lambda p: p[len(start):] if p.startswith(start) else os.path.relpath(p, self.root)   # relpath is right but slow for 118,000 names
+        return [inside(str(p)).replace(os.sep, "/") for p in self.paths]
 
     def subset(self,
                indices,               # positions to keep, in this order (integers or booleans)
@@ -137,14 +139,15 @@ class ImageFiles:
             ) -> ImageFiles:
         "The files of one part of the split."
         if name not in self.split:
-            raise ValueError(f"{self.root} has no part {name!r}: it has {', '.join(sorted(set(self.split) - {''})) or 'no split'}; see stratified_split.")
+            there = ", ".join(sorted(set(self.split) - {""})) or "no split"
+            raise ValueError(f"{self.root} has no part {name!r}: it has {there}; see stratified_split.")
         return self.subset(self.split == name)
 
     def counts(self) -> dict[str, int]:
         "How many files each fine class has."
         return dict(zip(self.taxonomy.fine, np.bincount(self.labels, minlength=len(self.taxonomy)).tolist()))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-031
+# %% ../nbs/02_datasets.ipynb #02-datasets-033
 def is_folder(entry: os.DirEntry) -> bool:
     "Is this a folder, or a link to one?"
     try: return entry.is_dir()
@@ -155,12 +158,16 @@ def subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if is_folder(e) and not e.name.startswith((".", "_")) and e.name not in ("masks", "annotation"))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-032
+# %% ../nbs/02_datasets.ipynb #02-datasets-034
 def walk_images(folder: Path,     # where to start
                ) -> list[str]:    # sorted names relative to it, with forward slashes
     "Every image file below a folder. Each real folder is entered once, so that links cannot lead round in circles."
-    def identity(path): return (status := os.stat(path)).st_dev, status.st_ino
-    found, seen, todo = [], {identity(p) for p in Path(folder).resolve().parents}, [""]
+    def identity(path):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+
+    seen = {identity(p) for p in Path(folder).resolve().parents}   # real folders that are not to be entered (again)
+    found, todo = [], [""]                                         # images; folders still to visit, relative to the first
     while todo:
         inside = todo.pop()
         here = os.path.join(folder, inside)
@@ -174,7 +181,7 @@ def walk_images(folder: Path,     # where to start
                 elif os.path.splitext(e.name)[1].lower() in SUFFIXES: found.append(name)
     return sorted(found)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-036
+# %% ../nbs/02_datasets.ipynb #02-datasets-038
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 
 class UnknownLabel(ValueError):
@@ -185,7 +192,7 @@ def known_label(name: str, taxonomy: Taxonomy, where) -> int:
     try: return taxonomy.index(name)
     except ValueError as e: raise UnknownLabel(f"{where}: {e}") from None
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-037
+# %% ../nbs/02_datasets.ipynb #02-datasets-039
 def read_folders(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "class folders `<emotion>/...`, alone or inside folders `train`, `val`, `test`"
     if not root.is_dir(): return None
@@ -203,7 +210,7 @@ def read_folders(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None
     if empty: raise ValueError(f"{root} has no images of {', '.join(empty)}: add some or remove the empty folder.")
     return ImageFiles(paths, labels, taxonomy, root, split)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-044
+# %% ../nbs/02_datasets.ipynb #02-datasets-046
 def read_table(path: Path,               # a text file
                delimiter: str = ",",
                quote: str = '"',
@@ -211,7 +218,8 @@ def read_table(path: Path,               # a text file
     "The rows of a delimited text file."
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(f, delimiter=delimiter, quotechar=quote, skipinitialspace=True)]
+            table = csv.reader(f, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
+            rows = [[cell.strip() for cell in row] for row in table]
     except csv.Error as e: raise ValueError(f"{path} is not a table of text ({e}): check the file.") from None
     return [row for row in rows if any(row)]
 
@@ -224,7 +232,7 @@ def image_index(root: Path,              # where the pictures are
         for key in ("/".join(parts), "/".join(parts[-2:]), parts[-1]): index.setdefault(key, name)
     return index
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-046
+# %% ../nbs/02_datasets.ipynb #02-datasets-048
 def vote_rows(table: list[list[str]],           # rows: image name, then numbers
               columns: dict[int, int],          # which column counts for which label
               taxonomy: Taxonomy,
@@ -241,7 +249,7 @@ def vote_rows(table: list[list[str]],           # rows: image name, then numbers
         rows.append((row[0], votes))
     return rows
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-047
+# %% ../nbs/02_datasets.ipynb #02-datasets-049
 def files_with_votes(root: Path,                             # data set
                      rows: list[tuple[str, np.ndarray]],     # image name and K votes
                      taxonomy: Taxonomy,
@@ -257,7 +265,7 @@ def files_with_votes(root: Path,                             # data set
     paths, labels, votes = zip(*kept) if kept else ((), (), ())
     return ImageFiles(list(paths), labels, taxonomy, root, votes=np.array(votes).reshape(-1, len(taxonomy)), skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-050
+# %% ../nbs/02_datasets.ipynb #02-datasets-052
 def emotion_columns(header: list[str], taxonomy: Taxonomy, where) -> dict[int, int]:
     "Column -> label, for a table whose columns after the first are all emotions."
     return {column: known_label(title, taxonomy, where) for column, title in enumerate(header) if column > 0}
@@ -268,45 +276,47 @@ def read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | N
     for path in sorted([*root.glob("*.txt"), *root.glob("*.csv")]):
         with open(path, encoding="utf-8-sig", errors="replace") as f: first = f.readline(1000)
         delimiter = "," if "," in first else " "
-        header = [cell.strip() for cell in first.split(delimiter)]
-        if header[0] not in ("images-name", "image") or "label" in header: continue
-        table = read_table(path, delimiter)
-        return files_with_votes(root, vote_rows(table[1:], emotion_columns(table[0], taxonomy, path), taxonomy, path), taxonomy, ties)
+        titles = [cell.strip() for cell in first.split(delimiter)]
+        if titles[0] not in ("images-name", "image") or "label" in titles: continue   # some other table; `label` marks our own lists
+        header, *table = read_table(path, delimiter)
+        rows = vote_rows(table, emotion_columns(header, taxonomy, path), taxonomy, path)
+        return files_with_votes(root, rows, taxonomy, ties)
     return None
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-057
+# %% ../nbs/02_datasets.ipynb #02-datasets-059
 def read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Abstract: `ABSTRACT_groundTruth.csv`"
     path = root/"ABSTRACT_groundTruth.csv"
     if not path.is_file(): return None
-    table = read_table(path, quote="'")
-    return files_with_votes(root, vote_rows(table[1:], emotion_columns(table[0], taxonomy, path), taxonomy, path), taxonomy, ties)
+    header, *table = read_table(path, quote="'")
+    rows = vote_rows(table, emotion_columns(header, taxonomy, path), taxonomy, path)
+    return files_with_votes(root, rows, taxonomy, ties)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-061
+# %% ../nbs/02_datasets.ipynb #02-datasets-063
 def read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "IAPSa: `Mikels2005positivenorms.csv` and `Mikels2005negativenorms.csv`"
     rows = []
     for path in (root/"Mikels2005positivenorms.csv", root/"Mikels2005negativenorms.csv"):
         if not path.is_file(): return None
         header, *table = read_table(path)
-        short = {f[:3].lower(): column for column, f in enumerate(header) if f.endswith("Mean")}      # "Angr" is no prefix of anger, "Ang" is
+        short = {f[:3].lower(): column for column, f in enumerate(header) if f.endswith("Mean")}      # three letters: "angr" is no prefix of anger
         columns = {column: label for s, column in short.items() for label, emotion in enumerate(taxonomy.fine) if emotion.startswith(s)}
         if len(columns) < len(short): raise UnknownLabel(f"{path}: the columns {', '.join(header)} do not fit the taxonomy {taxonomy.name!r}.")
         rows += [(f"{picture}.jpg", votes) for picture, votes in vote_rows(table, columns, taxonomy, path)]
     return files_with_votes(root, rows, taxonomy, ties)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-065
+# %% ../nbs/02_datasets.ipynb #02-datasets-067
 def read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Emotion6: `ground_truth.txt` with columns `[prob. <emotion>]`"
     path = root/"ground_truth.txt"
     if not path.is_file(): return None
     header, *table = read_table(path, "\t")
-    titles = {column: match[1] for column, title in enumerate(header) if (match := re.fullmatch(r"\[prob\.\s*(\w+)\]", title))}
-    if not titles: return None
-    columns = {column: known_label(title, taxonomy, path) for column, title in titles.items()}
+    found = [re.fullmatch(r"\[prob\.\s*(\w+)\]", title) for title in header]             # such as "[prob. anger]"
+    columns = {column: known_label(match[1], taxonomy, path) for column, match in enumerate(found) if match}
+    if not columns: return None
     return files_with_votes(root, vote_rows(table, columns, taxonomy, path), taxonomy, ties)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-071
+# %% ../nbs/02_datasets.ipynb #02-datasets-073
 def read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "ArtPhoto: a flat folder of files called `<emotion>_<number>.jpg`"
     home = root/"testImages_artphoto"
@@ -315,9 +325,10 @@ def read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
         home = root
     names = [name for name in walk_images(home) if "/" not in name]
     if not names or "_" not in names[0]: return None
-    return ImageFiles([home/name for name in names], [known_label(name.split("_")[0], taxonomy, home/name) for name in names], taxonomy, root)
+    labels = [known_label(name.split("_")[0], taxonomy, home/name) for name in names]
+    return ImageFiles([home/name for name in names], labels, taxonomy, root)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-075
+# %% ../nbs/02_datasets.ipynb #02-datasets-077
 def read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "EmoSet: `train.json`, `val.json`, `test.json`, lists of [emotion, id, image, annotation]"
     lists = [p for p in (root/"train.json", root/"val.json", root/"test.json") if p.is_file()]
@@ -336,7 +347,7 @@ def read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     paths, labels, split = zip(*kept) if kept else ((), (), ())
     return ImageFiles(list(paths), labels, taxonomy, root, split, skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-080
+# %% ../nbs/02_datasets.ipynb #02-datasets-082
 def read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "FI as published: `agg/<emotion>_*.csv`, lines `number,url,disagree,agree`"
     lists = sorted((root/"agg").glob("*.csv"))
@@ -346,7 +357,8 @@ def read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
         label = known_label(path.stem.split("_")[0], taxonomy, path)
         for row in read_table(path):
             try: url, disagree, agree = row[1], int(row[2]), int(row[3])
-            except (IndexError, ValueError): raise ValueError(f"{path}: expected number,url,disagree,agree, found {','.join(row)[:80]!r}.") from None
+            except (IndexError, ValueError):
+                raise ValueError(f"{path}: expected number,url,disagree,agree, found {','.join(row)[:80]!r}.") from None
             if agree <= disagree: continue
             file = PurePosixPath(urlparse(url).path).name
             if file.lower() in index: kept.append((root/index[file.lower()], label))
@@ -354,7 +366,7 @@ def read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
     paths, labels = zip(*kept) if kept else ((), ())
     return ImageFiles(list(paths), labels, taxonomy, root, skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-083
+# %% ../nbs/02_datasets.ipynb #02-datasets-085
 def write_list(path,                          # CSV file to write
                names: list[str],              # N image names
                labels, split,                 # N fine labels, N parts ('' for none)
@@ -365,28 +377,42 @@ def write_list(path,                          # CSV file to write
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["image", "label", "split"])
         writer.writerows((name, taxonomy.fine[label], part) for name, label, part in zip(names, labels, split))
-    fresh.replace(path)
+    fresh.replace(path)                                   # one step: nobody ever sees half a list
 
+# %% ../nbs/02_datasets.ipynb #02-datasets-086
 def list_rows(path: Path,                                    # such a file
               taxonomy: Taxonomy,
              ) -> list[tuple[str, int, str]]:                # name, label, part
     "Read what `write_list` wrote."
     header, *table = read_table(path) or [[]]
-    if header[:2] != ["image", "label"]: raise ValueError(f"{path} must begin with the columns image,label and, if wished, split; it begins with {','.join(header)[:80]!r}.")
-    short = next((row for row in table if len(row) < 2 or len(row) > 2 and row[2] not in (*PARTS.values(), "")), None)
-    if short: raise ValueError(f"{path}: expected image,label,split with a split of train, val or test, found {','.join(short)[:80]!r}.")
+    if header[:2] != ["image", "label"]:
+        raise ValueError(f"{path} must begin with the columns image,label and, if wished, split; it begins with {','.join(header)[:80]!r}.")
+    for row in table:
+        if len(row) < 2 or len(row) > 2 and row[2] not in (*PARTS.values(), ""):
+            raise ValueError(f"{path}: expected image,label,split with a split of train, val or test, found {','.join(row)[:80]!r}.")
     return [(row[0], known_label(row[1], taxonomy, path), row[2] if len(row) > 2 else "") for row in table]
 
+# %% ../nbs/02_datasets.ipynb #02-datasets-087
 def read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "a CSV file with the columns image, label, split (images relative to that file)"
     if not root.is_file() or root.suffix.lower() != ".csv": return None
-    rows = list_rows(root, taxonomy)
-    there = [os.path.exists(root.parent/name) for name, _, _ in rows]
-    kept = [row for row, ok in zip(rows, there) if ok]
-    return ImageFiles([root.parent/name for name, _, _ in kept], [label for _, label, _ in kept], taxonomy, root.parent, [part for _, _, part in kept],
-                      skipped=[(name, "the file is missing") for (name, _, _), ok in zip(rows, there) if not ok])
+    kept, skipped, home = [], [], root.parent
+    for name, label, part in list_rows(root, taxonomy):
+        if os.path.exists(home/name): kept.append((home/name, label, part))
+        else: skipped.append((name, "the file is missing"))
+    paths, labels, split = zip(*kept) if kept else ((), (), ())
+    return ImageFiles(list(paths), labels, taxonomy, home, split, skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-085
+# %% ../nbs/02_datasets.ipynb #02-datasets-089
+def first_that_knows(reader, root: Path, taxonomies: list[Taxonomy], ties: str) -> ImageFiles | None:
+    "Read with the first taxonomy that knows all labels; the error, if none does, is the first one's."
+    errors = []
+    for taxonomy in taxonomies:
+        try: return reader(root, taxonomy, ties)
+        except UnknownLabel as e: errors.append(e)
+    raise errors[0]
+
+# %% ../nbs/02_datasets.ipynb #02-datasets-090
 READERS = {"list": read_list, "emoset": read_emoset, "emotion6": read_emotion6, "abstract": read_abstract, "iapsa": read_iapsa,
            "flickr_ldl": read_flickr_ldl, "fi_lists": read_fi_lists, "artphoto": read_artphoto, "folders": read_folders}
 
@@ -400,41 +426,33 @@ def open_dataset(root,                                # folder (or list file) of
     if kind not in ("auto", *READERS): raise ValueError(f"Unknown kind of data set {kind!r}: choose auto, {', '.join(READERS)}.")
     if ties not in ("drop", "keep"): raise ValueError(f"Ties can be 'drop' or 'keep', not {ties!r}.")
     if not root.exists(): raise FileNotFoundError(f"There is no folder {root}: check the path, or unzip the data set there.")
-    if root.suffix.lower() in (".zip", ".gz", ".tar", ".rar", ".7z"): raise ValueError(f"{root} is an archive: unpack it and give the folder.")
+    if root.suffix.lower() in (".zip", ".gz", ".tar", ".rar", ".7z"):
+        raise ValueError(f"{root} is an archive: unpack it and give the folder.")
     readers = READERS if kind == "auto" else {kind: READERS[kind]}
     for reader in readers.values():
         files = first_that_knows(reader, root, [taxonomy] if taxonomy else list(TAXONOMIES.values()), ties)
         if files is None: continue
-        if not len(files):
-            reasons = f"; the first: {files.skipped[0][0]} ({files.skipped[0][1]})" if files.skipped else ""
-            raise ValueError(f"{root} lists {len(files.skipped)} images, and none of them can be used{reasons}.")
-        if files.skipped: warnings.warn(f"{len(files.skipped)} images that {root} lists are left out (see .skipped); the first: {files.skipped[0][0]} ({files.skipped[0][1]}).", stacklevel=2)
+        first = "; the first: {} ({})".format(*files.skipped[0]) if files.skipped else ""
+        if not len(files): raise ValueError(f"{root} lists {len(files.skipped)} images, and none of them can be used{first}.")
+        if files.skipped: warnings.warn(f"{len(files.skipped)} images that {root} lists are left out (see .skipped){first}.", stacklevel=2)
         return files
-    raise ValueError(f"{root} holds no data set that is known here; looked for " + "; ".join(reader.__doc__ for reader in readers.values()) + ".")
+    known = "; ".join(reader.__doc__ for reader in readers.values())
+    raise ValueError(f"{root} holds no data set that is known here; looked for {known}.")
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-086
-def first_that_knows(reader, root: Path, taxonomies: list[Taxonomy], ties: str) -> ImageFiles | None:
-    "Read with the first taxonomy that knows all labels; the error, if none does, is the first one's."
-    errors = []
-    for taxonomy in taxonomies:
-        try: return reader(root, taxonomy, ties)
-        except UnknownLabel as e: errors.append(e)
-    raise errors[0]
-
-# %% ../nbs/02_datasets.ipynb #02-datasets-094
+# %% ../nbs/02_datasets.ipynb #02-datasets-098
 def part_sizes(n: int,                          # images of one class
                fractions: tuple[float, ...],    # share of each part, summing to 1
               ) -> np.ndarray:                  # whole numbers that sum to n; none is 0 unless its fraction is
     "Divide n as fairly as whole numbers allow: round down, then hand out the rest by largest remainder."
     share = n*np.asarray(fractions, dtype=np.float64)
     sizes = np.floor(share + 1e-9).astype(int)             # 0.15 * 20 is a hair below 3
-    for part in np.argsort(sizes - share, kind="stable")[:n - sizes.sum()]: sizes[part] += 1
+    for part in np.argsort(sizes - share, kind="stable")[:n - sizes.sum()]: sizes[part] += 1   # most negative first: the largest remainder
     for part in np.flatnonzero((sizes == 0) & (share > 0)):
         sizes[sizes.argmax()] -= 1                         # a small class still has to appear in every part
         sizes[part] = 1
     return sizes
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-097
+# %% ../nbs/02_datasets.ipynb #02-datasets-101
 def stratified_split(labels,                                                  # N fine labels
                      fractions: tuple[float, float, float] = (.8, .05, .15),  # shares of train, val and test (Section IV-D)
                      seed: int = 0,
@@ -447,35 +465,39 @@ def stratified_split(labels,                                                  # 
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < parts:
-            raise ValueError(f"Class {label} has {len(members)} image{'s'*(len(members) != 1)}, fewer than the {parts} parts of the split: add images or leave the class out.")
+            raise ValueError(f"Class {label} has {len(members)} image{'s'*(len(members) != 1)}, fewer than the {parts} parts of the split: "
+                             "add images or leave the class out.")
         members = np.random.default_rng([seed, int(label)]).permutation(members)
         split[members] = np.repeat(["train", "val", "test"], part_sizes(len(members), fractions))
     return split
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-101
+# %% ../nbs/02_datasets.ipynb #02-datasets-105
 def save_split(path,                # CSV file to write
                files: ImageFiles,   # whose `.split` to keep
               ):
     "Save which picture belongs to which part, by name relative to the data set's folder."
     write_list(path, files.names, files.labels, files.split, files.taxonomy)
 
+# %% ../nbs/02_datasets.ipynb #02-datasets-106
 def load_split(path,                  # what `save_split` wrote
                files: ImageFiles,     # the data set it was made for, on any machine
               ) -> ImageFiles:        # its listed files, in the order of the list, with their parts
     "Apply a saved split. Files that it does not name are left out and listed in `.skipped`."
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f"There is no split file {path}: check the path.")
-    rows, place = list_rows(path, files.taxonomy), {name: i for i, name in enumerate(files.names)}
-    missing = [name for name, _, _ in rows if name not in place]
+    rows = list_rows(path, files.taxonomy)
+    listed, labels, parts = zip(*rows) if rows else ((), (), ())
+    place = {name: i for i, name in enumerate(files.names)}
+    missing = [name for name in listed if name not in place]
     if missing: raise ValueError(f"{path} names {len(missing)} images that {files.root} does not have, {missing[0]} for one: it was made for other data.")
-    chosen = files.subset([place[name] for name, _, _ in rows])
-    if chosen.labels.tolist() != [label for _, label, _ in rows]: raise ValueError(f"{path} and {files.root} disagree about labels: it was made for other data.")
-    chosen.split = np.array([part for _, _, part in rows], dtype=str)
-    listed = {name for name, _, _ in rows}
-    chosen.skipped = files.skipped + [(name, f"not in {path}") for name in place if name not in listed]
+    chosen = files.subset([place[name] for name in listed])
+    if chosen.labels.tolist() != list(labels): raise ValueError(f"{path} and {files.root} disagree about labels: it was made for other data.")
+    chosen.split = np.array(parts, dtype=str)
+    unlisted = set(place).difference(listed)
+    chosen.skipped = files.skipped + [(name, f"not in {path}") for name in place if name in unlisted]
     return chosen
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-107
+# %% ../nbs/02_datasets.ipynb #02-datasets-114
 class PixelStore:
     "Decoded rows in a growing file, with a note of how far it got; whatever was appended survives a kill."
     def __init__(self,
@@ -488,7 +510,8 @@ class PixelStore:
         if self.note.exists() and self.pixels.exists():
             state = json.loads(self.note.read_text(encoding="utf-8"))
             skipped = [tuple(s) for s in state["skipped"]]
-            if self.pixels.stat().st_size >= (state["done"] - len(skipped))*self.row: self.done, self.skipped = state["done"], skipped
+            if self.pixels.stat().st_size >= (state["done"] - len(skipped))*self.row:    # otherwise the rows were lost: start again
+                self.done, self.skipped = state["done"], skipped
 
     def append(self,
                rows: list[np.ndarray],                # decoded pictures, size x size x 3 each
@@ -496,7 +519,7 @@ class PixelStore:
         "Write the rows, then the note."
         with open(self.pixels, "r+b" if self.pixels.exists() else "w+b") as f:
             f.seek((self.done - len(self.skipped))*self.row)
-            f.truncate()                              # a chunk that was written but not noted
+            f.truncate()                              # drops a chunk that was written but not noted
             for row in rows: f.write(row.tobytes())
         done, skipped = self.done + len(rows) + len(skipped), self.skipped + skipped
         fresh = self.note.with_suffix(".tmp")
@@ -508,7 +531,7 @@ class PixelStore:
         "The rows so far as a read-only memory map, kept x size x size x 3."
         return np.memmap(self.pixels, dtype=np.uint8, mode="r", shape=(self.done - len(self.skipped), self.size, self.size, 3))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-108
+# %% ../nbs/02_datasets.ipynb #02-datasets-115
 class MemoryStore:
     "The same in memory, for data small enough and runs without a cache."
     def __init__(self, total: int, size: int):
@@ -524,7 +547,7 @@ class MemoryStore:
         "The rows so far."
         return self.pixels[:self.done - len(self.skipped)]
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-110
+# %% ../nbs/02_datasets.ipynb #02-datasets-117
 def cache_key(files: ImageFiles,       # the files to decode
               size: int,               # side in pixels
              ) -> str:                 # 12 hex digits
@@ -536,7 +559,7 @@ def cache_key(files: ImageFiles,       # the files to decode
         h.update(f"\n{name}\0{status and (status.st_size, status.st_mtime_ns)}".encode("utf-8", "surrogateescape"))
     return h.hexdigest()[:12]
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-112
+# %% ../nbs/02_datasets.ipynb #02-datasets-119
 def core_count() -> int:
     "How many cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -545,18 +568,21 @@ CHUNK = 256   # pictures between two notes of how far we got: at most this much 
 
 def decode_into(store, files: ImageFiles, size: int, workers: int | None):
     "Decode what the store does not have yet, chunk by chunk, in threads."
-    def one(path):
+    def one(path):                            # the picture, or the reason why there is none
         try: return decode_square(path, size)
         except (ValueError, OSError) as e: return str(e)
 
-    with ThreadPoolExecutor(workers or core_count()) as pool, tqdm(total=len(files), initial=store.done, desc="decode", unit="img", disable=None) as bar:
+    bar = tqdm(total=len(files), initial=store.done, desc="decode", unit="img", disable=None)   # None: silent where there is no terminal
+    with ThreadPoolExecutor(workers or core_count()) as pool, bar:
         while store.done < len(files):
             start = store.done
             results = list(pool.map(one, files.paths[start:start + CHUNK]))
-            store.append([r for r in results if not isinstance(r, str)], [(start + i, r) for i, r in enumerate(results) if isinstance(r, str)])
+            rows = [r for r in results if not isinstance(r, str)]
+            skipped = [(start + i, r) for i, r in enumerate(results) if isinstance(r, str)]
+            store.append(rows, skipped)
             bar.update(len(results))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-114
+# %% ../nbs/02_datasets.ipynb #02-datasets-121
 @dataclass
 class DecodedImages(LabelledImages):
     "Pictures decoded from files, together with those files and the ones that could not be read."
@@ -577,14 +603,16 @@ def decode(files: ImageFiles,              # what to decode
     names = [printable(name) for name in files.names]
     skipped = [(names[i], reason) for i, reason in store.skipped]
     if len(skipped) == len(files): raise ValueError(f"None of the {len(files)} images in {files.root} can be read; the first: {skipped[0][1]}")
-    if skipped: warnings.warn(f"{len(skipped)} of {len(files)} images in {files.root} were skipped, all listed in .skipped; the first: {skipped[0][1]}", stacklevel=2)
+    if skipped:
+        warnings.warn(f"{len(skipped)} of {len(files)} images in {files.root} were skipped, all listed in .skipped; the first: {skipped[0][1]}", stacklevel=2)
     kept = np.setdiff1d(np.arange(len(files)), [i for i, _ in store.skipped])
     return DecodedImages(store.array(), files.labels[kept], files.taxonomy, [names[i] for i in kept], files=files.subset(kept), skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-115
+# %% ../nbs/02_datasets.ipynb #02-datasets-122
 def decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | None) -> PixelStore:
     "Fill the cache folder of these files, or find it full already; two processes take turns."
-    folder, store = cache/f"{files.root.resolve().name}-{size}-{cache_key(files, size)}", None
+    folder = cache/f"{files.root.resolve().name}-{size}-{cache_key(files, size)}"
+    store = None
     try:
         store = PixelStore(folder, size)
         if store.done < len(files):
@@ -594,7 +622,8 @@ def decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | No
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
         done = store.done if store else 0
-        raise OSError(f"The disk is full: the cache in {cache} needs {(len(files) - done)*size*size*3/1e6:.1f} MB more; free some space and run this again, "
+        megabytes = (len(files) - done)*size*size*3/1e6
+        raise OSError(f"The disk is full: the cache in {cache} needs {megabytes:.1f} MB more; free some space and run this again, "
                       f"the {done} of {len(files)} images decoded so far are kept.") from None
     return store
 
@@ -602,7 +631,7 @@ def printable(name: str) -> str:
     "A file name whose bytes are not UTF-8 cannot be printed or hashed: those bytes become escapes."
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-127
+# %% ../nbs/02_datasets.ipynb #02-datasets-134
 PROBLEMS = ("unreadable", "placeholder", "two labels", "duplicate")
 
 @dataclass
@@ -627,7 +656,7 @@ class DataReport:
         "Counts: one row a class, one column a problem (a pandas frame)."
         import pandas as pd
         fine, labels = self.files.taxonomy.fine, self.files.labels
-        columns = {"listed": labels, **{p: labels[self.problem == p] for p in PROBLEMS}, "clean": self.clean.labels}
+        columns = {"listed": labels, **{p: labels[self.problem == p] for p in PROBLEMS}, "clean": self.clean.labels}   # title -> labels to count
         table = pd.DataFrame({c: np.bincount(v, minlength=len(fine)) for c, v in columns.items()}, index=fine)
         table.loc["all"] = table.sum()
         return table
@@ -647,13 +676,26 @@ class DataReport:
         names = [os.path.relpath(os.path.abspath(p), home).replace(os.sep, "/") for p in self.clean.paths]
         write_list(path, names, self.clean.labels, self.clean.split, self.files.taxonomy)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-128
+# %% ../nbs/02_datasets.ipynb #02-datasets-135
 def picture_digest(path) -> tuple[str, str]:   # digest, or the reason why there is none
     "A digest of the decoded pixels of a file."
     try: image = read_image(path)
     except (ValueError, OSError) as e: return "", str(e)
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest(), ""
 
+# %% ../nbs/02_datasets.ipynb #02-datasets-137
+def judge_copies(group: list[int],            # positions of identical pictures, the one to keep first
+                 files: ImageFiles,
+                 names: list[str],            # of all files
+                 copies: int,                 # this many in two or more classes are a placeholder
+                ) -> tuple[list[int], str, str]:   # positions to leave out, the problem, an explanation
+    "What is wrong with a group of identical pictures."
+    emotions = sorted({files.taxonomy.fine[files.labels[i]] for i in group})
+    if len(emotions) == 1: return group[1:], "duplicate", f"same picture as {printable(names[group[0]])}"
+    problem = "placeholder" if len(group) >= copies else "two labels"
+    return group, problem, f"the same picture {len(group)} times as {', '.join(emotions)}"
+
+# %% ../nbs/02_datasets.ipynb #02-datasets-138
 def check_data(root,                                # a data set, as in `open_dataset`
                kind: str = "auto",
                taxonomy: Taxonomy | None = None,
@@ -662,36 +704,36 @@ def check_data(root,                                # a data set, as in `open_da
               ) -> DataReport:
     "Decode every picture; report unreadable ones, placeholders and duplicates."
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")               # what the reader leaves out is part of the report
+        warnings.simplefilter("ignore")               # what the reader leaves out is in `files.skipped`
         files = open_dataset(root, kind, taxonomy)
-    with ThreadPoolExecutor(workers or core_count()) as pool:
-        checked = list(tqdm(pool.map(picture_digest, files.paths), total=len(files), desc="check", unit="img", disable=None))
-    problem, detail = np.where([bool(reason) for _, reason in checked], "unreadable", "").astype("<U11"), [reason for _, reason in checked]
-    same = defaultdict(list)
-    for i, (digest, _) in enumerate(checked):
-        if digest: same[digest].append(i)
-    groups, names = [g for g in same.values() if len(g) > 1], files.names
+    bar = tqdm(total=len(files), desc="check", unit="img", disable=None)
+    problem, detail, same = np.full(len(files), "", dtype="<U11"), [""]*len(files), defaultdict(list)
+    with ThreadPoolExecutor(workers or core_count()) as pool, bar:
+        for i, (digest, reason) in enumerate(pool.map(picture_digest, files.paths)):
+            if digest: same[digest].append(i)
+            else: problem[i], detail[i] = "unreadable", reason
+            bar.update()
+    order = lambda i: (("test", "val", "train", "").index(files.split[i]), i)   # the part that is to stay whole comes first
+    groups, names = [sorted(g, key=order) for g in same.values() if len(g) > 1], files.names
     for group in groups:
-        group.sort(key=lambda i: (("test", "val", "train", "").index(files.split[i]), i))
-        emotions = sorted({files.taxonomy.fine[files.labels[i]] for i in group})
-        kind_of = "duplicate" if len(emotions) == 1 else "placeholder" if len(group) >= copies else "two labels"
-        for i in group[kind_of == "duplicate":]:       # the first duplicate stays
-            problem[i] = kind_of
-            detail[i] = f"same picture as {printable(names[group[0]])}" if kind_of == "duplicate" else f"the same picture {len(group)} times as {', '.join(emotions)}"
+        wrong, what, why = judge_copies(group, files, names, copies)
+        for i in wrong: problem[i], detail[i] = what, why
     return DataReport(files, problem, detail, groups)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-137
+# %% ../nbs/02_datasets.ipynb #02-datasets-147
 class one_sentence_errors(click.Command):
     "For `@click.command(cls=one_sentence_errors)`: whatever goes wrong is one line on stderr and exit status 2 (130 after Ctrl-C)."
     def say(self, sentence):
-        "One line on stderr, with the command's name."
+        "One line on stderr, after the command's name."
         click.echo(f"{self.callback.__name__}: {' '.join(str(sentence).split())}", err=True)
 
     def fail(self, sentence, status: int = 2):
+        "Say it and leave."
         self.say(sentence)
         raise SystemExit(status)
 
     def main(self, *args, standalone_mode: bool = True, **kwargs):
+        "What the terminal starts: reads the arguments, then calls `invoke`. Click's own error pages are off (`standalone_mode=False`)."
         try: status = super().main(*args, standalone_mode=False, **kwargs)
         except click.ClickException as e: self.fail(f"{e.format_message()} See {self.callback.__name__} --help.")
         except click.Abort: self.fail("stopped.", 130)
@@ -699,6 +741,7 @@ class one_sentence_errors(click.Command):
         return status
 
     def invoke(self, ctx):
+        "Runs the command's function; its warnings become lines on stderr too."
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: self.say(message)
             try: return super().invoke(ctx)
@@ -706,13 +749,15 @@ class one_sentence_errors(click.Command):
             except ValueError as e: self.fail(e)
             except OSError as e: self.fail(reported_by_system(e))
 
+# %% ../nbs/02_datasets.ipynb #02-datasets-148
 def reported_by_system(e: OSError) -> str:
     "What the operating system reports, with what to do where that is known."
     if e.errno is None: return str(e)                     # a sentence written by this library
-    if e.errno in (errno.ENOSPC, errno.EDQUOT): return f"The disk is full ({e.filename or 'while writing'}): free some space and run the same command again."
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full ({e.filename or 'while writing'}): free some space and run the same command again."
     return f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-138
+# %% ../nbs/02_datasets.ipynb #02-datasets-149
 @click.command(cls=one_sentence_errors)
 @click.argument("root")
 @click.option("--out", metavar="CSV", help="Write the clean list here; every command of this library takes it in place of a folder.")
@@ -731,12 +776,13 @@ def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     click.echo(report.frame().to_string())
     for p in found.itertuples(): click.echo(f"{p.problem}: {p.image}: {p.detail}")
     for name, reason in missing: click.echo(f"left out: {printable(name)}: {reason}")
-    click.echo(f"{len(report.files)} pictures: {len(report.clean)} clean, {len(found)} with problems, {len(missing)} left out by the reader, {len(report.leaks)} shared between parts of the split.")
+    click.echo(f"{len(report.files)} pictures: {len(report.clean)} clean, {len(found)} with problems, {len(missing)} left out by the reader, "
+               f"{len(report.leaks)} shared between parts of the split.")
     if out: report.save(out)
     if problems: found.to_csv(problems, index=False)
     return int(len(found) > 0)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-148
+# %% ../nbs/02_datasets.ipynb #02-datasets-160
 def class_walk(members: np.ndarray,        # indices of one class, at least 2
                picks: int,                 # how many to draw, a multiple of k
                k: int,                     # images of this class in a batch
@@ -746,12 +792,12 @@ def class_walk(members: np.ndarray,        # indices of one class, at least 2
     walk = rng.permutation(members)
     while len(walk) < picks:
         again = rng.permutation(members)
-        begun = walk[len(walk) - len(walk) % k:]               # the group that the seam runs through
-        first = again[~np.isin(again, begun)][:(k - len(begun)) % k]
+        begun = walk[len(walk) - len(walk) % k:]               # the group of k that the last round left unfinished
+        first = again[~np.isin(again, begun)][:(k - len(begun)) % k]   # completes it with pictures that are not in it
         walk = np.concatenate([walk, first, again[~np.isin(again, first)]])
     return walk[:picks]
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-150
+# %% ../nbs/02_datasets.ipynb #02-datasets-164
 def balanced_batches(labels,                         # N fine labels
                      classes=None,                   # which labels to use; None: all that occur
                      images_per_class: int = 4,      # K
@@ -764,13 +810,14 @@ def balanced_batches(labels,                         # N fine labels
     classes = np.unique(labels) if classes is None else np.asarray(classes)
     members = [np.flatnonzero(labels == c) for c in classes]
     for c, m in zip(classes, members):
-        if len(m) < 2: raise ValueError(f"Class {c} has {len(m)} image{'s'*(len(m) != 1)}, but a positive pair needs 2: add images or leave the class out.")
+        if len(m) < 2:
+            raise ValueError(f"Class {c} has {len(m)} image{'s'*(len(m) != 1)}, but a positive pair needs 2: add images or leave the class out.")
     steps = max(1, len(labels)//(len(classes)*images_per_class)) if steps is None else steps
     rng = np.random.default_rng([seed, epoch])
     walks = [class_walk(m, steps*images_per_class, images_per_class, rng) for m in members]           # C arrays of steps K
     return np.stack([w.reshape(steps, images_per_class) for w in walks], axis=1).reshape(steps, -1)   # (steps, C, K) -> (steps, C K)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-160
+# %% ../nbs/02_datasets.ipynb #02-datasets-174
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # of ImageNet's pixels in [0, 1]: what pretrained networks expect
 
 def normalise(pixels: torch.Tensor,    # B x H x W x 3, uint8
@@ -780,7 +827,7 @@ def normalise(pixels: torch.Tensor,    # B x H x W x 3, uint8
     std = 255*torch.tensor(STD, device=pixels.device)
     return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-163
+# %% ../nbs/02_datasets.ipynb #02-datasets-177
 def byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-only memory map
                 crop: int,             # side of the crop to come
                ) -> torch.Tensor:      # the same, as a tensor
@@ -792,7 +839,7 @@ def byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-on
         raise ValueError(f"A crop of {crop} does not fit into pictures of {pixels.shape[1]} x {pixels.shape[2]}: choose a smaller crop or decode larger.")
     return pixels
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-164
+# %% ../nbs/02_datasets.ipynb #02-datasets-178
 def augment(pixels,                                      # B x H x W x 3, uint8
             crop: int,                                   # side of the crop
             generator: torch.Generator | None = None,    # of any device: its numbers are moved to the pixels
@@ -810,6 +857,7 @@ def augment(pixels,                                      # B x H x W x 3, uint8
     pieces = pixels.reshape(-1, 3).index_select(0, places.flatten())                  # (B crop crop, 3)
     return normalise(pieces.view(b, crop, crop, 3))
 
+# %% ../nbs/02_datasets.ipynb #02-datasets-180
 def center_crop(pixels,            # B x H x W x 3, uint8
                 crop: int,         # side of the crop
                ) -> torch.Tensor:  # B x 3 x crop x crop, normalised

@@ -24,7 +24,7 @@ class Taxonomy:
     coarse: tuple[str, ...]                     # P coarse names
     parent: tuple[int, ...]                     # K indices into `coarse`
     palette: tuple[str, ...]                    # K colours (hex), colour-blind safe, used by every figure
-    aliases: dict[str, str] = field(default_factory=dict, hash=False)  # other spellings found in data sets -> fine name
+    aliases: dict[str, str] = field(default_factory=dict, hash=False)  # other spellings found in data sets -> fine name (a dict cannot be hashed)
     wheel: tuple[str, ...] = ()                 # fine names around a circle of similarity, if there is one
 
     def __post_init__(self):
@@ -69,9 +69,9 @@ class Taxonomy:
         if not self.wheel: raise ValueError(f"The taxonomy {self.name!r} has no wheel.")
         place = np.array([self.wheel.index(f) for f in self.fine])
         steps = np.abs(place[:, None] - place[None, :])
-        return np.minimum(steps, len(self.fine) - steps)
+        return np.minimum(steps, len(self.fine) - steps)      # the shorter way round
 
-# %% ../nbs/00_emotions.ipynb #00-emotions-007
+# %% ../nbs/00_emotions.ipynb #00-emotions-008
 MIKELS = Taxonomy(
     name="mikels",
     fine=("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness"),
@@ -79,7 +79,8 @@ MIKELS = Taxonomy(
     parent=(0, 0, 0, 0, 1, 1, 1, 1),
     # Okabe & Ito's eight colours that stay apart under the common colour-vision deficiencies
     palette=("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#000000", "#0072B2"),
-    aliases={"content": "contentment", "sad": "sadness", "excite": "excitement", "excited": "excitement", "amused": "amusement", "angry": "anger", "disgusted": "disgust"},
+    aliases={"content": "contentment", "sad": "sadness", "excite": "excitement", "excited": "excitement", "amused": "amusement", "angry": "anger",
+             "disgusted": "disgust"},
     wheel=("amusement", "contentment", "awe", "excitement", "fear", "sadness", "disgust", "anger"),
 )
 EKMAN = Taxonomy(
@@ -92,7 +93,7 @@ EKMAN = Taxonomy(
 )
 TAXONOMIES = {t.name: t for t in (MIKELS, EKMAN)}
 
-# %% ../nbs/00_emotions.ipynb #00-emotions-015
+# %% ../nbs/00_emotions.ipynb #00-emotions-018
 def tiers(query_label: int,       # the query's fine label
           gallery_labels,         # N fine labels
           taxonomy: Taxonomy,
@@ -103,7 +104,7 @@ def tiers(query_label: int,       # the query's fine label
     other_coarse = (taxonomy.to_coarse(gallery_labels) != taxonomy.parent[query_label]).long()
     return other_fine + other_coarse
 
-# %% ../nbs/00_emotions.ipynb #00-emotions-021
+# %% ../nbs/00_emotions.ipynb #00-emotions-026
 @dataclass
 class LabelledImages:
     "Pictures with fine labels: what data sets produce and training, embedding and figures consume."
@@ -149,10 +150,11 @@ class LabelledImages:
         h = hashlib.sha256(repr((self.pixels.shape, self.taxonomy.name)).encode())
         h.update(self.labels.tobytes())
         h.update("\n".join(self.names).encode())
-        for i in np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int): h.update(np.ascontiguousarray(self.pixels[i]).tobytes())
+        sample = np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int)   # hashing all pixels of a large data set would take minutes
+        for i in sample: h.update(np.ascontiguousarray(self.pixels[i]).tobytes())
         return h.hexdigest()[:12]
 
-# %% ../nbs/00_emotions.ipynb #00-emotions-028
+# %% ../nbs/00_emotions.ipynb #00-emotions-033
 def show_images(pictures,                      # pictures, H x W x 3 (uint8, or float in [0, 1]) or H x W
                 titles=None,                   # one line of text above each
                 labels=None,                   # fine labels: draws a frame in the emotion's colour, dashed where the polarity is not the first
@@ -173,7 +175,7 @@ def show_images(pictures,                      # pictures, H x W x 3 (uint8, or 
         if labels is not None:
             label = int(labels[i])
             h, w = np.shape(picture)[:2]
-            dashed = taxonomy.parent[label] != 0
-            ax.add_patch(plt.Rectangle((-0.5, -0.5), w, h, fill=False, linewidth=4, clip_on=False, edgecolor="white"))
-            ax.add_patch(plt.Rectangle((-0.5, -0.5), w, h, fill=False, linewidth=3, clip_on=False, edgecolor=taxonomy.palette[label], linestyle=(0, (2, 1)) if dashed else "-"))
+            dashes = "-" if taxonomy.parent[label] == 0 else (0, (2, 1))
+            for colour, width, style in (("white", 4, "-"), (taxonomy.palette[label], 3, dashes)):   # white below, for the gaps
+                ax.add_patch(plt.Rectangle((-0.5, -0.5), w, h, fill=False, clip_on=False, edgecolor=colour, linewidth=width, linestyle=style))
     return fig

@@ -66,18 +66,18 @@ def sort_gallery(query: np.ndarray,     # B x D unit vectors, float64
                  tag=0,                 # N integers 0..3 that travel with the gallery images
                  leave_out=None,        # B gallery positions, one for each query, that are sent to the very end
                 ) -> np.ndarray:        # B x N integers in rank order, each 4 * gallery position + tag
-    "Sort the gallery for each query, most similar first and ties (closer than 1e-9) in gallery order, by one integer sort."
+    "Sort the gallery for each query, most similar first and ties (equal after rounding to 2**-30) in gallery order, by one integer sort."
     similarity = query @ gallery.T                               # (B, N) in [-1, 1]
     similarity *= -2.0**30
     np.rint(similarity, out=similarity)
     key = similarity.astype(np.int64)
     key += 2**30 + 1                                             # steps below the highest similarity, never negative
-    bits = (4*len(gallery) - 1).bit_length()
+    bits = (4*len(gallery) - 1).bit_length()                     # room for 4 * position + tag
     key <<= bits
     key += 4*np.arange(len(gallery)) + tag                       # (N,) added to every row
-    if leave_out is not None: key[np.arange(len(key)), leave_out] |= np.int64(2**32) << bits
+    if leave_out is not None: key[np.arange(len(key)), leave_out] |= np.int64(2**32) << bits   # larger than any similarity's key
     key.sort(axis=1)
-    key &= 2**bits - 1
+    key &= 2**bits - 1                                           # keep 4 * position + tag
     return key
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-061
@@ -115,11 +115,11 @@ def relevant_counts(query_labels: np.ndarray,            # Q fine labels
                    ) -> tuple[np.ndarray, np.ndarray]:   # for a query of each fine class: NG on the fine and on the coarse level
     "NG for each class; raises `ValueError` when no query has a relevant image."
     parent = np.array(taxonomy.parent)
-    fine = np.bincount(gallery_labels, minlength=len(taxonomy))  # (classes,)
-    coarse = np.bincount(parent, weights=fine).astype(np.int64)[parent]
+    fine = np.bincount(gallery_labels, minlength=len(taxonomy))  # (classes,) images of each fine class
+    coarse = np.bincount(parent, weights=fine).astype(np.int64)[parent]  # (classes,) images of its coarse class
     if not (fine[query_labels] > same_set).any():
         raise ValueError("No query has a gallery image of its own class: check that both label lists belong to these images.")
-    return fine - same_set, coarse - same_set
+    return fine - same_set, coarse - same_set                    # True counts as 1: the query itself
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-068
 def random_average_precision(relevant: int,   # NG, at least 1

@@ -48,7 +48,7 @@ def hardness(anchor_confidences: torch.Tensor,    # T x C x C: confidence of anc
     "Eq. 11: how easily anchor i and negative j are taken for one another."
     return torch.exp(anchor_confidences + negative_confidences)
 
-# %% ../nbs/08_negatives.ipynb #08-negatives-027
+# %% ../nbs/08_negatives.ipynb #08-negatives-028
 def check_confidences(confidences: torch.Tensor,  # B x K probabilities
                       embeddings: torch.Tensor,   # B x D
                       taxonomy: Taxonomy,         # has K fine classes
@@ -65,7 +65,8 @@ class GeneratedEmotionPairLoss(nn.Module):
     """Emotion-pair loss on generated negatives, Eq. 13, mean over all anchors of all tuples.
 
     Called with embeddings B x D (unit vectors; not normalised here), labels B and confidences B x K (softmax of the emotion head's scores);
-    returns a scalar in float32 (float64 for float64). Uses the B x B dot products only: f_i . f_j^{i-} = (1 - lambda_0) f_i . f_i + lambda_0 f_i . f_j^+."""
+    returns a scalar in float32 (float64 for float64). Uses the B x B dot products only: f_i . f_j^{i-} = (1 - lambda_0) f_i . f_i + lambda_0 f_i . f_j^+.
+    `ValueError` for what `EmotionPairLoss` refuses, and for confidences that are not B x K numbers between 0 and 1."""
     def __init__(self,
                  taxonomy: Taxonomy,                                  # says which classes share a polarity
                  scale: float = 1.,                                   # factor on every dot product; the paper writes none (1)
@@ -118,7 +119,7 @@ class GeneratedEmotionPairLoss(nn.Module):
         return (f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, generate_in={self.generate_in}, "
                 f"gradient_through_lambda={self.gradient_through_lambda}, direction={self.direction!r}, positive={self.positive!r}")
 
-# %% ../nbs/08_negatives.ipynb #08-negatives-070
+# %% ../nbs/08_negatives.ipynb #08-negatives-073
 def total_loss(pair: torch.Tensor,       # scalar: N-pair, EP or GEP loss
                attention: torch.Tensor,  # scalar: attention loss, Eq. 3
                lam: float = 0.5,         # weight of the pair loss, in [0, 1]; the paper's best is 0.5 (Fig. 6)

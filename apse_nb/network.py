@@ -33,8 +33,9 @@ class APSEOutput(NamedTuple):
 # %% ../nbs/06_network.ipynb #06-network-014
 def check_settings(low: str | None, heads: str, attend: str, pooling: str, features: str, low_labels: str, high_labels: str) -> None:
     "`ValueError` for settings of `APSE` that do not go together."
-    for name, value, allowed in (("heads", heads, ("none", "high", "both")), ("attend", attend, ("none", "high", "both")), ("features", features, ("high", "both")),
-                                 ("low_labels", low_labels, ("coarse", "fine")), ("high_labels", high_labels, ("coarse", "fine"))):
+    which, labels = ("none", "high", "both"), ("coarse", "fine")
+    for name, value, allowed in (("heads", heads, which), ("attend", attend, which), ("features", features, ("high", "both")),
+                                 ("low_labels", low_labels, labels), ("high_labels", high_labels, labels)):
         if value not in allowed: raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
     if attend not in ("none", heads) and heads != "both": raise ValueError(f"attend={attend!r} needs a head to attend with, but heads={heads!r}.")
     if low is None and "both" in (heads, features): raise ValueError("heads='both' and features='both' need a lower stage: give low='conv3', or use 'high' for both.")
@@ -66,18 +67,18 @@ class APSE(nn.Module):
         super().__init__()
         if features == "high": pooling = "gap"
         check_settings(low, heads, attend, pooling, features, low_labels, high_labels)
-        given = locals()
+        given = locals()  # every argument by name
         config = {name: given[name] for name in inspect.signature(APSE).parameters}
         config |= dict(taxonomy=dataclasses.asdict(taxonomy), weights=None if weights is None else Path(weights).name)  # a file's name, not its folder
-        self.config = json.loads(json.dumps(config))  # plain lists and dicts, equal to what is read back from a file
+        self.config = json.loads(json.dumps(config))  # tuples become lists, as they would in a file
         self.taxonomy, self.high = taxonomy, high
         self.low = low if "both" in (heads, features) else None  # a stage nobody looks at is not computed
         self.backbone = Backbone(backbone, [s for s in (self.low, high) if s], weights, frozen_bn, freeze)
         channels = self.backbone.channels
         classes = {"fine": len(taxonomy), "coarse": len(taxonomy.coarse)}
-        eqs = dict(spatial=spatial, rescale=rescale, norm=norm)
-        self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both", **eqs) if heads == "both" else None
-        self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none", **eqs) if heads != "none" else None
+        readings = dict(spatial=spatial, rescale=rescale, norm=norm)  # of Eq. 1 and 2, the same for both heads
+        self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both", **readings) if heads == "both" else None
+        self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none", **readings) if heads != "none" else None
         self.pool = make_pooling(pooling, channels.get(self.low), channels[high], dim)
         self.dim = self.pool.out_dim
 
@@ -91,8 +92,7 @@ class APSE(nn.Module):
         high_out = self.high_head(high) if self.high_head is not None else None
         if low_out is not None: low = low_out.attended
         if high_out is not None: high = high_out.attended
-        vector = self.pool(low, high)                                       # (B, D)
-        if vector.dtype in (torch.float16, torch.bfloat16): vector = vector.float()  # unit length to seven digits, not to three
+        vector = self.pool(low, high)                                       # (B, D), at least float32: unit length to seven digits, not to three
         return APSEOutput(F.normalize(vector), low_out, high_out)
 
     @classmethod
@@ -104,7 +104,8 @@ class APSE(nn.Module):
         unknown = [name for name in config if name not in known]
         if unknown: raise ValueError(f"This is not a description of an APSE network: it does not know {', '.join(unknown)}.")
         settings = config | {"weights": None}
-        if "taxonomy" in settings: settings["taxonomy"] = Taxonomy(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings["taxonomy"].items()})
+        if "taxonomy" in settings:
+            settings["taxonomy"] = Taxonomy(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings["taxonomy"].items()})  # JSON has no tuples
         return cls(**settings)
 
     def parameter_groups(self,
@@ -115,10 +116,11 @@ class APSE(nn.Module):
         "The parameters that learn, in two groups: backbone, heads."
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
         heads = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
-        groups = [dict(name="backbone", params=backbone, lr=lr, weight_decay=weight_decay), dict(name="heads", params=heads, lr=lr*head_lr_factor, weight_decay=weight_decay)]
+        groups = [dict(name="backbone", params=backbone, lr=lr, weight_decay=weight_decay),
+                  dict(name="heads", params=heads, lr=lr*head_lr_factor, weight_decay=weight_decay)]
         return [g for g in groups if g["params"]]
 
-# %% ../nbs/06_network.ipynb #06-network-027
+# %% ../nbs/06_network.ipynb #06-network-029
 _plain = dict(heads="none", attend="none", features="high")
 _concat = dict(heads="both", attend="none", features="both", pooling="concat")
 _bilinear = _concat | dict(attend="both", pooling="low_rank")
@@ -136,6 +138,6 @@ ABLATION = {                                          # settings of `APSE` for T
     "gep":       _bilinear,                           # AT GEP HA CLB MO
 }
 
-# %% ../nbs/06_network.ipynb #06-network-030
+# %% ../nbs/06_network.ipynb #06-network-033
 COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(low=low, low_labels=labels)   # settings for Table III, row by row
                 for low in ("conv2", "conv3", "conv4", "conv5") for labels in ("coarse", "fine")}

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from .emotions import MIKELS, LabelledImages
 
 # %% auto #0
-__all__ = ['BODY', 'SECOND', 'DARK', 'LIGHT', 'MOTIFS', 'DISTRACTORS', 'SHAPES', 'LAYERS', 'NEIGHBOURS', 'oklch', 'polygon',
+__all__ = ['BODY', 'SECOND', 'DARK', 'LIGHT', 'MOTIFS', 'DISTRACTORS', 'LAYERS', 'NEIGHBOURS', 'SHAPES', 'oklch', 'polygon',
            'oval', 'ring', 'stroke', 'smooth', 'Piece', 'stamp', 'Difficulty', 'Backdrop', 'plan_backdrop',
            'crack_distance', 'paint_backdrop', 'Plan', 'plan_scene', 'paint', 'Scenes', 'make_scenes', 'save_scenes',
            'make_shapes']
@@ -30,13 +30,15 @@ def oklch(lightness, chroma, hue) -> np.ndarray:
     "Colours from perceived lightness 0..1, chroma (0 grey, .15 vivid) and hue in turns: ... x 3 RGB values in [0, 1] (Ottosson 2020)."
     lightness, chroma, hue = np.broadcast_arrays(lightness, chroma, hue)
     a, b = chroma*np.cos(2*np.pi*hue), chroma*np.sin(2*np.pi*hue)
+    # three cone responses; a cube, because the eye feels about the cube root of the light
     l = (lightness + 0.3963377774*a + 0.2158037573*b)**3
     m = (lightness - 0.1055613458*a - 0.0638541728*b)**3
     s = (lightness - 0.0894841775*a - 1.2914855480*b)**3
+    # the light of the screen's red, green and blue; what it cannot show is clipped
     linear = np.stack([4.0767416621*l - 3.3077115913*m + 0.2309699292*s,
                        -1.2684380046*l + 2.6097574011*m - 0.3413193965*s,
                        -0.0041960863*l - 0.7034186147*m + 1.7076147010*s], -1).clip(0, 1)
-    return np.where(linear <= 0.0031308, 12.92*linear, 1.055*linear**(1/2.4) - 0.055)
+    return np.where(linear <= 0.0031308, 12.92*linear, 1.055*linear**(1/2.4) - 0.055)   # the screen's curve (sRGB)
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-013
 BODY, SECOND, DARK, LIGHT = range(4)   # the four colour roles of a drawing
@@ -58,22 +60,72 @@ def ring(x, y, r, width) -> np.ndarray:
     circle = np.concatenate([np.cos(t), np.sin(t)], 1)
     return np.concatenate([(r + width/2)*circle, (r - width/2)*circle[::-1]]) + [x, y]
 
+# %% ../nbs/01_scenes.ipynb #01-scenes-015
 def stroke(points, width) -> np.ndarray:
     "The outline of a line of this width along N points: 2N x 2."
     p = np.asarray(points, float)
     along = np.gradient(p, axis=0)
-    along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
-    side = width/2*along[:, ::-1]*[-1, 1]
-    return np.concatenate([p + side, (p - side)[::-1]])
+    along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9   # the direction of the line at each point, length 1
+    side = width/2*along[:, ::-1]*[-1, 1]                          # turned by a right angle
+    return np.concatenate([p + side, (p - side)[::-1]])            # along one side, back along the other
 
 def smooth(*xy, n=6) -> np.ndarray:
     "A closed smooth curve (Catmull-Rom) through the corner points, n points for each."
     b = polygon(*xy)
-    a, c, d = np.roll(b, 1, 0), np.roll(b, -1, 0), np.roll(b, -2, 0)
-    t = np.linspace(0, 1, n, endpoint=False)[:, None, None]
-    return (0.5*(2*b + (c - a)*t + (2*a - 5*b + 4*c - d)*t**2 + (3*b - a - 3*c + d)*t**3)).swapaxes(0, 1).reshape(-1, 2)
+    a, c, d = np.roll(b, 1, 0), np.roll(b, -1, 0), np.roll(b, -2, 0)   # the corner before b and the two after it
+    t = np.linspace(0, 1, n, endpoint=False)[:, None, None]            # the way from b to c
+    curve = 0.5*(2*b + (c - a)*t + (2*a - 5*b + 4*c - d)*t**2 + (3*b - a - 3*c + d)*t**3)   # (n, N, 2)
+    return curve.swapaxes(0, 1).reshape(-1, 2)                         # (N*n, 2), corner by corner
 
-# %% ../nbs/01_scenes.ipynb #01-scenes-017
+# %% ../nbs/01_scenes.ipynb #01-scenes-021
+@dataclass(frozen=True)
+class Piece:
+    "One object of a picture: which drawing, where, how big, how bent, in which colours."
+    drawing: list           # (role, points) pairs
+    x: float                # centre, 0 left .. 1 right
+    y: float                # centre, 0 top .. 1 bottom
+    size: float             # side of its box, as a fraction of the picture's side
+    pose: np.ndarray        # 2 x 2 matrix: rotation, mirroring, squash
+    wobble: np.ndarray      # 4 numbers: amplitude, two phases and frequency of a hand-drawn bend
+    colours: np.ndarray     # 4 x 3 RGB in [0, 1], one for each role
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-023
+def _corners(piece, width, height) -> np.ndarray:
+    "All corners of a piece, polygon after polygon, in pixels of a canvas of this width and height: N x 2."
+    p = np.concatenate([points for _, points in piece.drawing])
+    amplitude, phase_x, phase_y, frequency = piece.wobble
+    u = p[:, 0] + amplitude*np.sin(frequency*p[:, 1] + phase_x)
+    v = p[:, 1] + amplitude*np.sin(frequency*p[:, 0] + phase_y)
+    (a, b), (c, d) = piece.pose
+    return np.stack([(piece.x + piece.size/2*(a*u + b*v))*width, (piece.y + piece.size/2*(c*u + d*v))*height], 1)
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-025
+def stamp(canvas: np.ndarray,   # H x W x 3 floats in [0, 1], changed in place
+          piece: Piece,
+          fine: int = 4,        # supersampling: sub-pixels along one side of a pixel
+         ) -> np.ndarray:       # H x W coverage in [0, 1]
+    "Paint one piece with smooth edges."
+    height, width = canvas.shape[:2]
+    coverage = np.zeros((height, width), np.float32)
+    corners = _corners(piece, width, height)
+    x0, y0 = np.floor(corners.min(0)).clip(0).astype(int)                   # the tile: a box around the piece,
+    x1, y1 = np.ceil(corners.max(0)).clip(0, [width, height]).astype(int)   # cut off at the canvas's edges
+    if x1 <= x0 or y1 <= y0: return coverage                                # all of it lies outside
+    tile = Image.new("RGBA", (int(x1 - x0)*fine, int(y1 - y0)*fine))        # transparent to begin with
+    pen = ImageDraw.Draw(tile)
+    colours = [tuple(c) for c in (255*piece.colours + 0.5).astype(int).tolist()]
+    corners = ((corners - [x0, y0])*fine - 0.5).ravel().tolist()            # x, y, x, y, ...; PIL counts from pixel centres, hence the half
+    start = 0
+    for role, points in piece.drawing:
+        pen.polygon(corners[start:start + points.size], fill=colours[role])
+        start += points.size
+    rgba = np.asarray(tile.reduce(fine), np.float32)/255   # (h, w, 4): means over fine x fine sub-pixels, the transparent ones left out of the colour
+    alpha = rgba[..., 3:]                                  # (h, w, 1)
+    canvas[y0:y1, x0:x1] += alpha*(rgba[..., :3] - canvas[y0:y1, x0:x1])
+    coverage[y0:y1, x0:x1] = alpha[..., 0]
+    return coverage
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-033
 def _balloon(x, y, role):
     return [(DARK, stroke([(x, y + .4), (x/2, y*.3 + .6), (0, .97)], .05)), (role, oval(x, y, .34, .42)),
             (role, polygon(x - .1, y + .5, x, y + .36, x + .1, y + .5)), (LIGHT, oval(x - .12, y - .15, .07, .12, .08, n=14))]
@@ -84,49 +136,352 @@ def _steam(x):
 
 MOTIFS = dict(   # one drawing for each emotion: (colour role, N x 2 points in [-1, 1]), painted in this order
     amusement=[*_balloon(-.55, -.3, SECOND), *_balloon(.55, -.3, SECOND), *_balloon(0, -.52, BODY)],
-    awe=[(SECOND, polygon(-.98, .8, -.42, -.25, .2, .8)), (LIGHT, polygon(-.42, -.25, -.22, .12, -.34, .04, -.44, .18, -.53, .06, -.63, .14)),
-         (BODY, polygon(-.62, .8, .18, -.88, .98, .8)), (DARK, polygon(.18, -.88, .98, .8, .62, .8, .44, .2, .5, -.02)),
-         (LIGHT, polygon(.18, -.88, .55, -.12, .4, -.26, .26, .02, .1, -.22, -.1, 0, -.17, -.14))],
-    contentment=[(LIGHT, _steam(-.3)), (LIGHT, _steam(.15)), (SECOND, oval(-.05, .78, .8, .15)),
-                 (BODY, stroke(oval(.55, .12, .26, .28, 0, -.25, .25, 16), .13)),
-                 (BODY, np.concatenate([polygon(-.68, -.22, .58, -.22), oval(-.05, .1, .6, .66, 0, .05, .45, 14)])), (DARK, oval(-.05, -.22, .63, .12))],
-    excitement=[(LIGHT, smooth(-.24, .5, 0, .99, .24, .5, 0, .4)), (SECOND, polygon(-.24, 0, -.68, .66, -.22, .52)), (SECOND, polygon(.24, 0, .68, .66, .22, .52)),
+    awe=[(SECOND, polygon(-.98, .8, -.42, -.25, .2, .8)),                                              # a lower peak
+         (LIGHT, polygon(-.42, -.25, -.22, .12, -.34, .04, -.44, .18, -.53, .06, -.63, .14)),          # and its snow
+         (BODY, polygon(-.62, .8, .18, -.88, .98, .8)),                                                # a higher one,
+         (DARK, polygon(.18, -.88, .98, .8, .62, .8, .44, .2, .5, -.02)),                              # its shaded side
+         (LIGHT, polygon(.18, -.88, .55, -.12, .4, -.26, .26, .02, .1, -.22, -.1, 0, -.17, -.14))],    # and its snow
+    contentment=[(LIGHT, _steam(-.3)), (LIGHT, _steam(.15)), (SECOND, oval(-.05, .78, .8, .15)),       # steam, saucer
+                 (BODY, stroke(oval(.55, .12, .26, .28, 0, -.25, .25, 16), .13)),                      # handle
+                 (BODY, np.concatenate([polygon(-.68, -.22, .58, -.22), oval(-.05, .1, .6, .66, 0, .05, .45, 14)])),
+                 (DARK, oval(-.05, -.22, .63, .12))],
+    excitement=[(LIGHT, smooth(-.24, .5, 0, .99, .24, .5, 0, .4)),                                     # fire
+                (SECOND, polygon(-.24, 0, -.68, .66, -.22, .52)), (SECOND, polygon(.24, 0, .68, .66, .22, .52)),   # fins
                 (BODY, smooth(0, -.99, .31, -.45, .36, .05, .24, .55, -.24, .55, -.36, .05, -.31, -.45)),
-                (DARK, oval(0, -.28, .2)), (LIGHT, oval(0, -.28, .12)), (DARK, polygon(-.24, .48, .24, .48, .2, .6, -.2, .6))],
-    anger=[(BODY, smooth(.05, -.98, .3, -.45, .5, -.2, .58, -.5, .78, .1, .68, .65, .3, .95, -.3, .95, -.68, .65, -.76, .1, -.5, -.4, -.38, -.05, -.15, -.4)),
-           (SECOND, smooth(.05, -.35, .25, .1, .46, .2, .46, .65, .2, .9, -.2, .9, -.46, .65, -.4, .2, -.15, .2)),
-           (LIGHT, smooth(0, .2, .22, .55, .14, .85, -.14, .85, -.22, .55))],
-    disgust=[*[(DARK, stroke([(0, .1*k), (s*.5, .25*k), (s*.78, .2 + .42*k)], .09)) for s in (-1, 1) for k in (-1.2, .2, 1.4)],
-             (BODY, oval(0, .3, .27, .55)), (BODY, oval(0, -.28, .28)), (DARK, polygon(-.24, .5, .24, .5, .22, .6, -.22, .6)),
-             (LIGHT, oval(-.43, .32, .21, .58, .11)), (LIGHT, oval(.43, .32, .21, .58, -.11)),
-             (BODY, oval(0, -.64, .26, .22)), (SECOND, oval(-.24, -.7, .21)), (SECOND, oval(.24, -.7, .21))],
-    fear=[(BODY, oval(0, -.22, .76, .7)), (BODY, polygon(-.44, .2, .44, .2, .4, .92, -.4, .92)), (DARK, oval(-.32, -.12, .22, .25)), (DARK, oval(.32, -.12, .22, .25)),
-          (DARK, polygon(0, .12, .12, .38, -.12, .38)), *[(DARK, polygon(x - .035, .58, x + .035, .58, x + .035, .92, x - .035, .92)) for x in (-.2, 0, .2)]],
-    sadness=[(BODY, oval(-.5, -.28, .42, .36)), (BODY, oval(0, -.5, .48, .46)), (BODY, oval(.52, -.3, .43, .38)), (BODY, polygon(-.5, -.28, .52, -.28, .52, .08, -.5, .08)),
-             *[(SECOND, smooth(x, y - .26, x + .11, y + .05, x, y + .17, x - .11, y + .05)) for x, y in ((-.5, .45), (0, .5), (.5, .45), (-.26, .8), (.26, .8))]],
+                (DARK, oval(0, -.28, .2)), (LIGHT, oval(0, -.28, .12)),                                # window
+                (DARK, polygon(-.24, .48, .24, .48, .2, .6, -.2, .6))],
 )
 
-# %% ../nbs/01_scenes.ipynb #01-scenes-019
+# %% ../nbs/01_scenes.ipynb #01-scenes-036
+MOTIFS.update(
+    anger=[(BODY, smooth(.05, -.98, .3, -.45, .5, -.2, .58, -.5, .78, .1, .68, .65, .3, .95,
+                         -.3, .95, -.68, .65, -.76, .1, -.5, -.4, -.38, -.05, -.15, -.4)),
+           (SECOND, smooth(.05, -.35, .25, .1, .46, .2, .46, .65, .2, .9, -.2, .9, -.46, .65, -.4, .2, -.15, .2)),
+           (LIGHT, smooth(0, .2, .22, .55, .14, .85, -.14, .85, -.22, .55))],
+    disgust=[*[(DARK, stroke([(0, .1*k), (s*.5, .25*k), (s*.78, .2 + .42*k)], .09)) for s in (-1, 1) for k in (-1.2, .2, 1.4)],   # six legs
+             (BODY, oval(0, .3, .27, .55)), (BODY, oval(0, -.28, .28)), (DARK, polygon(-.24, .5, .24, .5, .22, .6, -.22, .6)),
+             (LIGHT, oval(-.43, .32, .21, .58, .11)), (LIGHT, oval(.43, .32, .21, .58, -.11)),                                    # wings
+             (BODY, oval(0, -.64, .26, .22)), (SECOND, oval(-.24, -.7, .21)), (SECOND, oval(.24, -.7, .21))],                     # head, eyes
+    fear=[(BODY, oval(0, -.22, .76, .7)), (BODY, polygon(-.44, .2, .44, .2, .4, .92, -.4, .92)),
+          (DARK, oval(-.32, -.12, .22, .25)), (DARK, oval(.32, -.12, .22, .25)), (DARK, polygon(0, .12, .12, .38, -.12, .38)),
+          *[(DARK, polygon(x - .035, .58, x + .035, .58, x + .035, .92, x - .035, .92)) for x in (-.2, 0, .2)]],                  # teeth
+    sadness=[(BODY, oval(-.5, -.28, .42, .36)), (BODY, oval(0, -.5, .48, .46)), (BODY, oval(.52, -.3, .43, .38)),
+             (BODY, polygon(-.5, -.28, .52, -.28, .52, .08, -.5, .08)),
+             *[(SECOND, smooth(x, y - .26, x + .11, y + .05, x, y + .17, x - .11, y + .05))                                       # drops
+               for x, y in ((-.5, .45), (0, .5), (.5, .45), (-.26, .8), (.26, .8))]],
+)
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-039
 DISTRACTORS = dict(   # things that mean nothing here
     tree=[(DARK, polygon(-.1, .2, .1, .2, .14, .95, -.14, .95)), (BODY, oval(0, -.35, .55, .58)), (BODY, oval(-.38, -.02, .38)), (BODY, oval(.38, -.02, .38)),
           (SECOND, oval(-.2, -.5, .15)), (SECOND, oval(.25, -.1, .12)), (SECOND, oval(-.35, .05, .1))],
-    house=[(BODY, polygon(-.62, -.1, .62, -.1, .62, .9, -.62, .9)), (SECOND, polygon(-.85, -.05, 0, -.85, .85, -.05)), (DARK, polygon(-.16, .3, .16, .3, .16, .9, -.16, .9)),
-           (LIGHT, polygon(.28, .15, .48, .15, .48, .4, .28, .4))],
-    boat=[(BODY, polygon(-.9, .4, .9, .4, .55, .85, -.6, .85)), (DARK, polygon(-.05, -.9, .03, -.9, .03, .4, -.05, .4)), (LIGHT, polygon(.08, -.85, .72, .3, .08, .3)),
-          (SECOND, polygon(-.1, -.6, -.1, .3, -.6, .3))],
+    house=[(BODY, polygon(-.62, -.1, .62, -.1, .62, .9, -.62, .9)), (SECOND, polygon(-.85, -.05, 0, -.85, .85, -.05)),
+           (DARK, polygon(-.16, .3, .16, .3, .16, .9, -.16, .9)), (LIGHT, polygon(.28, .15, .48, .15, .48, .4, .28, .4))],
+    boat=[(BODY, polygon(-.9, .4, .9, .4, .55, .85, -.6, .85)), (DARK, polygon(-.05, -.9, .03, -.9, .03, .4, -.05, .4)),
+          (LIGHT, polygon(.08, -.85, .72, .3, .08, .3)), (SECOND, polygon(-.1, -.6, -.1, .3, -.6, .3))],
     leaf=[(BODY, smooth(0, -.95, .5, -.3, .45, .35, 0, .7, -.45, .35, -.5, -.3)), (DARK, stroke([(0, -.75), (0, .97)], .07)),
           *[(DARK, stroke([(0, y), (s*.3, y - .2)], .05)) for s in (-1, 1) for y in (-.2, .1, .4)]],
-    fish=[(SECOND, polygon(.4, 0, .95, -.45, .95, .45)), (BODY, oval(-.15, 0, .75, .46)), (LIGHT, oval(-.55, -.1, .12)), (DARK, oval(-.57, -.1, .06)), (SECOND, polygon(-.1, 0, .2, .28, .25, -.02))],
-    mushroom=[(LIGHT, smooth(-.2, 0, .2, 0, .28, .9, -.28, .9)), (BODY, oval(0, .08, .85, .85, 0, .5, 1., 18)), (SECOND, oval(-.35, -.25, .15)), (SECOND, oval(.15, -.42, .17)),
-              (SECOND, oval(.5, -.1, .11))],
-    umbrella=[(DARK, stroke([(0, -.1), (0, .75), (.08, .88), (.22, .88), (.28, .75)], .09)), (BODY, oval(0, 0, .92, .8, 0, .5, 1., 18)), (SECOND, oval(0, 0, .34, .8, 0, .5, 1., 14))],
-    key=[(BODY, ring(0, -.5, .34, .24)), (BODY, polygon(-.12, -.25, .12, -.25, .12, .95, -.12, .95)), (BODY, polygon(.1, .45, .5, .45, .5, .62, .1, .62)),
-         (BODY, polygon(.1, .78, .42, .78, .42, .95, .1, .95))],
+    fish=[(SECOND, polygon(.4, 0, .95, -.45, .95, .45)), (BODY, oval(-.15, 0, .75, .46)), (LIGHT, oval(-.55, -.1, .12)), (DARK, oval(-.57, -.1, .06)),
+          (SECOND, polygon(-.1, 0, .2, .28, .25, -.02))],
+    mushroom=[(LIGHT, smooth(-.2, 0, .2, 0, .28, .9, -.28, .9)), (BODY, oval(0, .08, .85, .85, 0, .5, 1., 18)),
+              (SECOND, oval(-.35, -.25, .15)), (SECOND, oval(.15, -.42, .17)), (SECOND, oval(.5, -.1, .11))],
+    umbrella=[(DARK, stroke([(0, -.1), (0, .75), (.08, .88), (.22, .88), (.28, .75)], .09)),
+              (BODY, oval(0, 0, .92, .8, 0, .5, 1., 18)), (SECOND, oval(0, 0, .34, .8, 0, .5, 1., 14))],
+    key=[(BODY, ring(0, -.5, .34, .24)), (BODY, polygon(-.12, -.25, .12, -.25, .12, .95, -.12, .95)),
+         (BODY, polygon(.1, .45, .5, .45, .5, .62, .1, .62)), (BODY, polygon(.1, .78, .42, .78, .42, .95, .1, .95))],
 )
 
-# %% ../nbs/01_scenes.ipynb #01-scenes-021
-def _spiky(n, inner, turn=0.):
-    t = 2*np.pi*(np.arange(2*n)/(2*n) + turn)
+# %% ../nbs/01_scenes.ipynb #01-scenes-044
+@dataclass(frozen=True)
+class Difficulty:
+    "How much of the label a picture gives away: strength, size and contrast make it easy, the other knobs make it hard."
+    palette_strength: float = 0.5                   # how strongly polarity moves brightness and saturation; 0 not at all, 2 nearly always
+    texture_strength: float = 0.5                   # the same for smooth against cracked texture
+    motif_size: tuple[float, float] = (0.18, 0.38)  # smallest and largest side of motif and distractors, as fractions of the picture's
+    motif_contrast: float = 0.28                    # difference in lightness between objects and background
+    distractors: int = 5                            # most objects without meaning in one picture (at least half as many are tried)
+    neighbour_motif: float = 0.4                    # probability of a second, smaller motif: a neighbour's on the wheel
+    label_noise: float = 0.15                       # probability that the label is a wheel neighbour of what the motif says
+
+    def __post_init__(self):
+        for name in ("neighbour_motif", "label_noise"):
+            if not 0 <= getattr(self, name) <= 1: raise ValueError(f"{name} is a probability and must lie in 0..1, not {getattr(self, name)}.")
+        low, high = self.motif_size
+        if not 0.05 <= low <= high <= 0.9:
+            raise ValueError(f"motif_size must be two fractions of the picture's side, 0.05 <= smallest <= largest <= 0.9, not {self.motif_size}.")
+        if self.distractors < 0: raise ValueError(f"distractors is a number of objects and cannot be {self.distractors}.")
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-048
+@dataclass(frozen=True)
+class Backdrop:
+    "Everything behind the objects, in unit coordinates: the low-level cues live here."
+    sky: np.ndarray         # 2 x 3 colours, top and bottom
+    tilt: float             # of the sky's gradient
+    hills: list             # (heights at 25 equal steps from left to right, colour), from far to near
+    lights: np.ndarray      # n x 4: x, y, radius, strength of soft discs of light
+    cells: np.ndarray       # m x 2 centres of the cells that cracks run between
+    bend: np.ndarray        # 2 x 6 x 6 noise that bends the cracks
+    cracks: float           # strength of the cracks, 0..1
+    crack_colour: np.ndarray
+    mood: dict              # brightness, saturation, smoothness in -1..1: what the polarity moved
+    hue: float              # of the sky, in turns
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-050
+def _clear(hue, lightness):
+    "The hue, moved aside where it would be mud: a dark yellow becomes an orange or a green."
+    from_yellow = (np.asarray(hue) + .2) % 1 - .5   # in turns, between -.5 and .5; yellow is at .3
+    return hue + .07*np.sign(from_yellow)*(1 - np.abs(from_yellow)/.12).clip(0)*(np.asarray(lightness) < .68)
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-053
+def _hill(rng, base, smoothness):
+    "Heights of a ridge at 25 equal steps from left to right."
+    waves = rng.uniform([.02, .6, 0], [.06, 1.6, 1], (2, 3))   # two waves: amplitude, frequency, phase
+    jags = (1 - smoothness)/2*rng.normal(0, .035, 25)
+    knots = np.linspace(0, 1, 25)
+    return np.sum([a*np.sin(2*np.pi*(f*knots + p)) for a, f, p in waves], 0) + jags + base
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-055
+def plan_backdrop(polarity: float,         # +1 positive, -1 negative, 0 neither
+                  rng: np.random.Generator,
+                  difficulty: Difficulty,
+                 ) -> Backdrop:
+    "Choose a background at random; its brightness, saturation and smoothness lean towards the polarity."
+    strengths = np.array([difficulty.palette_strength, difficulty.palette_strength, difficulty.texture_strength])
+    brightness, saturation, smoothness = np.tanh(strengths*polarity + 0.7*rng.normal(size=3))
+    light, chroma = 0.6 + 0.2*brightness, 0.065 + 0.05*saturation
+    chroma *= min(1, light/.65)   # dark colours look murky when they are vivid
+    hue = float(_clear(rng.uniform(), light))
+    drift = rng.choice([-1, 1])*rng.uniform(.04, .1)   # the hue moves on a little from sky to hills
+    sky = oklch([light - .04, light + .1], [chroma, .7*chroma], [hue, hue + drift])
+    bases = np.sort(rng.uniform(.5, .95, rng.integers(1, 4)))
+    hills = [(_hill(rng, base, smoothness), oklch(light - .05 - .06*i, chroma*1.1, hue + drift*(2 + i))) for i, base in enumerate(bases)]
+    lights = rng.uniform([0, 0, .04, .05], [1, .8, .2, .25], (rng.integers(3, 8), 4))*[1, 1, 1, max(smoothness, 0)]   # no light where it is rough
+    tilt = rng.uniform(-.4, .4)
+    cells = rng.uniform(-.05, 1.05, (rng.integers(12, 26), 2))
+    return Backdrop(sky, tilt, hills, lights, cells, bend=rng.normal(0, .03, (2, 6, 6)), cracks=float(np.clip(.1 - .9*smoothness, 0, .7)),
+                    crack_colour=oklch(light - .28, .5*chroma, hue + drift), hue=hue,
+                    mood=dict(brightness=float(brightness), saturation=float(saturation), smoothness=float(smoothness)))
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-062
+def crack_distance(x: np.ndarray,       # H x W
+                   y: np.ndarray,       # H x W
+                   cells: np.ndarray,   # m x 2 centres
+                  ) -> np.ndarray:      # H x W
+    "Distance to the border between the cells of the nearest and the second-nearest centre (after Worley 1996): zero on all borders."
+    squared = (x[..., None] - cells[:, 0])**2 + (y[..., None] - cells[:, 1])**2   # (H, W, m)
+    first = squared.argmin(-1)                                                     # (H, W)
+    rows, columns = np.ogrid[:len(x), :x.shape[1]]
+    d1 = squared[rows, columns, first]
+    squared[rows, columns, first] = np.inf                                         # out of the race for second place
+    second = squared.argmin(-1)
+    between = np.sqrt(((cells[first] - cells[second])**2).sum(-1))   # distance between the two centres
+    return (squared[rows, columns, second] - d1)/(2*between)
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-067
+def _grow(grid, size):
+    "A small grid of numbers enlarged smoothly to size x size."
+    return np.asarray(Image.fromarray(grid.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-071
+def paint_backdrop(plan: Backdrop, size: int, texture: bool = True) -> np.ndarray:
+    "The background as size x size x 3 floats in [0, 1]."
+    at = ((np.arange(size) + .5)/size).astype(np.float32)   # pixel centres
+    x, y = np.broadcast_to(at, (size, size)), np.broadcast_to(at[:, None], (size, size))
+
+    # the sky, a gradient between two colours
+    blend = (y + plan.tilt*(x - .5)).clip(0, 1)[..., None]
+    canvas = (plan.sky[0] + blend*(plan.sky[1] - plan.sky[0])).astype(np.float32)
+
+    # the hills: everything below the curve
+    for curve, colour in plan.hills:
+        top = np.interp(at, np.linspace(0, 1, len(curve)), curve).astype(np.float32)
+        canvas += ((at[:, None] - top)*size + .5).clip(0, 1)[..., None]*(colour.astype(np.float32) - canvas)
+    if not texture: return canvas
+
+    # discs of light, full inside and fading over the outer 30 per cent; only the square around each is touched
+    for cx, cy, radius, strength in plan.lights.astype(np.float32):
+        if strength == 0: continue
+        rows, columns = (slice(max(int((c - radius)*size), 0), int((c + radius)*size) + 2) for c in (cy, cx))
+        disc = strength*((radius - np.hypot(x[rows, columns] - cx, y[rows, columns] - cy))/(.3*radius)).clip(0, 1)
+        canvas[rows, columns] += disc[..., None]*(1 - canvas[rows, columns])
+
+    # the cracks; strong ones are wider and darker
+    if plan.cracks > 0:
+        bend = [_grow(b, size) for b in plan.bend]
+        gap = crack_distance(x + bend[0], y + bend[1], plan.cells.astype(np.float32))
+        width = .008*plan.cracks + .002
+        line = ((width - gap)*size + .5).clip(0, 1)*plan.cracks
+        canvas += line[..., None]*(plan.crack_colour.astype(np.float32) - canvas)
+    return canvas
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-075
+LAYERS = ("texture", "distractors", "neighbour", "motif")
+
+@dataclass(frozen=True)
+class Plan:
+    "One scene before it is painted: all random choices are in here, none in the painting."
+    label: int              # the label the data set gives
+    motif_label: int        # what the motif says
+    distribution: np.ndarray   # 8 probabilities: how votes about this picture would fall
+    backdrop: Backdrop
+    distractors: list       # of Piece
+    neighbour: Piece | None    # a second, smaller motif
+    motif: Piece
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-077
+def _colours(rng, backdrop, contrast):
+    "4 x 3 colours of one object: a body lighter or darker than the background, its hue opposite on the colour circle."
+    light = 0.6 + 0.2*backdrop.mood["brightness"]
+    sign = 1 if rng.uniform() < 1/(1 + np.exp(20*(light - .62))) else -1   # mostly lighter on dark ground, darker on bright ground
+    body = np.clip(light + sign*contrast + rng.normal(0, .04), .4, .92)
+    second = np.clip(body + rng.choice([-1, 1])*.14, .35, .88)
+    lightness = np.array([body, second, max(body - .38, .12), min(body + .36, .98)])   # the four roles
+    chroma = np.array([1, 1, .4, .2])*(.13 + .035*backdrop.mood["saturation"])
+    chroma = chroma*np.minimum(1, 3.2*lightness*(1 - lightness) + .25)                 # less near black and white, where screens show little
+    hue = backdrop.hue + .5 + rng.normal(0, .1)
+    hues = np.array([hue, hue + rng.choice([-1, 1])*rng.uniform(.12, .3), hue, hue])
+    return oklch(lightness, chroma, _clear(hues, lightness))
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-079
+def _piece(rng, drawing, x, y, size, backdrop, contrast, turn=.035):
+    "A piece in a random pose and colours; `turn` is the typical rotation, in turns."
+    angle = 2*np.pi*rng.normal(0, turn)
+    squash = np.exp(rng.normal(0, .1, 2))*[rng.choice([-1, 1]), 1]
+    c, s = np.cos(angle), np.sin(angle)
+    pose = np.array([[c, -s], [s, c]])*squash*.92   # .92: room for turn and bend inside the box
+    wobble = np.array([.05, *rng.uniform(0, 6.28, 2), rng.uniform(1, 2.5)])
+    return Piece(drawing, x, y, size, pose, wobble, _colours(rng, backdrop, contrast))
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-081
+def _free_place(rng, size, taken, tries=12):
+    "A centre for a box of this side that keeps clear of the others; None where there is none."
+    for _ in range(tries):
+        x, y = rng.uniform(size/2, 1 - size/2, 2)
+        if all(max(abs(x - u), abs(y - v)) > .5*(size + s) for u, v, s in taken): return x, y   # the two boxes do not meet
+    return None
+
+def _distract(rng, taken, number, sizes, backdrop, contrast):
+    "Up to `number` objects without meaning that keep clear of the places taken (and are added to them)."
+    pieces, names = [], list(DISTRACTORS)
+    for _ in range(number):
+        size = rng.uniform(*sizes)
+        spot = _free_place(rng, size, taken)
+        if spot is None: continue
+        taken.append((*spot, size))
+        pieces.append(_piece(rng, DISTRACTORS[names[rng.integers(len(names))]], *spot, size, backdrop, contrast))
+    return pieces
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-083
+NEIGHBOURS = MIKELS.wheel_distance() == 1   # 8 x 8 booleans: next to each other on the wheel
+
+def plan_scene(label: int,                          # the label the data set will give
+               rng: np.random.Generator,
+               difficulty: Difficulty = Difficulty(),
+              ) -> Plan:
+    "Choose one scene at random."
+    chance, ground, second, others = rng.spawn(4)   # one generator for each part: turning one knob leaves the choices of the other parts alone
+
+    # what the motif says, its background, its size and place
+    noisy = chance.uniform() < difficulty.label_noise
+    neighbour_of_label = int(chance.choice(np.flatnonzero(NEIGHBOURS[label])))   # chosen even if not needed, so that later choices stay
+    seen = neighbour_of_label if noisy else label
+    backdrop = plan_backdrop(1 - 2*MIKELS.parent[seen], ground, difficulty)      # parent 0 positive, 1 negative -> polarity +1, -1
+    size = chance.uniform(*difficulty.motif_size)
+    x, y = chance.uniform(size/2, 1 - size/2, 2)
+    motif = _piece(chance, MOTIFS[MIKELS.fine[seen]], x, y, size, backdrop, difficulty.motif_contrast)
+    taken = [(x, y, size)]
+
+    # perhaps a second motif: a wheel neighbour's, smaller, if there is room
+    neighbour, other, share = None, seen, 1.   # share: the fraction of viewers who look at the first motif
+    if second.uniform() < difficulty.neighbour_motif:
+        other = int(second.choice(np.flatnonzero(NEIGHBOURS[seen])))
+        small = size*second.uniform(.55, .8)
+        spot = _free_place(second, small, taken)
+        if spot is not None:
+            neighbour = _piece(second, MOTIFS[MIKELS.fine[other]], *spot, small, backdrop, difficulty.motif_contrast)
+            taken.append((*spot, small))
+            share = size**2/(size**2 + small**2)
+
+    number = others.integers(difficulty.distractors//2, difficulty.distractors + 1)
+    distractors = _distract(others, taken, number, difficulty.motif_size, backdrop, difficulty.motif_contrast)
+
+    votes = (1 - difficulty.label_noise)*np.eye(len(MIKELS)) + difficulty.label_noise*NEIGHBOURS/2   # row: motif looked at, column: vote
+    return Plan(label, seen, share*votes[seen] + (1 - share)*votes[other], backdrop, distractors, neighbour, motif)
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-085
+def paint(plan: Plan,
+          size: int = 96,            # side in pixels
+          layers: tuple = LAYERS,    # what to paint over the bare background, by name
+         ) -> tuple[np.ndarray, np.ndarray]:   # size x size x 3 uint8, and the motif's size x size boolean mask
+    "The picture of a plan, and the mask of its motif."
+    canvas = paint_backdrop(plan.backdrop, size, "texture" in layers)
+    if "distractors" in layers:
+        for piece in plan.distractors: stamp(canvas, piece)
+    if "neighbour" in layers and plan.neighbour: stamp(canvas, plan.neighbour)
+    mask = stamp(canvas if "motif" in layers else canvas.copy(), plan.motif) >= .5
+    return (255*canvas.clip(0, 1) + .5).astype(np.uint8), mask
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-093
+@dataclass
+class Scenes(LabelledImages):
+    "Drawn pictures: what `LabelledImages` has, and what only a drawer can know."
+    motifs: np.ndarray | None = None          # N true fine labels of the motifs, int64
+    distributions: np.ndarray | None = None   # N x 8 probabilities of each emotion
+
+    def subset(self, indices) -> Scenes:
+        "The scenes at these positions (integers or booleans)."
+        part, chosen = super().subset(indices), np.asarray(indices)
+        motifs, distributions = (None if array is None else array[chosen] for array in (self.motifs, self.distributions))
+        return Scenes(part.pixels, part.labels, part.taxonomy, part.names, part.masks, motifs, distributions)
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-095
+def _in_parallel(draw, n, workers):
+    "draw(start, stop) -> tuple of arrays, over ranges of 0..n in worker processes; the arrays, joined."
+    ranges = [(start, min(start + 32, n)) for start in range(0, n, 32)]
+    linux = sys.platform == "linux"
+    if workers is None: workers = len(os.sched_getaffinity(0)) if linux and n > 64 else 1
+    if workers == 1: parts = [draw(*r) for r in ranges]
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)   # Python 3.12+ warns of forking beside threads; these children only draw
+            # each worker begins with signal(SIGINT, SIG_IGN): it ignores Ctrl-C, which is the parent's business
+            with get_context("fork" if linux else None).Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+                parts = pool.starmap(draw, ranges, chunksize=1)
+    return [np.concatenate(arrays) for arrays in zip(*parts)]
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-096
+def _draw_scenes(start, stop, size, seed, difficulty):
+    "Pictures, masks, labels, motifs and distributions of scenes start..stop-1."
+    plans = [plan_scene(i % len(MIKELS), np.random.default_rng([seed, i]), difficulty) for i in range(start, stop)]
+    pictures, masks = zip(*[paint(plan, size) for plan in plans])
+    labels, motifs = np.array([p.label for p in plans]), np.array([p.motif_label for p in plans])
+    return np.stack(pictures), np.stack(masks), labels, motifs, np.stack([p.distribution for p in plans])
+
+def make_scenes(n: int,                                  # how many
+                size: int = 96,                          # side in pixels
+                seed: int = 0,
+                difficulty: Difficulty = Difficulty(),
+                workers: int | None = None,              # processes; None: one for each core on Linux, one elsewhere
+               ) -> Scenes:
+    "n scenes, label i mod 8 for scene i. Scene i depends on seed and i only, not on n or workers."
+    if n < 1 or size < 16 or seed < 0:
+        raise ValueError(f"Ask for at least 1 scene of at least 16 pixels with a seed of at least 0, not {n} of {size} with {seed}.")
+    draw = partial(_draw_scenes, size=size, seed=seed, difficulty=difficulty)
+    pixels, masks, labels, motifs, distributions = _in_parallel(draw, n, workers)
+    return Scenes(pixels, labels, MIKELS, [f"scene_{seed}_{i:06d}" for i in range(n)], masks, motifs, distributions)
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-131
+def save_scenes(scenes: Scenes, root) -> None:
+    "Write root/<emotion>/<name>.png and root/masks/<emotion>/<name>.png."
+    for picture, mask, label, name in zip(scenes.pixels, scenes.masks, scenes.labels, scenes.names):
+        for folder, array in ((Path(root), picture), (Path(root)/"masks", mask.astype(np.uint8)*255)):
+            (folder/MIKELS.fine[label]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder/MIKELS.fine[label]/f"{name}.png")
+
+# %% ../nbs/01_scenes.ipynb #01-scenes-134
+def _spiky(n, inner):
+    "A star with n points; its inner corners are this far from the centre."
+    t = 2*np.pi*(np.arange(2*n)/(2*n))
     r = np.where(np.arange(2*n) % 2, inner, .95)
     return np.stack([r*np.sin(t), -r*np.cos(t)], 1)
 
@@ -147,309 +502,16 @@ SHAPES = dict(   # ten geometric shapes for pretraining: none of them is a motif
     zigzag=[(BODY, polygon(-.95, .2, -.45, -.75, 0, 0, .45, -.75, .95, .2, .95, .8, .45, -.1, 0, .7, -.45, -.1, -.95, .8))],
 )
 
-# %% ../nbs/01_scenes.ipynb #01-scenes-023
-@dataclass(frozen=True)
-class Piece:
-    "One object of a picture: which drawing, where, how big, how bent, in which colours."
-    drawing: list           # (role, points) pairs
-    x: float                # centre, 0 left .. 1 right
-    y: float                # centre, 0 top .. 1 bottom
-    size: float             # side of its box, as a fraction of the picture's side
-    pose: np.ndarray        # 2 x 2 matrix: rotation, mirroring, squash
-    wobble: np.ndarray      # 4 numbers: amplitude, phases and frequency of a hand-drawn bend
-    colours: np.ndarray     # 4 x 3 RGB in [0, 1], one for each role
-
-def stamp(canvas: np.ndarray,   # H x W x 3 floats in [0, 1], changed in place
-          piece: Piece,
-          fine: int = 4,        # supersampling: sub-pixels along one side of a pixel
-         ) -> np.ndarray:       # H x W coverage in [0, 1]
-    "Paint one piece with smooth edges."
-    height, width = canvas.shape[:2]
-    coverage = np.zeros((height, width), np.float32)
-    amplitude, phase_x, phase_y, frequency = piece.wobble
-    (a, b), (c, d) = piece.pose
-    p = np.concatenate([points for _, points in piece.drawing])
-    u = p[:, 0] + amplitude*np.sin(frequency*p[:, 1] + phase_x)   # a gentle bend: no two drawings are quite alike
-    v = p[:, 1] + amplitude*np.sin(frequency*p[:, 0] + phase_y)
-    corners = np.stack([(piece.x + piece.size/2*(a*u + b*v))*width, (piece.y + piece.size/2*(c*u + d*v))*height], 1)
-    x0, y0 = np.floor(corners.min(0)).clip(0).astype(int)
-    x1, y1 = np.ceil(corners.max(0)).clip(0, [width, height]).astype(int)
-    if x1 <= x0 or y1 <= y0: return coverage
-    tile = Image.new("RGBA", (int(x1 - x0)*fine, int(y1 - y0)*fine))
-    pen = ImageDraw.Draw(tile)
-    colours = [tuple(c) for c in (255*piece.colours + 0.5).astype(int).tolist()]
-    corners = ((corners - [x0, y0])*fine - 0.5).ravel().tolist()
-    start = 0
-    for role, points in piece.drawing:
-        pen.polygon(corners[start:start + points.size], fill=colours[role])
-        start += points.size
-    rgba = np.asarray(tile.reduce(fine), np.float32)/255   # (h, w, 4), averaged over fine x fine sub-pixels
-    alpha = rgba[..., 3:]
-    canvas[y0:y1, x0:x1] += alpha*(rgba[..., :3] - canvas[y0:y1, x0:x1])
-    coverage[y0:y1, x0:x1] = alpha[..., 0]
-    return coverage
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-034
-@dataclass(frozen=True)
-class Difficulty:
-    "How much of the label a picture gives away. The defaults keep a fine-tuned classifier's mAP8 near .4 to .5."
-    palette_strength: float = 0.5                   # how strongly polarity moves brightness and saturation; 0 not at all, 2 nearly always
-    texture_strength: float = 0.5                   # the same for smooth against cracked texture
-    motif_size: tuple[float, float] = (0.18, 0.38)  # smallest and largest side of the motif, as a fraction of the picture's
-    motif_contrast: float = 0.28                    # difference in lightness between objects and background
-    distractors: int = 5                            # most objects without meaning in one picture (at least half as many are tried)
-    neighbour_motif: float = 0.4                    # probability of a second, smaller motif: a neighbour's on the wheel
-    label_noise: float = 0.15                       # probability that the label is a wheel neighbour of what the motif says
-
-    def __post_init__(self):
-        for name in ("neighbour_motif", "label_noise"):
-            if not 0 <= getattr(self, name) <= 1: raise ValueError(f"{name} is a probability and must lie in 0..1, not {getattr(self, name)}.")
-        low, high = self.motif_size
-        if not 0.05 <= low <= high <= 0.9: raise ValueError(f"motif_size must be two fractions of the picture's side, 0.05 <= smallest <= largest <= 0.9, not {self.motif_size}.")
-        if self.distractors < 0: raise ValueError(f"distractors is a number of objects and cannot be {self.distractors}.")
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-038
-@dataclass(frozen=True)
-class Backdrop:
-    "Everything behind the objects, in unit coordinates: the low-level cues live here."
-    sky: np.ndarray         # 2 x 3 colours, top and bottom
-    tilt: float             # of the sky's gradient
-    hills: list             # (heights at 25 equal steps from left to right, colour), from far to near
-    lights: np.ndarray      # n x 4: x, y, radius, strength of soft discs of light
-    cells: np.ndarray       # m x 2 centres of the cells that cracks run between
-    bend: np.ndarray        # 2 x 6 x 6 noise that bends the cracks
-    cracks: float           # strength of the cracks, 0..1
-    crack_colour: np.ndarray
-    mood: dict              # brightness, saturation, smoothness in -1..1: what the polarity moved
-    hue: float
-
-def _clear(hue, lightness):
-    "The hue, moved aside where it would be mud: a dark yellow becomes an orange or a green."
-    from_yellow = (np.asarray(hue) + .2) % 1 - .5   # yellow is at .3
-    return hue + .07*np.sign(from_yellow)*(1 - np.abs(from_yellow)/.12).clip(0)*(np.asarray(lightness) < .68)
-
-def _hill(rng, base, smoothness):
-    waves = rng.uniform([.02, .6, 0], [.06, 1.6, 1], (2, 3))
-    jags = (1 - smoothness)/2*rng.normal(0, .035, 25)
-    knots = np.linspace(0, 1, 25)
-    return np.sum([a*np.sin(2*np.pi*(f*knots + p)) for a, f, p in waves], 0) + jags + base
-
-def plan_backdrop(polarity: float,         # +1 positive, -1 negative, 0 neither
-                  rng: np.random.Generator,
-                  difficulty: Difficulty,
-                 ) -> Backdrop:
-    "Draw the lots for a background whose brightness, saturation and smoothness lean towards the polarity."
-    strengths = np.array([difficulty.palette_strength, difficulty.palette_strength, difficulty.texture_strength])
-    brightness, saturation, smoothness = np.tanh(strengths*polarity + 0.7*rng.normal(size=3))
-    light, chroma, hue = 0.6 + 0.2*brightness, 0.065 + 0.05*saturation, rng.uniform()
-    chroma *= min(1, light/.65)   # dark colours look murky when they are vivid
-    hue = float(_clear(hue, light))
-    drift = rng.choice([-1, 1])*rng.uniform(.04, .1)
-    sky = oklch([light - .04, light + .1], [chroma, .7*chroma], [hue, hue + drift])
-    bases = np.sort(rng.uniform(.5, .95, rng.integers(1, 4)))
-    hills = [(_hill(rng, base, smoothness), oklch(light - .05 - .06*i, chroma*1.1, hue + drift*(2 + i))) for i, base in enumerate(bases)]
-    lights = rng.uniform([0, 0, .04, .05], [1, .8, .2, .25], (rng.integers(3, 8), 4))*[1, 1, 1, max(smoothness, 0)]
-    return Backdrop(sky, rng.uniform(-.4, .4), hills, lights, rng.uniform(-.05, 1.05, (rng.integers(12, 26), 2)), rng.normal(0, .03, (2, 6, 6)),
-                    float(np.clip(.1 - .9*smoothness, 0, .7)), oklch(light - .28, .5*chroma, hue + drift),
-                    dict(brightness=float(brightness), saturation=float(saturation), smoothness=float(smoothness)), float(hue))
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-044
-def crack_distance(x: np.ndarray,       # H x W
-                   y: np.ndarray,       # H x W
-                   cells: np.ndarray,   # m x 2 centres
-                  ) -> np.ndarray:      # H x W
-    "Distance to the nearest border between two cells, where each point belongs to its nearest centre (Worley 1996)."
-    squared = (x[..., None] - cells[:, 0])**2 + (y[..., None] - cells[:, 1])**2   # (H, W, m)
-    first = squared.argmin(-1)                                                     # (H, W)
-    rows, columns = np.ogrid[:len(x), :x.shape[1]]
-    d1 = squared[rows, columns, first]
-    squared[rows, columns, first] = np.inf
-    second = squared.argmin(-1)
-    between = np.sqrt(((cells[first] - cells[second])**2).sum(-1))   # distance between the two centres
-    return (squared[rows, columns, second] - d1)/(2*between)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-048
-def _grow(grid, size):
-    "A small grid of numbers enlarged smoothly to size x size."
-    return np.asarray(Image.fromarray(grid.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-051
-def paint_backdrop(plan: Backdrop, size: int, texture: bool = True) -> np.ndarray:
-    "The background as size x size x 3 floats in [0, 1]."
-    at = ((np.arange(size) + .5)/size).astype(np.float32)
-    x, y = np.broadcast_to(at, (size, size)), np.broadcast_to(at[:, None], (size, size))
-    blend = (y + plan.tilt*(x - .5)).clip(0, 1)[..., None]
-    canvas = (plan.sky[0] + blend*(plan.sky[1] - plan.sky[0])).astype(np.float32)
-    for curve, colour in plan.hills:
-        top = np.interp(at, np.linspace(0, 1, len(curve)), curve).astype(np.float32)
-        canvas += ((at[:, None] - top)*size + .5).clip(0, 1)[..., None]*(colour.astype(np.float32) - canvas)
-    if not texture: return canvas
-    for cx, cy, radius, strength in plan.lights.astype(np.float32):
-        if strength == 0: continue
-        rows, columns = (slice(max(int((c - radius)*size), 0), int((c + radius)*size) + 2) for c in (cy, cx))   # the square around the disc
-        disc = strength*((radius - np.hypot(x[rows, columns] - cx, y[rows, columns] - cy))/(.3*radius)).clip(0, 1)
-        canvas[rows, columns] += disc[..., None]*(1 - canvas[rows, columns])
-    if plan.cracks > 0:
-        bend = [_grow(b, size) for b in plan.bend]
-        gap = crack_distance(x + bend[0], y + bend[1], plan.cells.astype(np.float32))
-        width = .008*plan.cracks + .002
-        line = ((width - gap)*size + .5).clip(0, 1)*plan.cracks
-        canvas += line[..., None]*(plan.crack_colour.astype(np.float32) - canvas)
-    return canvas
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-055
-LAYERS = ("texture", "distractors", "neighbour", "motif")
-
-@dataclass(frozen=True)
-class Plan:
-    "One scene before it is painted: all chance is in here, none in the painting."
-    label: int              # the label the data set gives
-    motif_label: int        # what the motif says
-    distribution: np.ndarray   # 8 probabilities: how votes about this picture would fall
-    backdrop: Backdrop
-    distractors: list       # of Piece
-    neighbour: Piece | None
-    motif: Piece
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-057
-def _colours(rng, backdrop, contrast):
-    "4 x 3 colours of one object: a body lighter or darker than the background, its hue opposite on the colour circle."
-    light = 0.6 + 0.2*backdrop.mood["brightness"]
-    sign = 1 if rng.uniform() < 1/(1 + np.exp(20*(light - .62))) else -1
-    body = np.clip(light + sign*contrast + rng.normal(0, .04), .4, .92)
-    second = np.clip(body + rng.choice([-1, 1])*.14, .35, .88)
-    lightness = np.array([body, second, max(body - .38, .12), min(body + .36, .98)])
-    chroma = np.array([1, 1, .4, .2])*(.13 + .035*backdrop.mood["saturation"])*np.minimum(1, 3.2*lightness*(1 - lightness) + .25)
-    hue = backdrop.hue + .5 + rng.normal(0, .1)
-    hues = np.array([hue, hue + rng.choice([-1, 1])*rng.uniform(.12, .3), hue, hue])
-    return oklch(lightness, chroma, _clear(hues, lightness))
-
-def _piece(rng, drawing, x, y, size, backdrop, contrast, turn=.035):
-    angle = 2*np.pi*rng.normal(0, turn)
-    squash = np.exp(rng.normal(0, .1, 2))*[rng.choice([-1, 1]), 1]
-    c, s = np.cos(angle), np.sin(angle)
-    return Piece(drawing, x, y, size, np.array([[c, -s], [s, c]])*squash*.92, np.array([.05, *rng.uniform(0, 6.28, 2), rng.uniform(1, 2.5)]), _colours(rng, backdrop, contrast))
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-059
-def _free_place(rng, size, taken, tries=12):
-    "A centre for a box of this side that keeps clear of the others; None where there is none."
-    for _ in range(tries):
-        x, y = rng.uniform(size/2, 1 - size/2, 2)
-        if all(max(abs(x - u), abs(y - v)) > .5*(size + s) for u, v, s in taken): return x, y
-    return None
-
-def _distract(rng, taken, number, sizes, backdrop, contrast):
-    "Up to `number` objects without meaning that keep clear of the places taken."
-    pieces, names = [], list(DISTRACTORS)
-    for _ in range(number):
-        size = rng.uniform(*sizes)
-        place = _free_place(rng, size, taken)
-        if place is None: continue
-        taken.append((*place, size))
-        pieces.append(_piece(rng, DISTRACTORS[names[rng.integers(len(names))]], *place, size, backdrop, contrast))
-    return pieces
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-061
-NEIGHBOURS = MIKELS.wheel_distance() == 1   # 8 x 8 booleans: next to each other on the wheel
-
-def plan_scene(label: int,                          # the label the data set will give
-               rng: np.random.Generator,
-               difficulty: Difficulty = Difficulty(),
-              ) -> Plan:
-    "Draw the lots for one scene."
-    chance, ground, second, others = rng.spawn(4)   # one generator for each part: turning one knob leaves the other parts alone
-    noisy, neighbour_of_label = chance.uniform() < difficulty.label_noise, int(chance.choice(np.flatnonzero(NEIGHBOURS[label])))
-    seen = neighbour_of_label if noisy else label
-    backdrop = plan_backdrop(1 - 2*MIKELS.parent[seen], ground, difficulty)
-    size = chance.uniform(*difficulty.motif_size)
-    x, y = chance.uniform(size/2, 1 - size/2, 2)
-    motif = _piece(chance, MOTIFS[MIKELS.fine[seen]], x, y, size, backdrop, difficulty.motif_contrast)
-    taken, neighbour, share, other = [(x, y, size)], None, 1., seen
-    if second.uniform() < difficulty.neighbour_motif:
-        other, small = int(second.choice(np.flatnonzero(NEIGHBOURS[seen]))), size*second.uniform(.55, .8)
-        place = _free_place(second, small, taken)
-        if place is not None:
-            neighbour = _piece(second, MOTIFS[MIKELS.fine[other]], *place, small, backdrop, difficulty.motif_contrast)
-            taken.append((*place, small))
-            share = size**2/(size**2 + small**2)
-    number = others.integers(difficulty.distractors//2, difficulty.distractors + 1)
-    distractors = _distract(others, taken, number, difficulty.motif_size, backdrop, difficulty.motif_contrast)
-    votes = (1 - difficulty.label_noise)*np.eye(len(MIKELS)) + difficulty.label_noise*NEIGHBOURS/2   # row: motif looked at, column: vote
-    return Plan(label, seen, share*votes[seen] + (1 - share)*votes[other], backdrop, distractors, neighbour, motif)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-063
-def paint(plan: Plan,
-          size: int = 96,            # side in pixels
-          layers: tuple = LAYERS,    # what to paint over the bare background, by name
-         ) -> tuple[np.ndarray, np.ndarray]:   # size x size x 3 uint8, and the motif's size x size boolean mask
-    "The picture of a plan, and the mask of its motif."
-    canvas = paint_backdrop(plan.backdrop, size, "texture" in layers)
-    if "distractors" in layers:
-        for piece in plan.distractors: stamp(canvas, piece)
-    if "neighbour" in layers and plan.neighbour: stamp(canvas, plan.neighbour)
-    mask = stamp(canvas if "motif" in layers else canvas.copy(), plan.motif) >= .5
-    return (255*canvas.clip(0, 1) + .5).astype(np.uint8), mask
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-071
-@dataclass
-class Scenes(LabelledImages):
-    "Drawn pictures: what `LabelledImages` has, and what only a drawer can know."
-    motifs: np.ndarray | None = None          # N true fine labels of the motifs, int64
-    distributions: np.ndarray | None = None   # N x 8 probabilities of each emotion
-
-    def subset(self, indices) -> Scenes:
-        "The scenes at these positions (integers or booleans)."
-        part = super().subset(indices)
-        cut = lambda array: None if array is None else array[np.asarray(indices)]
-        return Scenes(part.pixels, part.labels, part.taxonomy, part.names, part.masks, cut(self.motifs), cut(self.distributions))
-
-def _in_parallel(draw, n, workers):
-    "draw(start, stop) -> tuple of arrays, over ranges of 0..n in worker processes; the arrays, joined."
-    ranges = [(start, min(start + 32, n)) for start in range(0, n, 32)]
-    linux = sys.platform == "linux"   # elsewhere a worker must import everything anew, which takes longer than a few thousand pictures
-    if workers is None: workers = len(os.sched_getaffinity(0)) if linux and n > 64 else 1
-    if workers == 1: parts = [draw(*r) for r in ranges]
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)   # Python 3.12+ warns of forking beside threads; these children only draw
-            # Ctrl-C is the parent's business
-            with get_context("fork" if linux else None).Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-                parts = pool.starmap(draw, ranges, chunksize=1)
-    return [np.concatenate(arrays) for arrays in zip(*parts)]
-
-def _draw_scenes(start, stop, size, seed, difficulty):
-    plans = [plan_scene(i % len(MIKELS), np.random.default_rng([seed, i]), difficulty) for i in range(start, stop)]
-    pictures, masks = zip(*[paint(plan, size) for plan in plans])
-    return np.stack(pictures), np.stack(masks), np.array([p.label for p in plans]), np.array([p.motif_label for p in plans]), np.stack([p.distribution for p in plans])
-
-def make_scenes(n: int,                                  # how many
-                size: int = 96,                          # side in pixels
-                seed: int = 0,
-                difficulty: Difficulty = Difficulty(),
-                workers: int | None = None,              # processes; None: one for each core on Linux, one elsewhere
-               ) -> Scenes:
-    "n scenes, label i mod 8 for scene i. Scene i depends on seed and i only, not on n or workers."
-    if n < 1 or size < 16 or seed < 0: raise ValueError(f"Ask for at least 1 scene of at least 16 pixels with a seed of at least 0, not {n} of {size} with {seed}.")
-    pixels, masks, labels, motifs, distributions = _in_parallel(partial(_draw_scenes, size=size, seed=seed, difficulty=difficulty), n, workers)
-    return Scenes(pixels, labels, MIKELS, [f"scene_{seed}_{i:06d}" for i in range(n)], masks, motifs, distributions)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-099
-def save_scenes(scenes: Scenes, root) -> None:
-    "Write root/<emotion>/<name>.png and root/masks/<emotion>/<name>.png."
-    for picture, mask, label, name in zip(scenes.pixels, scenes.masks, scenes.labels, scenes.names):
-        for folder, array in ((Path(root), picture), (Path(root)/"masks", mask.astype(np.uint8)*255)):
-            (folder/MIKELS.fine[label]).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(folder/MIKELS.fine[label]/f"{name}.png")
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-102
+# %% ../nbs/01_scenes.ipynb #01-scenes-138
 def _draw_shapes(start, stop, size, seed):
+    "Pictures and labels of shapes start..stop-1."
     pictures, names = [], list(SHAPES)
     for i in range(start, stop):
-        rng = np.random.default_rng([seed, i, 1])
+        rng = np.random.default_rng([seed, i, 1])   # the 1 sets it apart from the generator of scene i
         backdrop = plan_backdrop(rng.uniform(-1, 1), rng, Difficulty(palette_strength=1., texture_strength=1.))
         s = rng.uniform(.25, .55)
         x, y = rng.uniform(s/2, 1 - s/2, 2)
-        shape = _piece(rng, SHAPES[names[i % len(names)]], x, y, s, backdrop, rng.uniform(.15, .35), turn=1.)
+        shape = _piece(rng, SHAPES[names[i % len(names)]], x, y, s, backdrop, rng.uniform(.15, .35), turn=1.)   # any rotation
         clutter = _distract(rng, [(x, y, s)], rng.integers(0, 4), (.15, .35), backdrop, .25)
         canvas = paint_backdrop(backdrop, size)
         for piece in clutter: stamp(canvas, piece)
@@ -463,5 +525,6 @@ def make_shapes(n: int,                       # how many
                 workers: int | None = None,   # processes, as in `make_scenes`
                ) -> tuple[np.ndarray, np.ndarray]:   # n x size x size x 3 uint8, and n shape labels (positions in SHAPES)
     "Pictures of ten geometric shapes, on which the small backbone is pretrained."
-    if n < 1 or size < 16 or seed < 0: raise ValueError(f"Ask for at least 1 shape of at least 16 pixels with a seed of at least 0, not {n} of {size} with {seed}.")
+    if n < 1 or size < 16 or seed < 0:
+        raise ValueError(f"Ask for at least 1 shape of at least 16 pixels with a seed of at least 0, not {n} of {size} with {seed}.")
     return tuple(_in_parallel(partial(_draw_shapes, size=size, seed=seed), n, workers))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['guard_torchvision']
 
-# %% ../nbs/03a_torchvision_guard.ipynb #03a-torchvision-guard-003
+# %% ../nbs/03a_torchvision_guard.ipynb #03a-torchvision-guard-005
 import importlib.machinery
 import importlib.util
 import os
@@ -13,11 +13,13 @@ import sys
 
 import torch
 
-# %% ../nbs/03a_torchvision_guard.ipynb #03a-torchvision-guard-004
-_declared = []  # a declaration lasts as long as its library object
+# %% ../nbs/03a_torchvision_guard.ipynb #03a-torchvision-guard-007
+_declared = []  # keeps the library objects, because a declaration lasts as long as its object
 
 def guard_torchvision() -> None:
-    "Let a later `import torchvision` succeed beside any build of torch, without importing it here. Silent; harmless when torchvision works, is absent, or when called again."
+    """Let a later `import torchvision` succeed beside any build of torch, without importing it here.
+
+    Silent; harmless when torchvision works, is absent, or when called again."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or "torchvision" in sys.modules or hasattr(torch.ops.torchvision, "nms"): return
     folder = spec.submodule_search_locations[0]
@@ -29,7 +31,8 @@ def guard_torchvision() -> None:
         torch.ops.load_library(extension.origin)
     except OSError:
         library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"): library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _declared.append(library)
 
 guard_torchvision()

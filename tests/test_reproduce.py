@@ -1,10 +1,19 @@
 """The main job, as small as it gets: the command runs the final notebook and leaves a report; a second call repeats nothing."""
+import errno
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
+from PIL import Image
+
+from apse_nb.emotions import MIKELS
+from apse_nb.experiments import PROFILES, ResultsStore, open_parts
+from apse_nb.training import load_images
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from apse_nb.experiments import apse_reproduce; apse_reproduce(prog_name='apse_reproduce')", "--profile", "tiny"]
@@ -24,3 +33,64 @@ def test_tiny_report(tmp_path):
     again = subprocess.run([*COMMAND, "--out", str(tmp_path/"report")], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0 and "4 of 4 rows are finished already" in again.stdout
     assert len(pd.read_csv(tmp_path/"report"/"results.csv")) == len(store)
+
+
+def test_full_disk_keeps_the_store(tmp_path, monkeypatch):
+    store = ResultsStore(tmp_path/"results.csv")
+    store.add(dict(name="clb", status="ok", setup="1234e567", data="a-b", seed=0, commit="12345678"))
+
+    def no_space(*args): raise OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as m:
+        m.setattr(os, "fsync", no_space)
+        with pytest.raises(OSError): store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
+    assert len(store.frame()) == 1 and store.has("clb", "1234e567", "a-b", 0) and not store.has("gep", "1234e568", "a-b", 0)
+    store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
+    assert store.has("clb", "1234e567", "a-b", 0) and store.has("gep", "1234e568", "a-b", 0)
+
+
+PARENT = """
+import os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from apse_nb.experiments import _leave_with_parent
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_leave_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    "Does a process of this number run (and is not a zombie that nobody has collected)?"
+    try:
+        os.kill(pid, 0)
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except ProcessLookupError: return False
+    except FileNotFoundError: return not Path("/proc/self").exists()      # gone meanwhile, or a system without /proc
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    (tmp_path/"parent.py").write_text(PARENT)
+    # files, not pipes: a worker that lives on would hold a pipe open and make this test wait for it
+    with open(tmp_path/"out", "w") as out: subprocess.run([sys.executable, tmp_path/"parent.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=out, timeout=120)
+    worker = int((tmp_path/"out").read_text())
+    deadline = time.monotonic() + 30
+    while is_alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_only_a_missing_test_part_is_replaced(tmp_path):
+    for part in ("train", "val"):
+        for emotion in MIKELS.fine:
+            (tmp_path/"data"/part/emotion).mkdir(parents=True)
+            for n in range(2): Image.new("RGB", (40, 40), (30*n, 60, len(emotion)*9)).save(tmp_path/"data"/part/emotion/f"{part}{n}.png")
+    profile = replace(PROFILES["tiny"], recipe=replace(PROFILES["tiny"].recipe, resize=32, crop=32))
+    _, query = open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")
+    assert all("val" in name for name in query.names)
+    load_images.cache_clear()
+    for emotion in MIKELS.fine:
+        (tmp_path/"data"/"test"/emotion).mkdir(parents=True)
+        (tmp_path/"data"/"test"/emotion/"broken.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="can be read"): open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")
