@@ -7,35 +7,40 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import click
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 
 import apse_nb
 from .backbones import data_path
-from .datasets import one_sentence_errors
+from .datasets import center_crop, one_sentence_errors
 from .emotions import MIKELS
 from .metrics import MEASURES
 from .network import APSE
-from .training import METHODS, Diverged, Recipe, assess, fit, load_images, make_pair_loss, save_model
+from .training import METHODS, Diverged, MissingPart, Recipe, assess, fit, load_images, make_pair_loss, save_model
 
 # %% auto #0
 __all__ = ['TITLES', 'FROZEN', 'PROFILES', 'Experiment', 'paper_table', 'table2', 'controls', 'lambda_sweep', 'Profile',
-           'find_profile', 'open_parts', 'ResultsStore', 'setup_of', 'code_version', 'build_network', 'run_row',
-           'run_rows', 'seed_interval', 'summary', 'localisation', 'attention_maps', 'cropped_masks', 'why_wrong',
-           'worst_queries', 'final_notebook', 'execute_report', 'apse_reproduce']
+           'find_profile', 'open_parts', 'ResultsStore', 'setup_of', 'run_name', 'code_version', 'build_network',
+           'run_row', 'run_rows', 'seed_interval', 'summary', 'localisation', 'attention_maps', 'cropped_masks',
+           'why_wrong', 'worst_queries', 'final_notebook', 'execute_report', 'apse_reproduce']
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-006
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Experiment:
     recipe: dict = field(default_factory=dict)              # changes to the profile's recipe
     paper: dict = field(default_factory=dict)               # measure -> the paper's printed value on FI
 
+# %% ../nbs/16_experiments.ipynb #16-experiments-008
 TITLES = {"softmax": "softmax", "n_pair": "N-pair", "ep": "EP", "at_n_pair": "AT + N-pair", "at_ep": "AT + EP", "mo": "AT + EP, MO",
           "sa": "AT + EP, MO, SA", "ha": "AT + EP, MO, HA", "clb": "AT + EP, MO, HA, CLB", "gep": "AT + GEP, MO, HA, CLB"}
 
@@ -62,6 +68,7 @@ def table2() -> dict[str, Experiment]:
     return {name: Experiment(name, TITLES[name], method.network, method.loss, paper={m: row[m] for m in MEASURES if m in row})
             for (name, method), row in zip(METHODS.items(), printed.to_dict("records"))}
 
+# %% ../nbs/16_experiments.ipynb #16-experiments-013
 FROZEN = Experiment("frozen", "pretrained only", dict(heads="none", attend="none", features="high"))      # nothing is trained: what the backbone brings along
 
 def controls() -> dict[str, Experiment]:
@@ -75,7 +82,7 @@ def lambda_sweep(values=(0.1, 0.3, 0.5, 0.7, 0.9)) -> dict[str, Experiment]:
     full = table2()["gep"]
     return {f"gep_lambda{v}": replace(full, name=f"gep_lambda{v}", title=f"{full.title}, $\\lambda$ = {v}", recipe=dict(lam=v), paper={}) for v in values}
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-011
+# %% ../nbs/16_experiments.ipynb #16-experiments-015
 @dataclass(frozen=True)
 class Profile:
     "What every row of a table has in common."
@@ -102,15 +109,15 @@ def find_profile(name: str) -> Profile:
     if name not in PROFILES: raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
     return PROFILES[name]
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-014
+# %% ../nbs/16_experiments.ipynb #16-experiments-018
 def open_parts(source: str, profile: Profile, cache=None):
     "Gallery (the training part) and queries (the test part, or the validation part where there is no test part)."
     look = lambda part: load_images(source, profile.recipe.resize, part, cache=cache, limit=profile.limit)
     train = look("train")
     try: return train, look("test")
-    except ValueError: return train, look("val")      # there is no test part
+    except MissingPart: return train, look("val")
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-016
+# %% ../nbs/16_experiments.ipynb #16-experiments-020
 class ResultsStore:
     "A CSV file of finished rows."
     columns = ("name", "status", "profile", "source", "data", "setup", "seed", "epochs", "map8", "map8_low", "map8_high", "map2", "map2_low", "map2_high",
@@ -123,30 +130,40 @@ class ResultsStore:
     def frame(self) -> pd.DataFrame:
         "All lines so far."
         if not self.path.exists(): return pd.DataFrame(columns=list(self.columns))
-        return pd.read_csv(self.path)
+        return pd.read_csv(self.path, dtype={name: str for name in ("name", "source", "data", "setup", "commit")})
 
     def add(self, row: dict) -> None:
-        "Append one finished row."
+        "Add one finished row; the file is replaced whole or not at all."
         unknown = set(row) - set(self.columns)
         if unknown: raise ValueError(f"The store has no column {', '.join(sorted(unknown))}.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
-        with open(self.path, "a", newline="") as f:
-            writer = csv.DictWriter(f, fieldnames=self.columns)
-            if new: writer.writeheader()
-            writer.writerow(row)
+        before = self.path.read_bytes() if self.path.exists() else b""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        if not before: writer.writeheader()
+        writer.writerow(row)
+        unfinished = self.path.with_name(self.path.name + ".part")
+        with open(unfinished, "wb") as f:
+            f.write(before + text.getvalue().encode())
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(unfinished, self.path)
 
     def has(self, name: str, setup: str, data: str, seed: int) -> bool:
         "Is this very row, same settings, same data, same seed, already there?"
         f = self.frame()
         return bool(((f["name"] == name) & (f["setup"] == setup) & (f["data"] == data) & (f["seed"] == seed)).any())
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-017
+# %% ../nbs/16_experiments.ipynb #16-experiments-022
 def setup_of(experiment: Experiment, profile: Profile) -> str:
     "8 hex digits over every setting that can change a row's result."
     settings = [experiment.network, experiment.loss, experiment.loss_settings, asdict(replace(profile.recipe, **experiment.recipe)),
                 profile.backbone, Path(profile.weights).name, profile.freeze, profile.dim]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+def run_name(experiment: Experiment, profile: Profile, seed: int) -> str:
+    "What the files of a row are called: its name, settings and seed."
+    return f"{experiment.name}-{setup_of(experiment, profile)}-seed{seed}"
 
 def code_version() -> str:
     "The git commit of the code ('+' when something is not committed), or the package's version outside a repository."
@@ -156,7 +173,7 @@ def code_version() -> str:
     except FileNotFoundError: return apse_nb.__version__
     return apse_nb.__version__ if head.returncode else head.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-021
+# %% ../nbs/16_experiments.ipynb #16-experiments-026
 def build_network(experiment: Experiment, profile: Profile, taxonomy, seed: int) -> APSE:
     "The network of a row, with initial weights that follow from the seed."
     torch.manual_seed(seed)
@@ -171,25 +188,22 @@ def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, ou
     row = dict(name=experiment.name, status="ok", profile=profile.name, source="scenes" if source == "scenes" else Path(source).name,
                data=f"{train.fingerprint()}-{query.fingerprint()}", setup=setup_of(experiment, profile), seed=seed, epochs=recipe.epochs,
                device="cuda" if torch.cuda.is_available() else "cpu", threads=torch.get_num_threads(), commit=code_version())
-    name = f"{experiment.name}-{row['setup']}-seed{seed}"
-    model = build_network(experiment, profile, train.taxonomy, seed)
-    minutes = 0.0
-    if experiment.loss is None and experiment.network.get("heads") == "none": row["epochs"] = 0      # nothing to train
-    else:
-        pair_loss = make_pair_loss(experiment.loss, train.taxonomy, **experiment.loss_settings)
-        try: minutes = fit(model, train, recipe, pair_loss, out=out/"runs"/name, progress=progress).minutes
-        except Diverged: return row | dict(status="diverged", finished=time.strftime("%Y-%m-%d %H:%M"))
-    seen, own = assess(model, query, train, recipe), assess(model, query, query, recipe)
+    name, minutes = run_name(experiment, profile, seed), 0.0
+    model = build_network(experiment, profile, train.taxonomy, seed).to(row["device"])
+    try:
+        if experiment.loss is None and experiment.network.get("heads") == "none": row["epochs"] = 0      # nothing to train
+        else: minutes = fit(model, train, recipe, make_pair_loss(experiment.loss, train.taxonomy, **experiment.loss_settings), out=out/"runs"/name, progress=progress).minutes
+        seen, own = assess(model, query, train, recipe), assess(model, query, query, recipe)
+    except Diverged: return row | dict(status="diverged", finished=time.strftime("%Y-%m-%d %H:%M"))
     for measure in MEASURES: row[measure] = round(getattr(seen.report, measure), 5)
     for measure in ("map8", "map2"):
         row[f"{measure}_low"], row[f"{measure}_high"] = (round(v, 5) for v in seen.report.interval(measure))
         row[f"own_{measure}"] = round(getattr(own.report, measure), 5)
     if seen.query_accuracy is not None: row |= dict(query_accuracy=round(seen.query_accuracy, 4), train_accuracy=round(seen.gallery_accuracy, 4))
-    save_model(model, out/"models"/f"{experiment.name}-seed{seed}.safetensors", recipe=asdict(recipe), row=row)
-    (out/"runs"/name/"last.safetensors").unlink(missing_ok=True)      # done: the network is in models, the way back is not needed any more
+    save_model(model, out/"models"/f"{name}.safetensors", recipe=asdict(recipe), row=row)
     return row | dict(minutes=round(minutes, 2), finished=time.strftime("%Y-%m-%d %H:%M"))
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-023
+# %% ../nbs/16_experiments.ipynb #16-experiments-028
 @contextmanager
 def _worker_environment(threads: int):
     "Environment for worker processes: threads of each, and an allocator that keeps its memory (glibc)."
@@ -200,6 +214,55 @@ def _worker_environment(threads: int):
     finally:
         for k, v in before.items(): os.environ.pop(k) if v is None else os.environ.update({k: v})
 
+# %% ../nbs/16_experiments.ipynb #16-experiments-030
+def _start_worker() -> None:
+    "In a new worker: end when the parent process has ended, however it did, and ignore Ctrl-C while there is no row to run."
+    def watch():
+        parent_process().join()
+        os._exit(1)
+    Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def _run_row_in_worker(*args) -> dict:
+    "`run_row`, and Ctrl-C stops it."
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try: return run_row(*args)
+    finally: signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+@contextmanager
+def _turn(folder: Path, report):
+    "Wait until no other process fills the store in this folder."
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder/"lock")
+    try: lock.acquire(timeout=0)
+    except Timeout:
+        report("another process is filling this store; waiting for its end")
+        lock.acquire()
+    try: yield
+    finally: lock.release()
+
+# %% ../nbs/16_experiments.ipynb #16-experiments-032
+def _side_by_side(wanted: list, profile: Profile, source: str, out: Path, workers: int, cache, store: ResultsStore, report) -> None:
+    "Run these (experiment, seed) pairs in worker processes and store each as it finishes."
+    threads = max(1, (os.cpu_count() or 1)//workers)
+    with _worker_environment(threads), ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+        futures = {pool.submit(_run_row_in_worker, e, profile, source, seed, out, cache): (e, seed) for e, seed in wanted}
+        try:
+            for n, future in enumerate(as_completed(futures), 1):
+                e, seed = futures[future]
+                try: row = future.result()
+                except Exception as error:
+                    report(f"[{n}/{len(wanted)}] {e.name} seed {seed} FAILED: {error}")
+                    continue
+                store.add(row)
+                (out/"runs"/run_name(e, profile, seed)/"last.safetensors").unlink(missing_ok=True)      # the way back is not needed any more
+                outcome = f"mAP8 {row['map8']:.3f}, mAP2 {row['map2']:.3f} in {row['minutes']:.1f} min" if row["status"] == "ok" else "diverged"
+                report(f"[{n}/{len(wanted)}] {e.name} seed {seed}: {outcome}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+# %% ../nbs/16_experiments.ipynb #16-experiments-034
 def run_rows(experiments: dict[str, Experiment],
              profile: Profile,
              source: str,                    # 'scenes' or a folder
@@ -216,30 +279,17 @@ def run_rows(experiments: dict[str, Experiment],
     data = f"{train.fingerprint()}-{query.fingerprint()}"
     report(f"{len(train)} training pictures are the gallery, {len(query)} pictures query it; store: {store.path.name}")
     jobs = [(e, seed) for seed in range(seeds or profile.seeds) for e in experiments.values()]
-    wanted = [(e, seed) for e, seed in jobs if not store.has(e.name, setup_of(e, profile), data, seed)]
-    if len(wanted) < len(jobs): report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")
-    workers = workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
-    threads = max(1, (os.cpu_count() or 1)//workers)
-    with _worker_environment(threads), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run_row, e, profile, source, seed, out, cache): (e, seed) for e, seed in wanted}
-        try:
-            for n, future in enumerate(as_completed(futures), 1):
-                e, seed = futures[future]
-                try: row = future.result()
-                except Exception as error:
-                    report(f"[{n}/{len(wanted)}] {e.name} seed {seed} FAILED: {error}")
-                    continue
-                store.add(row)
-                outcome = f"mAP8 {row['map8']:.3f}, mAP2 {row['map2']:.3f} in {row['minutes']:.1f} min" if row["status"] == "ok" else "diverged"
-                report(f"[{n}/{len(wanted)}] {e.name} seed {seed}: {outcome}")
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with _turn(out, report):
+        wanted = [(e, seed) for e, seed in jobs if not store.has(e.name, setup_of(e, profile), data, seed)]
+        if len(wanted) < len(jobs): report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")
+        workers = workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+        _side_by_side(wanted, profile, source, out, workers, cache, store, report)
     lines = store.frame()
     setups = {(e.name, setup_of(e, profile)) for e in experiments.values()}
-    return lines[(lines["data"] == data) & np.array([key in setups for key in zip(lines["name"], lines["setup"])], dtype=bool)]
+    mine = (lines["data"] == data) & np.array([key in setups for key in zip(lines["name"], lines["setup"])], dtype=bool)
+    return lines[mine].drop_duplicates(["name", "setup", "seed"], keep="last")      # a run counted twice would look like two seeds
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-030
+# %% ../nbs/16_experiments.ipynb #16-experiments-043
 def seed_interval(values, level: float = 0.95) -> tuple[float, float]:
     "Student's t interval of the mean over seeds; needs at least two values."
     from scipy.stats import t
@@ -247,6 +297,7 @@ def seed_interval(values, level: float = 0.95) -> tuple[float, float]:
     half = t.ppf((1 + level)/2, len(values) - 1)*values.std(ddof=1)/np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
+# %% ../nbs/16_experiments.ipynb #16-experiments-045
 def summary(lines: pd.DataFrame,                     # of `run_rows` or a store
             experiments: dict[str, Experiment],
             measures=("map8", "map2"),
@@ -264,9 +315,10 @@ def summary(lines: pd.DataFrame,                     # of `run_rows` or a store
             row[f"{m} paper (FI)"] = e.paper.get(m, np.nan)
         rows.append(row | dict(interval="over seeds" if len(mine) > 1 else "over queries", query_accuracy=mine["query_accuracy"].mean(), train_accuracy=mine["train_accuracy"].mean(),
                                own_map8=mine["own_map8"].mean(), minutes=mine["minutes"].mean()))
+    if not rows: raise ValueError("None of these rows has finished: the reasons are in the lines above.")
     return pd.DataFrame(rows).set_index("row")
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-034
+# %% ../nbs/16_experiments.ipynb #16-experiments-048
 def localisation(attention: torch.Tensor,    # N x 1 x h x w, at any resolution
                  masks: torch.Tensor,        # N x H x W booleans, the true regions
                 ) -> dict[str, np.ndarray]:  # 'pointing' (N, 0 or 1), 'energy' (N, 0..1), 'chance' (N: the area of the region)
@@ -278,19 +330,19 @@ def localisation(attention: torch.Tensor,    # N x 1 x h x w, at any resolution
     energy = (maps*masks).sum((1, 2))/maps.sum((1, 2)).clamp(min=1e-12)
     return dict(pointing=pointing.float().numpy(), energy=energy.numpy(), chance=masks.float().mean((1, 2)).numpy())
 
-@torch.inference_mode()
+# %% ../nbs/16_experiments.ipynb #16-experiments-050
+@torch.no_grad()
 def attention_maps(model: APSE,
                    images,                 # LabelledImages
                    crop: int,              # side of the centre crop, pixels
-                  ) -> dict[str, torch.Tensor]:    # 'low' and 'high' (those that exist): N x 1 x h x w
+                  ) -> dict[str, torch.Tensor]:    # 'low' and 'high' (those that exist): N x 1 x h x w, on the CPU
     "The attention maps of every head of a network, for all images."
-    from apse_nb.datasets import center_crop
     model.eval()
-    found = {}
+    device, found = next(model.parameters()).device, {}
     for start in range(0, len(images), 64):
-        output = model(center_crop(torch.from_numpy(images.pixels[start:start + 64]), crop))
+        output = model(center_crop(images.pixels[start:start + 64], crop).to(device))
         for level, head in (("low", output.low), ("high", output.high)):
-            if head is not None: found.setdefault(level, []).append(head.attention)
+            if head is not None: found.setdefault(level, []).append(head.attention.cpu())
     return {level: torch.cat(maps) for level, maps in found.items()}
 
 def cropped_masks(images, crop: int) -> torch.Tensor:
@@ -298,7 +350,7 @@ def cropped_masks(images, crop: int) -> torch.Tensor:
     edge = (images.masks.shape[1] - crop)//2
     return torch.from_numpy(images.masks[:, edge:edge + crop, edge:edge + crop])
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-038
+# %% ../nbs/16_experiments.ipynb #16-experiments-056
 def why_wrong(query_label: int, result_label: int, taxonomy=MIKELS) -> str:
     "The reason a reader can see: 'right', 'neighbour', 'same polarity' or 'opposite polarity'; a neighbour across the border is called both."
     if query_label == result_label: return "right"
@@ -306,6 +358,7 @@ def why_wrong(query_label: int, result_label: int, taxonomy=MIKELS) -> str:
     if taxonomy.parent[query_label] != taxonomy.parent[result_label]: return "opposite polarity, neighbour" if near else "opposite polarity"
     return "neighbour" if near else "same polarity"
 
+# %% ../nbs/16_experiments.ipynb #16-experiments-059
 def worst_queries(report, query_labels, gallery_labels, k: int = 5, among: int = 3) -> list[int]:
     "Positions of k queries with nothing right among the first results, worst average precision first."
     found = []
@@ -314,7 +367,7 @@ def worst_queries(report, query_labels, gallery_labels, k: int = 5, among: int =
         if len(found) == k: break
     return found
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-041
+# %% ../nbs/16_experiments.ipynb #16-experiments-063
 def final_notebook() -> Path:
     "Where chapter 17 lies: in the repo, or inside an installed package."
     package = Path(apse_nb.__file__).parent
@@ -326,6 +379,7 @@ def execute_report(out: Path, **parameters) -> Path:
     "Run chapter 17 with these parameters, printing its output; returns the HTML page. A failing cell leaves the notebook with its error in `out`."
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from nbconvert import HTMLExporter
     out.mkdir(parents=True, exist_ok=True)
     notebook = out/"17_reproduce.ipynb"
@@ -334,14 +388,19 @@ def execute_report(out: Path, **parameters) -> Path:
                                    cwd=Path.cwd(), progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except papermill.PapermillExecutionError as e:
         raise ValueError(f"The notebook stopped with: {e.evalue} (all of it is in {notebook}; finished rows are kept, the same command goes on).") from e
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)      # or it prints a hundred lines about the cell that was cut off
+        raise
+    except DeadKernelError as e:
+        raise ValueError("The notebook's process was ended from outside, perhaps for lack of memory; finished rows are kept, the same command goes on.") from e
     page = out/"report.html"
     body, _ = HTMLExporter(exclude_input=True).from_notebook_node(nbformat.read(notebook, 4))
     page.write_text(body, encoding="utf-8")
     return page
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-042
+# %% ../nbs/16_experiments.ipynb #16-experiments-065
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
-@click.option("--data", "source", default="scenes", metavar="scenes|ROOT", help="The embedded scenes, or a folder of pictures with emotion labels.")
+@click.option("--data", "source", default="scenes", metavar="scenes|ROOT", help="The drawn scenes, or a folder (or list) of pictures with emotion labels.")
 @click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="quick", help="How much: tiny (seconds), quick (scenes, ten minutes), cpu (a folder, ResNet-18 at 112 px), paper (ResNet-50 at 224 px, GPU).")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("reports/quick"), help="Folder for the page, tables, figures, store and networks.")
 @click.option("--weights", default=None, help="Pretrained weights instead of the profile's: a .safetensors[.xz] file.")
@@ -365,9 +424,12 @@ def apse_reproduce(source, profile_name, out, weights, rows, seeds, epochs, cach
     unknown = [r for r in (rows or "").split(",") if r and r not in METHODS]
     if unknown: raise ValueError(f"Unknown row {unknown[0]!r}: choose among {', '.join(METHODS)}.")
     if source == "scenes" and profile.backbone != "scene_net": raise ValueError(f"The profile {profile_name!r} needs a folder of pictures: add --data ROOT.")
-    if source != "scenes" and not Path(source).is_dir(): raise FileNotFoundError(f"There is no folder {source}; give one with emotion-labelled pictures, or 'scenes'.")
+    if source != "scenes" and not Path(source).exists(): raise FileNotFoundError(f"There is no folder {source}; give one with emotion-labelled pictures, or 'scenes'.")
     if source != "scenes" and profile.backbone == "scene_net": raise ValueError(f"The profile {profile_name!r} is made for scenes: for a folder add --profile cpu or --profile paper.")
+    if weights not in (None, "imagenet", "shapes"):
+        if not Path(weights).is_file(): raise FileNotFoundError(f"There is no weights file {weights}.")
+        weights = str(Path(weights).resolve())
     started = time.perf_counter()
-    page = execute_report(out, source=source if source == "scenes" else str(Path(source).resolve()), profile_name=profile_name, weights=weights and str(Path(weights).resolve()),
+    page = execute_report(out, source=source if source == "scenes" else str(Path(source).resolve()), profile_name=profile_name, weights=weights,
                           rows=rows, seeds=seeds, epochs=epochs, cache=str(cache.resolve()) if cache else None)
     click.echo(f"done in {(time.perf_counter() - started)/60:.1f} minutes: {page}")

@@ -10,8 +10,10 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +23,7 @@ import click
 import numpy as np
 import torch
 import torch.nn as nn
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
@@ -36,9 +39,9 @@ from .scenes import make_scenes
 
 # %% auto #0
 __all__ = ['METHODS', 'SCENES', 'RECIPES', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'find_method', 'whole_batch',
-           'losses_of', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess', 'write_checkpoint', 'read_checkpoint',
-           'save_model', 'load_model', 'Run', 'Diverged', 'fit', 'default_cache', 'load_images', 'apse_train',
-           'apse_evaluate']
+           'losses_of', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess', 'write_checkpoint',
+           'read_checkpoint', 'save_model', 'load_model', 'Run', 'fit', 'default_cache', 'MissingPart', 'load_images',
+           'apse_train', 'apse_evaluate']
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Recipe:
 
     @classmethod
     def scenes(cls, **changes) -> Recipe:
-        "For the embedded scenes and the small shipped backbone: a minute a run on one core."
+        "For the drawn scenes and the small shipped backbone: about a minute a run on one core."
         return replace(cls(epochs=8, resize=96, crop=88, lr=0.05, schedule="one_cycle", channels_last=True), **changes)
 
 # %% ../nbs/10_training.ipynb #10-training-008
@@ -88,7 +91,7 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     if done < warm: return recipe.lr * (0.04 + 0.96*(1 - math.cos(math.pi*done/warm))/2)
     return recipe.lr * (1 + math.cos(math.pi*(done - warm)/(1 - warm)))/2
 
-# %% ../nbs/10_training.ipynb #10-training-015
+# %% ../nbs/10_training.ipynb #10-training-017
 class Method(NamedTuple):
     "A way to train: settings of `APSE` and the name of a pair loss."
     network: dict          # arguments of `APSE` that differ from row to row
@@ -105,13 +108,13 @@ def make_pair_loss(name: str | None, taxonomy, **settings) -> nn.Module | None:
     if name in ("ep", "gep"): return (EmotionPairLoss if name == "ep" else GeneratedEmotionPairLoss)(taxonomy, **settings)
     raise ValueError(f"Unknown pair loss {name!r}: choose n_pair, ep or gep.")
 
-# %% ../nbs/10_training.ipynb #10-training-016
+# %% ../nbs/10_training.ipynb #10-training-019
 def find_method(name: str) -> Method:
     "The method of this name; an unknown one is answered with the list."
     if name not in METHODS: raise ValueError(f"Unknown method {name!r}: choose one of {', '.join(METHODS)}.")
     return METHODS[name]
 
-# %% ../nbs/10_training.ipynb #10-training-019
+# %% ../nbs/10_training.ipynb #10-training-023
 def whole_batch(part: torch.Tensor,      # B/W x ...: this process's part of the batch, positions rank, rank + W, ...
                 rank: int,               # this process, 0..W-1
                 world: int,              # W, the number of processes
@@ -123,7 +126,7 @@ def whole_batch(part: torch.Tensor,      # B/W x ...: this process's part of the
     parts[rank] = part
     return torch.stack(parts, 1).flatten(0, 1)     # (B/W, W, ...) -> (B, ...)
 
-# %% ../nbs/10_training.ipynb #10-training-020
+# %% ../nbs/10_training.ipynb #10-training-025
 def losses_of(output,                    # APSEOutput of a whole batch
               labels: torch.Tensor,      # B fine labels
               taxonomy,
@@ -142,13 +145,16 @@ def losses_of(output,                    # APSEOutput of a whole batch
     loss = total_loss(parts["pair"], parts["attention"], lam) if len(parts) == 2 else next(iter(parts.values()))
     return {"loss": loss, **parts}
 
-# %% ../nbs/10_training.ipynb #10-training-022
+# %% ../nbs/10_training.ipynb #10-training-027
+class Diverged(ValueError):
+    "The loss or the embeddings are no longer finite numbers."
+
 class Embedded(NamedTuple):
     "A data set seen by a network."
     embeddings: torch.Tensor        # N x D unit vectors, float32, on the CPU
     scores: torch.Tensor | None     # N x K logits of the emotion head, or None
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed(model: APSE,
           images: LabelledImages,
           crop: int,                     # side of the centre crop, pixels
@@ -170,8 +176,11 @@ def embed(model: APSE,
         embeddings.append(output.embedding.float().cpu())
         if output.high is not None: scores.append(output.high.scores.float().cpu())
     model.train(was_training)
-    return Embedded(_collect(embeddings, len(images), world), _collect(scores, len(images), world) if scores else None)
+    found = Embedded(_collect(embeddings, len(images), world), _collect(scores, len(images), world) if scores else None)
+    if not found.embeddings.isfinite().all(): raise Diverged("The network's embeddings are not finite numbers: train again with a lower learning rate.")
+    return found
 
+# %% ../nbs/10_training.ipynb #10-training-029
 def _rank_and_world() -> tuple[int, int]:
     "This process's number and how many there are."
     if not torch.distributed.is_available() or not torch.distributed.is_initialized(): return 0, 1
@@ -190,7 +199,7 @@ def _collect(parts: list[torch.Tensor], n: int, world: int) -> torch.Tensor:
     for rank, theirs in enumerate(everyone): result[rank::world] = theirs
     return result
 
-# %% ../nbs/10_training.ipynb #10-training-026
+# %% ../nbs/10_training.ipynb #10-training-033
 class Assessment(NamedTuple):
     "What a trained network does on a query set and a gallery."
     report: RetrievalReport             # query images against the gallery
@@ -212,19 +221,19 @@ def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: 
     report = evaluate(q.embeddings, query.labels, g.embeddings, gallery.labels, query.taxonomy, same_set=gallery is query)
     return Assessment(report, accuracy(q, query), accuracy(g, gallery), q, g)
 
-# %% ../nbs/10_training.ipynb #10-training-029
+# %% ../nbs/10_training.ipynb #10-training-037
 def write_checkpoint(path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
     "Tensors and JSON-able facts in one safetensors file, written beside its place and moved there whole."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + f".{os.getpid()}.part")
+    unfinished, header = path.with_name(path.name + f".{os.getpid()}.part"), {"apse_nb": json.dumps(facts)}
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, unfinished, metadata={"apse_nb": json.dumps(facts)})
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, unfinished, metadata=header)
         with open(unfinished, "rb+") as f: os.fsync(f.fileno())
         os.replace(unfinished, path)
     except Exception as e:
-        unfinished.unlink(missing_ok=True)
         raise OSError(f"The checkpoint {path} could not be written ({e}); free some space or choose another folder and start again: training goes on from the last one that was.") from e
+    finally: unfinished.unlink(missing_ok=True)      # after an error or Ctrl-C; a finished file has left this place
 
 def read_checkpoint(path) -> tuple[dict[str, torch.Tensor], dict]:
     "The tensors and facts of a file made by `write_checkpoint`."
@@ -237,7 +246,7 @@ def read_checkpoint(path) -> tuple[dict[str, torch.Tensor], dict]:
     except Exception as e:
         raise ValueError(f"{path} is not a checkpoint of apse_nb (a safetensors file that apse_train or save_model wrote).") from e
 
-# %% ../nbs/10_training.ipynb #10-training-030
+# %% ../nbs/10_training.ipynb #10-training-039
 def save_model(model: APSE, path, half: bool = False, **facts) -> None:
     "The network alone, with its settings and whatever facts should travel with it (recipe, data, measures); `half` stores 16-bit floats."
     tensors = {f"model.{k}": v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
@@ -246,6 +255,7 @@ def save_model(model: APSE, path, half: bool = False, **facts) -> None:
 def load_model(path) -> tuple[APSE, dict]:
     "The network in a checkpoint (ready to embed) and the facts stored with it."
     tensors, facts = read_checkpoint(path)
+    if "network" not in facts: raise ValueError(f"{path} does not describe a network: give a file that apse_train or save_model wrote.")
     model = APSE.from_config(facts["network"])
     _load_weights(model, tensors, path)
     return model.eval(), facts
@@ -256,7 +266,7 @@ def _load_weights(model: APSE, tensors: dict[str, torch.Tensor], path) -> None:
     except RuntimeError as e:
         raise ValueError(f"{path} holds another architecture than the network it should go into; train again or give the checkpoint that belongs to it.") from e
 
-# %% ../nbs/10_training.ipynb #10-training-035
+# %% ../nbs/10_training.ipynb #10-training-044
 class Run(NamedTuple):
     "A finished training."
     model: APSE             # with the weights of the last step
@@ -264,10 +274,7 @@ class Run(NamedTuple):
     minutes: float          # of training and validation, over all restarts
     out: Path | None        # the folder with log.csv, best.safetensors and last.safetensors, if there is one
 
-class Diverged(ArithmeticError):
-    "The loss or the embeddings are no longer finite numbers."
-
-# %% ../nbs/10_training.ipynb #10-training-037
+# %% ../nbs/10_training.ipynb #10-training-046
 class _Progress:
     "Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model` and `optimizer`."
     def __init__(self, model, optimizer, out, facts):
@@ -312,7 +319,23 @@ class _Progress:
             if f"momentum.{name}" in tensors: self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{name}"].to(p.device)
         for key, value in facts["progress"].items(): setattr(self, key, value)
 
-# %% ../nbs/10_training.ipynb #10-training-039
+# %% ../nbs/10_training.ipynb #10-training-048
+@contextmanager
+def _alone_in(folder: Path | None):
+    "Make the folder and keep other processes from training into it; without a folder there is nothing to do."
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder/"lock")
+    try: lock.acquire(timeout=0)
+    except Timeout: raise ValueError(f"Another process is training into {folder}: wait for its end, or choose another folder.") from None
+    try:
+        for unfinished in folder.glob("*.part"): unfinished.unlink()
+        yield
+    finally: lock.release()
+
+# %% ../nbs/10_training.ipynb #10-training-050
 class _Interrupts:
     "Turns the first Ctrl-C into a note (`.asked`) for as long as the block runs."
     def __enter__(self):
@@ -326,26 +349,29 @@ class _Interrupts:
     def __exit__(self, *_):
         if self.main: signal.signal(signal.SIGINT, self.before)
 
-# %% ../nbs/10_training.ipynb #10-training-041
+# %% ../nbs/10_training.ipynb #10-training-052
 def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, step, rank, world, device) -> dict[str, torch.Tensor]:
     "Forward, losses of the whole batch, backward, update; returns the losses and the emotion head's accuracy."
-    generator = torch.Generator(device).manual_seed(recipe.seed*1_000_003 + step)
-    x = augment(torch.from_numpy(images.pixels[batch]).to(device), recipe.crop, generator)[rank::world]
-    labels = torch.from_numpy(images.labels[batch]).to(device)
+    seed = recipe.seed*1_000_003 + step
+    torch.manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    x = augment(torch.from_numpy(images.pixels[batch]).to(device), recipe.crop, generator)[rank::world]    # (B/W, 3, crop, crop)
+    labels = torch.from_numpy(images.labels[batch]).to(device)                                             # (B,)
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16): output = network(_as_memory_format(x, recipe.channels_last))
     gathered = lambda head: None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank, world))
     output = output._replace(embedding=whole_batch(output.embedding.float(), rank, world), low=gathered(output.low), high=gathered(output.high))
     try: parts = losses_of(output, labels, images.taxonomy, pair_loss, recipe.lam, model.config)
-    except ValueError as e:      # the losses refuse NaN; here it means that the weights have run away
-        if output.embedding.isfinite().all(): raise
-        raise Diverged(f"The embeddings are no longer finite at step {step}; lower the learning rate ({recipe.lr}).") from e
+    except ValueError as e:
+        seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
+        if all(x.isfinite().all() for x in seen): raise
+        raise Diverged(f"The network's outputs are no longer finite at step {step}; lower the learning rate ({recipe.lr}).") from e
     optimizer.zero_grad(set_to_none=True)
     (parts["loss"]*world).backward()      # the distributed mean over processes divides by world again
     optimizer.step()
     if output.high is not None: parts["accuracy"] = (output.high.scores.argmax(1) == labels).float().mean()
     return parts
 
-# %% ../nbs/10_training.ipynb #10-training-043
+# %% ../nbs/10_training.ipynb #10-training-054
 def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, valid, recipe, lr: float) -> None:
     "Add a log row, validate, write log.csv and best.safetensors."
     row = dict(epoch=len(progress.log) + 1, step=progress.step, lr=lr, **progress.means(steps), images_per_second=images_per_second)
@@ -360,11 +386,11 @@ def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, val
         progress.best = row["valid_map8"]
         save_model(progress.model, progress.out/"best.safetensors", recipe=asdict(recipe), epoch=row["epoch"], valid_map8=row["valid_map8"])
     with open(progress.out/"log.csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, fieldnames=list(row))
+        writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for line in progress.log for name in line)))
         writer.writeheader()
         writer.writerows(progress.log)
 
-# %% ../nbs/10_training.ipynb #10-training-044
+# %% ../nbs/10_training.ipynb #10-training-056
 def fit(model: APSE,
         train: LabelledImages,
         recipe: Recipe,
@@ -376,66 +402,72 @@ def fit(model: APSE,
        ) -> Run:
     "Train `model` in place; goes on where a killed run in `out` stopped. Under `accelerate launch` the processes share every batch."
     from accelerate import Accelerator       # takes a second to import, and only training needs it
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=torch.backends.mps.is_available())      # Apple's GPUs have no float64
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     batches_of = lambda epoch: balanced_batches(train.labels, images_per_class=recipe.images_per_class, seed=recipe.seed, epoch=epoch)
     steps_per_epoch, batch_size = batches_of(0).shape
     if batch_size % world: raise ValueError(f"A batch of {batch_size} images cannot be shared equally by {world} processes; choose a number of processes that divides it.")
+    total, out = recipe.epochs*steps_per_epoch, None if out is None else Path(out)
     model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
     optimizer = torch.optim.SGD(model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay), momentum=recipe.momentum)
     highest = [group["lr"] for group in optimizer.param_groups]
     facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(pair_loss), data=train.fingerprint())
-    if out is not None: Path(out).mkdir(parents=True, exist_ok=True)
-    state = _Progress(model, optimizer, None if out is None else Path(out), facts)
-    network = accelerator.prepare_model(model) if world > 1 else model
-    total = recipe.epochs*steps_per_epoch
-    with _Interrupts() as interrupts, tqdm(total=total, initial=state.step, unit="step", disable=not progress or rank > 0, mininterval=1) as bar:
-        while state.step < total:
-            epoch, first = divmod(state.step, steps_per_epoch)
-            started = time.perf_counter()
-            for position, batch in enumerate(batches_of(epoch)[first:], start=first + 1):
-                rate = learning_rate(state.step, steps_per_epoch, recipe)
-                for group, lr in zip(optimizer.param_groups, highest): group["lr"] = lr*rate/recipe.lr
-                state.add(_training_step(network, model, optimizer, train, batch, pair_loss, recipe, state.step, rank, world, device))
-                bar.update()
-                images_per_second = (position - first)*batch_size/(time.perf_counter() - started)
-                if position % 20 == 0: bar.set_postfix({k: f"{v:.3f}" for k, v in state.means(position).items()} | {"images/s": f"{images_per_second:.0f}"})
-                if position == steps_per_epoch: break       # the end of an epoch is saved below, with its log row
-                if interrupts.asked or time.perf_counter() - state.saved > checkpoint_seconds: state.save()
+    with _alone_in(None if rank else out), _Interrupts() as interrupts:
+        state = _Progress(model, optimizer, out, facts)
+        network = accelerator.prepare_model(model) if world > 1 else model
+        with tqdm(total=total, initial=state.step, unit="step", disable=not progress or rank > 0, mininterval=1) as bar:
+            while state.step < total:
+                epoch, first = divmod(state.step, steps_per_epoch)
+                started = time.perf_counter()
+                for position, batch in enumerate(batches_of(epoch)[first:], start=first + 1):
+                    rate = learning_rate(state.step, steps_per_epoch, recipe)
+                    for group, lr in zip(optimizer.param_groups, highest): group["lr"] = lr*rate/recipe.lr
+                    state.add(_training_step(network, model, optimizer, train, batch, pair_loss, recipe, state.step, rank, world, device))
+                    bar.update()
+                    images_per_second = (position - first)*batch_size/(time.perf_counter() - started)
+                    if position % 20 == 0: bar.set_postfix({k: f"{v:.3f}" for k, v in state.means(position).items()} | {"images/s": f"{images_per_second:.0f}"})
+                    if position == steps_per_epoch: break       # the end of an epoch is saved below, with its log row
+                    if interrupts.asked or time.perf_counter() - state.saved > checkpoint_seconds: state.save()
+                    if interrupts.asked: raise KeyboardInterrupt
+                _finish_epoch(state, steps_per_epoch, images_per_second, valid, recipe, rate)
+                state.save()
                 if interrupts.asked: raise KeyboardInterrupt
-            _finish_epoch(state, steps_per_epoch, images_per_second, valid, recipe, rate)
-            state.save()
-            if interrupts.asked: raise KeyboardInterrupt
     model.eval()
-    return Run(model, state.log, state.seconds/60, state.out)
+    return Run(model, state.log, state.seconds/60, out)
 
-# %% ../nbs/10_training.ipynb #10-training-060
+# %% ../nbs/10_training.ipynb #10-training-075
 def default_cache() -> Path:
     "Where decoded pictures are kept: $XDG_CACHE_HOME/apse_nb or ~/.cache/apse_nb."
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"apse_nb"
 
-SCENES = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # split: (number of pictures, seed)
+SCENES = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # part: (number of pictures, seed)
+
+class MissingPart(ValueError):
+    "A data set that comes divided does not have the part that was asked for."
 
 @lru_cache(maxsize=8)      # a worker process that runs many rows opens its data once
-def load_images(source: str,                     # a folder, or 'scenes'
+def load_images(source: str,                     # a folder or list, or 'scenes'
                 size: int,                       # side of the decoded pictures, pixels
-                split: str | None = None,        # 'train', 'val', 'test'; None takes everything
+                split: str | None = None,        # 'train', 'val', 'test'; None takes everything (of the scenes: the test part)
                 taxonomy: str = "mikels",
                 cache: Path | None = None,       # folder for decoded pictures; `default_cache()` when left out
                 limit: int | None = None,        # draw at most so many scenes
                ) -> LabelledImages:
     "The pictures of a data set (or of one part of it) at the size a recipe wants."
     if split not in (None, "train", "val", "test"): raise ValueError(f"A part is called train, val or test, not {split!r}.")
+    if taxonomy not in TAXONOMIES: raise ValueError(f"Unknown taxonomy {taxonomy!r}: choose one of {', '.join(TAXONOMIES)}.")
     if source == "scenes":
+        if taxonomy != "mikels": raise ValueError("The scenes show the emotions of the taxonomy 'mikels': choose that one.")
         n, seed = SCENES[split or "test"]
         return make_scenes(min(n, limit or n), size=size, seed=seed)
     files = open_dataset(source, taxonomy=TAXONOMIES[taxonomy])
     if split is not None:
         if not any(files.split): files.split = stratified_split(files.labels, seed=0)
-        files = files.part(split)
+        try: files = files.part(split)
+        except ValueError as e: raise MissingPart(str(e)) from None
     return decode(files, size, cache=cache or default_cache())
 
-# %% ../nbs/10_training.ipynb #10-training-062
+# %% ../nbs/10_training.ipynb #10-training-077
 RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "scenes": Recipe.scenes}
 
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
@@ -446,10 +478,11 @@ RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "scenes": Recipe.scenes}
 @click.option("--weights", default=None, help="Pretrained weights: 'imagenet' (downloaded by torchvision), 'shapes' (scene_net), or a .safetensors[.xz] file.  [default: shapes for scenes, else imagenet]")
 @click.option("--recipe", "recipe_name", type=click.Choice(list(RECIPES)), default=None, help="Preset of the training.  [default: scenes for scenes, else cpu]")
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Passes over the training images.  [default: the recipe's]")
+@click.option("--dim", type=click.IntRange(1), default=512, help="Size of the embedding, for methods with a learned compaction (clb, gep).")
 @click.option("--seed", type=int, default=0, help="Seed of initial weights, batches and crops.")
 @click.option("--taxonomy", type=click.Choice(list(TAXONOMIES)), default="mikels", help="Names of the emotions.")
 @click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: ~/.cache/apse_nb]")
-def apse_train(source, out, method, backbone, weights, recipe_name, epochs, seed, taxonomy, cache):
+def apse_train(source, out, method, backbone, weights, recipe_name, epochs, dim, seed, taxonomy, cache):
     """Train one method on ROOT, a folder of pictures with emotion labels (or the word 'scenes' for the embedded data set).
 
     The best network on the validation part is OUT/best.safetensors, the log OUT/log.csv. Interrupt it whenever you like:
@@ -467,19 +500,19 @@ def apse_train(source, out, method, backbone, weights, recipe_name, epochs, seed
     chosen = find_method(method)
     train, valid = (load_images(source, recipe.resize, part, taxonomy, cache) for part in ("train", "val"))
     torch.manual_seed(seed)
-    model = APSE(TAXONOMIES[taxonomy], backbone=backbone or ("scene_net" if embedded else "resnet18"), weights=weights or ("shapes" if embedded else "imagenet"), **chosen.network)
+    model = APSE(train.taxonomy, backbone=backbone or ("scene_net" if embedded else "resnet18"), weights=weights or ("shapes" if embedded else "imagenet"), dim=dim, **chosen.network)
     run = fit(model, train, recipe, make_pair_loss(chosen.loss, train.taxonomy), valid, out)
     last = run.log[-1]
     click.echo(f"{len(train)} training images, {recipe.epochs} epochs, {run.minutes:.1f} minutes; validation mAP {last['valid_map8']:.3f} fine, {last['valid_map2']:.3f} coarse")
     click.echo(f"best network: {out/'best.safetensors'}")
 
-# %% ../nbs/10_training.ipynb #10-training-063
+# %% ../nbs/10_training.ipynb #10-training-079
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--query", required=True, help="Folder with the query pictures, or 'scenes'.")
 @click.option("--gallery", default=None, help="Folder with the gallery pictures, or 'scenes'.  [default: each query picture searches the other ones]")
-@click.option("--query-split", default=None, help="Only this part of the query folder: train, val or test.")
-@click.option("--gallery-split", default=None, help="Only this part of the gallery folder: train, val or test.")
+@click.option("--query-split", default=None, help="Only this part of the query folder: train, val or test.  [default: all pictures; of the scenes, test]")
+@click.option("--gallery-split", default=None, help="Only this part of the gallery, by default of the query folder: train, val or test.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the table to this CSV file too.")
 @click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: ~/.cache/apse_nb]")
 def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, out, cache):
@@ -493,11 +526,13 @@ def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, out, c
       apse_evaluate data/weights/scenes_apse.safetensors --query scenes --query-split test --gallery scenes --gallery-split train
     """
     model, facts = load_model(checkpoint)
-    recipe = Recipe(**facts["recipe"])
-    taxonomy = facts["network"]["taxonomy"]
+    if "recipe" not in facts: raise ValueError(f"{checkpoint} does not say with which recipe it was trained, so the size of its pictures is not known.")
+    recipe, taxonomy = Recipe(**facts["recipe"]), model.taxonomy.name
+    if gallery_split and gallery is None: gallery = query
+    same = gallery is None or (Path(gallery), gallery_split) == (Path(query), query_split)
     queries = load_images(query, recipe.resize, query_split, taxonomy, cache)
-    same = gallery is None or (gallery, gallery_split) == (query, query_split)
-    seen = assess(model, queries, queries if same else load_images(gallery, recipe.resize, gallery_split, taxonomy, cache), recipe, progress=True)
+    gallery_images = queries if same else load_images(gallery, recipe.resize, gallery_split, taxonomy, cache)
+    seen = assess(model.to("cuda" if torch.cuda.is_available() else "cpu"), queries, gallery_images, recipe, progress=sys.stderr.isatty())
     frame = seen.report.frame()
     click.echo(f"{len(seen.query.embeddings)} queries, {len(seen.gallery.embeddings)} gallery images{' (each query searches the other ones)' if same else ''}")
     click.echo(frame.round(4).to_string())

@@ -52,9 +52,9 @@ PARENT = """
 import os, signal, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from apse_nb.experiments import _leave_with_parent
+from apse_nb.experiments import _start_worker
 if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_leave_with_parent)
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
     print(pool.submit(os.getpid).result(), flush=True)
     pool.submit(time.sleep, 600)
     os.kill(os.getpid(), signal.SIGKILL)
