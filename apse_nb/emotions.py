@@ -171,7 +171,7 @@ def show_images(pictures,                      # pictures, H x W x 3 (uint8, or 
     for ax in axes.flat: ax.axis("off")
     for i, (ax, picture) in enumerate(zip(axes.flat, pictures)):
         ax.imshow(picture, cmap="gray" if np.ndim(picture) == 2 else None)
-        if titles is not None: ax.set_title(titles[i], fontsize=fontsize, pad=2)
+        if titles is not None: ax.set_title(titles[i], fontsize=fontsize, pad=4)
         if labels is not None:
             label = int(labels[i])
             h, w = np.shape(picture)[:2]
