@@ -137,8 +137,8 @@ def losses_of(output,                    # APSEOutput of a whole batch
     "The losses of one batch: pair loss, attention loss, or both weighed by Eq. 14 when the network has heads and there is a pair loss."
     parts = {}
     if pair_loss is not None:
-        needs_confidences = isinstance(pair_loss, GeneratedEmotionPairLoss)
-        parts["pair"] = pair_loss(output.embedding, labels, output.high.scores.float().softmax(1)) if needs_confidences else pair_loss(output.embedding, labels)
+        confidences = (output.high.confidences,) if isinstance(pair_loss, GeneratedEmotionPairLoss) else ()
+        parts["pair"] = pair_loss(output.embedding, labels, *confidences)
     if output.low is not None or output.high is not None:
         parts["attention"] = attention_loss(output.low, output.high, labels, taxonomy, low_labels=network_config["low_labels"], high_labels=network_config["high_labels"])
     if not parts: raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the two.")
@@ -247,10 +247,9 @@ def read_checkpoint(path) -> tuple[dict[str, torch.Tensor], dict]:
         raise ValueError(f"{path} is not a checkpoint of apse_nb (a safetensors file that apse_train or save_model wrote).") from e
 
 # %% ../nbs/10_training.ipynb #10-training-039
-def save_model(model: APSE, path, half: bool = False, **facts) -> None:
-    "The network alone, with its settings and whatever facts should travel with it (recipe, data, measures); `half` stores 16-bit floats."
-    tensors = {f"model.{k}": v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
-    write_checkpoint(path, tensors, dict(network=model.config, **facts))
+def save_model(model: APSE, path, **facts) -> None:
+    "The network alone, with its settings and whatever facts should travel with it (recipe, data, measures)."
+    write_checkpoint(path, {f"model.{k}": v for k, v in model.state_dict().items()}, dict(network=model.config, **facts))
 
 def load_model(path) -> tuple[APSE, dict]:
     "The network in a checkpoint (ready to embed) and the facts stored with it."
@@ -261,7 +260,7 @@ def load_model(path) -> tuple[APSE, dict]:
     return model.eval(), facts
 
 def _load_weights(model: APSE, tensors: dict[str, torch.Tensor], path) -> None:
-    state = {k.removeprefix("model."): v.float() if v.is_floating_point() else v for k, v in tensors.items() if k.startswith("model.")}
+    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     try: model.load_state_dict(state)
     except RuntimeError as e:
         raise ValueError(f"{path} holds another architecture than the network it should go into; train again or give the checkpoint that belongs to it.") from e
