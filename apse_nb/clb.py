@@ -13,7 +13,7 @@ from .attention import at_least_float32
 
 # %% auto #0
 __all__ = ['POOLINGS', 'bilinear_pool', 'match_size', 'signed_sqrt', 'Compaction', 'Pooling', 'FullBilinear', 'LowRankBilinear',
-           'count_sketch', 'TensorSketch', 'gap', 'Concat', 'ConcatLinear', 'Gap', 'make_pooling']
+           'count_sketch', 'TensorSketch', 'gap', 'Concat', 'ConcatLinear', 'Gap', 'GapLinear', 'make_pooling']
 
 # %% ../nbs/05_clb.ipynb #05-clb-016
 def bilinear_pool(low: torch.Tensor,   # B x c1 x h x w
@@ -31,7 +31,7 @@ def match_size(low: torch.Tensor,     # B x c1 x h1 x w1
 
 # %% ../nbs/05_clb.ipynb #05-clb-025
 def signed_sqrt(x: torch.Tensor,      # any shape
-                eps: float = 1e-5,    # keeps the slope at zero finite
+                eps: float = 1e-2,    # keeps the slope at zero finite: it is 1/sqrt(eps) there
                ) -> torch.Tensor:     # the same shape
     "sign(x) * sqrt(|x|) (Lin et al., ICCV 2015), written x / sqrt(|x| + eps): equal but for |x| near eps, with a finite slope everywhere."
     return x/(x.abs() + eps).sqrt()
@@ -73,27 +73,29 @@ class Pooling(nn.Module):
 class FullBilinear(Pooling):
     "All c1*c2 products, signed square root, linear to `dim` (Lin et al., ICCV 2015). For small widths: the linear has c1*c2*dim weights."
 
-    def __init__(self, low_channels: int, high_channels: int, dim: int):
+    def __init__(self, low_channels: int, high_channels: int, dim: int, eps: float = 1e-2):      # eps: see `signed_sqrt`
         super().__init__(low_channels, high_channels, dim)
+        self.eps = eps
         self.compact = Compaction(low_channels*high_channels, dim)
 
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         products = bilinear_pool(at_least_float32(low), at_least_float32(high))   # (B, c1, c2)
-        return self.compact(signed_sqrt(products).flatten(1))                     # (B, dim)
+        return self.compact(signed_sqrt(products, self.eps).flatten(1))           # (B, dim)
 
 # %% ../nbs/05_clb.ipynb #05-clb-035
 class LowRankBilinear(Pooling):
     "`dim` rank-one bilinear forms: project both levels, multiply, sum over positions; signed square root; linear (Kim et al., ICLR 2017)."
 
-    def __init__(self, low_channels: int, high_channels: int, dim: int):
+    def __init__(self, low_channels: int, high_channels: int, dim: int, eps: float = 1e-2):      # eps: see `signed_sqrt`
         super().__init__(low_channels, high_channels, dim)
+        self.eps = eps
         self.project_low = nn.Conv2d(low_channels, dim, 1, bias=False)     # U
         self.project_high = nn.Conv2d(high_channels, dim, 1, bias=False)   # V
         self.compact = Compaction(dim, dim)
 
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         products = at_least_float32(self.project_low(low))*at_least_float32(self.project_high(high))   # (B, dim, h, w)
-        return self.compact(signed_sqrt(products.sum((2, 3))))                                         # (B, dim)
+        return self.compact(signed_sqrt(products.sum((2, 3)), self.eps))                               # (B, dim)
 
 # %% ../nbs/05_clb.ipynb #05-clb-042
 def count_sketch(x: torch.Tensor,        # B x c x N, channels in the middle
@@ -113,9 +115,11 @@ class TensorSketch(Pooling):
                  low_channels: int,
                  high_channels: int,
                  dim: int,
-                 seed: int = 0,   # of the fixed hashes
+                 seed: int = 0,       # of the fixed hashes
+                 eps: float = 1e-2,   # see `signed_sqrt`
                 ):
         super().__init__(low_channels, high_channels, dim)
+        self.eps = eps
         g = torch.Generator().manual_seed(seed)
         for level, channels in (("low", low_channels), ("high", high_channels)):
             self.register_buffer(f"{level}_buckets", torch.randint(dim, (channels,), generator=g))
@@ -132,7 +136,7 @@ class TensorSketch(Pooling):
         return torch.fft.irfft(spectrum, n=self.out_dim, dim=1)                                                  # (B, dim)
 
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        return signed_sqrt(self.sketch(low, high))
+        return signed_sqrt(self.sketch(low, high), self.eps)
 
 # %% ../nbs/05_clb.ipynb #05-clb-059
 def gap(features: torch.Tensor,   # B x c x h x w
@@ -172,14 +176,25 @@ class Gap(nn.Module):
     def forward(self, low: torch.Tensor | None, high: torch.Tensor) -> torch.Tensor:
         return gap(high)   # (B, c2)
 
+class GapLinear(Gap):
+    "One level only and a learned compaction to `dim` numbers: what brings networks of different widths to the same embedding size for a fair comparison (chapter 16)."
+
+    def __init__(self, low_channels: int | None, high_channels: int, dim: int):
+        super().__init__(low_channels, high_channels)
+        self.compact, self.out_dim = Compaction(high_channels, dim), dim
+
+    def forward(self, low: torch.Tensor | None, high: torch.Tensor) -> torch.Tensor:
+        return self.compact(super().forward(low, high))   # (B, dim)
+
 # %% ../nbs/05_clb.ipynb #05-clb-064
-POOLINGS = {"low_rank": LowRankBilinear, "tensor_sketch": TensorSketch, "full": FullBilinear, "concat": Concat, "concat_linear": ConcatLinear, "gap": Gap}
+POOLINGS = {"low_rank": LowRankBilinear, "tensor_sketch": TensorSketch, "full": FullBilinear, "concat": Concat, "concat_linear": ConcatLinear, "gap": Gap, "gap_linear": GapLinear}
 
 def make_pooling(kind: str,                   # a key of `POOLINGS`; 'low_rank' at the paper's size
-                 low_channels: int | None,    # c1, channels of the lower level (None for 'gap')
+                 low_channels: int | None,    # c1, channels of the lower level (None for 'gap' and 'gap_linear')
                  high_channels: int,          # c2, channels of the higher level
                  dim: int = 512,              # length of the result where the kind has a choice; 512 is the paper's
+                 **settings,                  # of that kind: eps of the bilinear ones, seed of the sketch
                 ) -> nn.Module:               # called with (low, high), returns B x `.out_dim`, not yet l2-normalised
     "The pooling of this name."
     if kind not in POOLINGS: raise ValueError(f"Unknown pooling {kind!r}: choose one of {', '.join(POOLINGS)}.")
-    return POOLINGS[kind](low_channels, high_channels, dim)
+    return POOLINGS[kind](low_channels, high_channels, dim, **settings)

@@ -14,8 +14,9 @@ import torch
 from .emotions import Taxonomy
 
 # %% auto #0
-__all__ = ['MEASURES', 'rank_weights', 'average_precision', 'sort_gallery', 'unit_rows', 'class_labels', 'relevant_counts',
-           'random_average_precision', 'random_floor', 'RetrievalReport', 'check_sets', 'evaluate']
+__all__ = ['MEASURES', 'rank_weights', 'average_precision', 'sort_similarities', 'sort_gallery', 'unit_rows', 'class_labels',
+           'relevant_counts', 'random_average_precision', 'random_floor', 'RetrievalReport', 'check_sets',
+           'check_same_set', 'judge', 'evaluate', 'evaluate_similarities']
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-041
 MEASURES = {"map8": "higher", "map2": "higher", "nn": "higher", "ft": "higher", "st": "higher",
@@ -61,24 +62,31 @@ def average_precision(relevance: np.ndarray,   # B x N booleans: is the image at
     return np.divide(hits.sum(axis=1), NG, out=np.full(len(NG), np.nan), where=NG > 0)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-054
-def sort_gallery(query: np.ndarray,     # B x D unit vectors, float64
-                 gallery: np.ndarray,   # N x D unit vectors, float64
-                 tag=0,                 # N integers 0..3 that travel with the gallery images
-                 leave_out=None,        # B gallery positions, one for each query, that are sent to the very end
-                ) -> np.ndarray:        # B x N integers in rank order, each 4 * gallery position + tag
+def sort_similarities(similarity: np.ndarray,   # B x N in [-1, 1], float64
+                      tag=0,                    # N integers 0..3 that travel with the gallery images
+                      leave_out=None,           # B gallery positions, one for each query, that are sent to the very end
+                     ) -> np.ndarray:           # B x N integers in rank order, each 4 * gallery position + tag
     "Sort the gallery for each query, most similar first and ties (equal after rounding to 2**-30) in gallery order, by one integer sort."
-    similarity = query @ gallery.T                               # (B, N) in [-1, 1]
-    similarity *= -2.0**30
-    np.rint(similarity, out=similarity)
-    key = similarity.astype(np.int64)
+    steps = similarity*-2.0**30
+    key = np.rint(steps, out=steps).astype(np.int64)
     key += 2**30 + 1                                             # steps below the highest similarity, never negative
-    bits = (4*len(gallery) - 1).bit_length()                     # room for 4 * position + tag
+    n = key.shape[1]
+    bits = (4*n - 1).bit_length()                                # room for 4 * position + tag
     key <<= bits
-    key += 4*np.arange(len(gallery)) + tag                       # (N,) added to every row
+    key += 4*np.arange(n) + tag                                  # (N,) added to every row
     if leave_out is not None: key[np.arange(len(key)), leave_out] |= np.int64(2**32) << bits   # larger than any similarity's key
     key.sort(axis=1)
     key &= 2**bits - 1                                           # keep 4 * position + tag
     return key
+
+
+def sort_gallery(query: np.ndarray,     # B x D unit vectors, float64
+                 gallery: np.ndarray,   # N x D unit vectors, float64
+                 tag=0,                 # as in `sort_similarities`
+                 leave_out=None,
+                ) -> np.ndarray:        # B x N integers in rank order, each 4 * gallery position + tag
+    "`sort_similarities` of the cosines."
+    return sort_similarities(query @ gallery.T, tag, leave_out)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-061
 def unit_rows(embeddings,      # N x D, torch or numpy, any number type, on any device
@@ -168,7 +176,7 @@ class RetrievalReport:
     left_out: dict[str, int]                         # queries without relevant images on the 'fine' and on the 'coarse' level
     per_query: pd.DataFrame = field(repr=False)      # Q rows, one column a measure; NaN where a query is left out
     floor: dict[str, float] = field(repr=False)      # expected values under random ranking
-    sources: tuple = field(repr=False)               # query and gallery embeddings as given, same_set: for `ranking`
+    sources: tuple = field(repr=False)               # query and gallery embeddings as given (or similarities and None), same_set: for `ranking`
 
     def frame(self) -> pd.DataFrame:  # 9 rows, index `measure`
         "One row a measure: `value`, `random floor` and which direction is `better`."
@@ -196,8 +204,9 @@ class RetrievalReport:
         "The first k results of one query, in the order that `evaluate` judged."
         query, gallery, same_set = self.sources
         if not 0 <= query_index < len(self.per_query): raise ValueError(f"There is no query {query_index}: the queries are 0 to {len(self.per_query) - 1}.")
-        one = unit_rows(query[query_index:query_index + 1], "query")
-        order = sort_gallery(one, unit_rows(gallery, "gallery"), leave_out=[query_index] if same_set else None)[0]//4
+        one, leave_out = query[query_index:query_index + 1], [query_index] if same_set else None
+        keys = sort_similarities(one.astype(np.float64), leave_out=leave_out) if gallery is None else sort_gallery(unit_rows(one, "query"), unit_rows(gallery, "gallery"), leave_out=leave_out)
+        order = keys[0]//4
         return order[:len(order) - same_set][:k]
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-077
@@ -212,10 +221,47 @@ def check_sets(query: np.ndarray,           # Q x D
         if len(rows) != len(labels): raise ValueError(f"There are {len(rows)} {role} embeddings but {len(labels)} {role} labels: pass one label for each image.")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"Query embeddings have {query.shape[1]} dimensions and gallery embeddings {gallery.shape[1]}: compute both with the same network.")
+    check_same_set(query_labels, gallery_labels, same_set)
+
+
+def check_same_set(query_labels: np.ndarray, gallery_labels: np.ndarray, same_set: bool) -> None:
+    "Raises `ValueError` when two sets that are said to be one have different labels."
     if same_set and not np.array_equal(query_labels, gallery_labels):
         raise ValueError("With same_set=True the queries must be the gallery, in the same order: pass the same images twice.")
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-078
+# %% ../nbs/09_metrics.ipynb #09-metrics-079
+def judge(order,                      # function(rows, tag) -> len(rows) x N keys as from `sort_similarities`, for these queries
+          q_labels: np.ndarray,       # Q fine labels
+          g_labels: np.ndarray,       # N fine labels
+          taxonomy: Taxonomy,
+          same_set: bool,
+          f1_at: int,
+          ndcg_at: int | None,
+          chunk: int | None,
+          sources: tuple,             # kept in the report, for `ranking`
+         ) -> RetrievalReport:
+    "All measures of Section IV-B from the order of the gallery for each query; see `evaluate`."
+    fine, coarse = relevant_counts(q_labels, g_labels, taxonomy, same_set)
+    N, most = len(g_labels) - same_set, fine[q_labels].max()
+    chunk = chunk or max(1, 2**21//len(g_labels))
+    parent = np.array(taxonomy.parent)
+    values = {m: np.full(len(q_labels), np.nan) for m in MEASURES}
+    for c in np.unique(q_labels):
+        tag = (g_labels == c) + 2*(parent[g_labels] == parent[c])                # (N,) bit 0: same fine class, bit 1: same coarse class
+        weights = rank_weights(fine[c], N, most, f1_at, ndcg_at) if fine[c] > 0 else {}
+        rows = np.flatnonzero(q_labels == c)
+        for part in np.split(rows, range(chunk, len(rows), chunk)):
+            keys = order(part, tag)[:, :N]                                       # (B, N) the query itself is last, cut off
+            relevance = (keys & 1) == 1                                          # (B, N)
+            values["map8"][part] = average_precision(relevance)
+            values["map2"][part] = average_precision((keys & 2) == 2)
+            for m, w in weights.items(): values[m][part] = np.clip(relevance @ w, 0, 1)  # the clip removes rounding errors of 1e-16
+    per_query = pd.DataFrame(values)
+    left_out = {"fine": int((fine[q_labels] < 1).sum()), "coarse": int((coarse[q_labels] < 1).sum())}
+    return RetrievalReport(**per_query.mean().to_dict(), left_out=left_out, per_query=per_query,
+                           floor=random_floor(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at), sources=sources)
+
+# %% ../nbs/09_metrics.ipynb #09-metrics-080
 def evaluate(query,                      # Q x D embeddings, torch or numpy; normalised to unit length inside
              query_labels,               # Q fine labels (integers)
              gallery,                    # N x D embeddings
@@ -233,22 +279,29 @@ def evaluate(query,                      # Q x D embeddings, torch or numpy; nor
     q_labels, g_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels, taxonomy, "gallery")
     q, g = unit_rows(query, "query"), unit_rows(gallery, "gallery")
     check_sets(q, q_labels, g, g_labels, same_set)
-    fine, coarse = relevant_counts(q_labels, g_labels, taxonomy, same_set)
-    N, most = len(g) - same_set, fine[q_labels].max()
-    chunk = chunk or max(1, 2**21//len(g))
-    parent = np.array(taxonomy.parent)
-    values = {m: np.full(len(q), np.nan) for m in MEASURES}
-    for c in np.unique(q_labels):
-        tag = (g_labels == c) + 2*(parent[g_labels] == parent[c])                # (N,) bit 0: same fine class, bit 1: same coarse class
-        weights = rank_weights(fine[c], N, most, f1_at, ndcg_at) if fine[c] > 0 else {}
-        rows = np.flatnonzero(q_labels == c)
-        for part in np.split(rows, range(chunk, len(rows), chunk)):
-            order = sort_gallery(q[part], g, tag, part if same_set else None)[:, :N]  # (B, N) the query itself is last, cut off
-            relevance = (order & 1) == 1                                         # (B, N)
-            values["map8"][part] = average_precision(relevance)
-            values["map2"][part] = average_precision((order & 2) == 2)
-            for m, w in weights.items(): values[m][part] = np.clip(relevance @ w, 0, 1)  # the clip removes rounding errors of 1e-16
-    per_query = pd.DataFrame(values)
-    left_out = {"fine": int((fine[q_labels] < 1).sum()), "coarse": int((coarse[q_labels] < 1).sum())}
-    return RetrievalReport(**per_query.mean().to_dict(), left_out=left_out, per_query=per_query,
-                           floor=random_floor(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at), sources=(query, gallery, same_set))
+    order = lambda rows, tag: sort_gallery(q[rows], g, tag, rows if same_set else None)
+    return judge(order, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk, sources=(query, gallery, same_set))
+
+# %% ../nbs/09_metrics.ipynb #09-metrics-105
+def evaluate_similarities(similarity,                  # Q x N in [-1, 1], larger is nearer, torch or numpy
+                          query_labels,                # Q fine labels (integers)
+                          gallery_labels,              # N fine labels
+                          taxonomy: Taxonomy,
+                          same_set: bool = False,      # query i is gallery image i (so Q = N) and is left out of its own list
+                          f1_at: int = 20,             # as in `evaluate`
+                          ndcg_at: int | None = None,
+                          chunk: int | None = None,
+                         ) -> RetrievalReport:
+    """`evaluate` for a system that has similarities but no embeddings.
+
+    Raises `ValueError` for NaN, for numbers outside [-1, 1], and for shapes that do not fit the labels."""
+    q_labels, g_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels, taxonomy, "gallery")
+    if isinstance(similarity, torch.Tensor): similarity = similarity.detach().cpu().numpy()
+    similarity = np.asarray(similarity)
+    if similarity.shape != (len(q_labels), len(g_labels)):
+        raise ValueError(f"{len(q_labels)} queries and {len(g_labels)} gallery images need a table of similarities of that shape, not {similarity.shape}.")
+    if not (abs(similarity) <= 1 + 1e-6).all():                                  # not true for NaN either
+        raise ValueError("Similarities must be numbers from -1 to 1: divide them by the largest absolute value, which keeps the order, and look for NaN.")
+    check_same_set(q_labels, g_labels, same_set)
+    order = lambda rows, tag: sort_similarities(similarity[rows].astype(np.float64), tag, rows if same_set else None)
+    return judge(order, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk, sources=(similarity, None, same_set))

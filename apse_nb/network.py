@@ -21,7 +21,7 @@ from .clb import make_pooling
 from .emotions import MIKELS, Taxonomy
 
 # %% auto #0
-__all__ = ['ABLATION', 'COMBINATIONS', 'APSEOutput', 'check_settings', 'APSE']
+__all__ = ['ABLATION', 'COMBINATIONS', 'NETWORKS', 'APSEOutput', 'check_settings', 'APSE', 'network_from_config']
 
 # %% ../nbs/06_network.ipynb #06-network-012
 class APSEOutput(NamedTuple):
@@ -39,7 +39,7 @@ def check_settings(low: str | None, heads: str, attend: str, pooling: str, featu
         if value not in allowed: raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
     if attend not in ("none", heads) and heads != "both": raise ValueError(f"attend={attend!r} needs a head to attend with, but heads={heads!r}.")
     if low is None and "both" in (heads, features): raise ValueError("heads='both' and features='both' need a lower stage: give low='conv3', or use 'high' for both.")
-    if features == "both" and pooling == "gap": raise ValueError("pooling='gap' looks at the higher stage only: use features='high', or another pooling.")
+    if features == "both" and pooling in ("gap", "gap_linear"): raise ValueError(f"pooling={pooling!r} looks at the higher stage only: use features='high', or another pooling.")
 
 # %% ../nbs/06_network.ipynb #06-network-015
 class APSE(nn.Module):
@@ -56,8 +56,9 @@ class APSE(nn.Module):
                  heads: str = "both",                   # which heads there are: 'none', 'high' or 'both'
                  attend: str = "both",                  # which of them weight the features by attention: 'none', 'high' or 'both'
                  pooling: str = "low_rank",             # how two stages become one vector: a key of `POOLINGS`
-                 features: str = "both",                # what the embedding is made of: 'both' stages (MO) or the average of the 'high' one (SO; pooling is then 'gap')
+                 features: str = "both",                # what the embedding is made of: 'both' stages (MO) or the average of the 'high' one (SO; pooling is then 'gap', or 'gap_linear' if that was asked for)
                  dim: int = 512,                        # D, where the pooling has a choice
+                 root_eps: float = 1e-2,                # of the bilinear poolings' square root, see `signed_sqrt`
                  spatial: str = "mean",                 # Eq. 1, see `AttentionHead`
                  rescale: bool = True,                  # Eq. 1, see `AttentionHead`
                  norm: str = "minmax",                  # Eq. 2, see `AttentionHead`
@@ -65,7 +66,7 @@ class APSE(nn.Module):
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        if features == "high": pooling = "gap"
+        if features == "high" and pooling != "gap_linear": pooling = "gap"
         check_settings(low, heads, attend, pooling, features, low_labels, high_labels)
         given = locals()  # every argument by name
         config = {name: given[name] for name in inspect.signature(APSE).parameters}
@@ -79,7 +80,8 @@ class APSE(nn.Module):
         readings = dict(spatial=spatial, rescale=rescale, norm=norm)  # of Eq. 1 and 2, the same for both heads
         self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both", **readings) if heads == "both" else None
         self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none", **readings) if heads != "none" else None
-        self.pool = make_pooling(pooling, channels.get(self.low), channels[high], dim)
+        rooted = dict(eps=root_eps) if pooling in ("low_rank", "tensor_sketch", "full") else {}
+        self.pool = make_pooling(pooling, channels.get(self.low), channels[high], dim, **rooted)
         self.dim = self.pool.out_dim
 
     def forward(self,
@@ -141,3 +143,13 @@ ABLATION = {                                          # settings of `APSE` for T
 # %% ../nbs/06_network.ipynb #06-network-033
 COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(low=low, low_labels=labels)   # settings for Table III, row by row
                 for low in ("conv2", "conv3", "conv4", "conv5") for labels in ("coarse", "fine")}
+
+# %% ../nbs/06_network.ipynb #06-network-047
+NETWORKS: dict[str, type[nn.Module]] = {"APSE": APSE}     # kind -> class; chapter 14a adds others
+
+def network_from_config(config: dict,      # the `.config` of a network of any kind
+                       ) -> nn.Module:     # the same architecture with fresh weights
+    "Build a network of the kind that its description names."
+    kind = config.get("kind", "APSE")
+    if kind not in NETWORKS: raise ValueError(f"There is no network of the kind {kind!r}: this one knows {', '.join(NETWORKS)}; `import apse_nb.systems` adds those of chapter 14a.")
+    return NETWORKS[kind].from_config({k: v for k, v in config.items() if k != "kind"})

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import click
 import numpy as np
@@ -33,15 +33,15 @@ from .datasets import augment, balanced_batches, center_crop, decode, one_senten
 from .emotions import TAXONOMIES, LabelledImages
 from .metrics import RetrievalReport, evaluate
 from .negatives import GeneratedEmotionPairLoss, total_loss
-from .network import ABLATION, APSE
+from .network import ABLATION, APSE, network_from_config
 from .pair_losses import EmotionPairLoss, NPairLoss
 from .scenes import make_scenes
 
 # %% auto #0
-__all__ = ['METHODS', 'SCENES', 'RECIPES', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'find_method', 'whole_batch',
-           'losses_of', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess', 'write_checkpoint',
-           'read_checkpoint', 'save_model', 'load_model', 'Run', 'fit', 'default_cache', 'MissingPart', 'load_images',
-           'apse_train', 'apse_evaluate']
+__all__ = ['METHODS', 'LOSSES', 'SCENES', 'RECIPES', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'find_method',
+           'whole_batch', 'losses_of', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess',
+           'write_checkpoint', 'read_checkpoint', 'save_model', 'load_model', 'Run', 'fit', 'default_cache',
+           'MissingPart', 'load_images', 'apse_train', 'apse_evaluate']
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
@@ -101,12 +101,20 @@ METHODS = {name: Method(ABLATION[name], loss) for name, loss in {
     "softmax": None, "n_pair": "n_pair", "ep": "ep", "at_n_pair": "n_pair", "at_ep": "ep",
     "mo": "ep", "sa": "ep", "ha": "ep", "clb": "ep", "gep": "gep"}.items()}
 
-def make_pair_loss(name: str | None, taxonomy, **settings) -> nn.Module | None:
-    "The pair loss of this name: Eq. 4 ('n_pair'), Eq. 7 ('ep') or Eq. 13 ('gep'); settings go to its class."
+LOSSES: dict[str, Callable[..., nn.Module]] = {                                          # name -> function(taxonomy, dim, **settings)
+    "n_pair": lambda taxonomy, dim, **settings: NPairLoss(**settings),                             # Eq. 4
+    "ep": lambda taxonomy, dim, **settings: EmotionPairLoss(taxonomy, **settings),                 # Eq. 7
+    "gep": lambda taxonomy, dim, **settings: GeneratedEmotionPairLoss(taxonomy, **settings)}       # Eq. 13
+
+def make_pair_loss(name: str | None,       # a key of `LOSSES`, or None
+                   taxonomy,
+                   dim: int = 0,           # size of the embedding, for losses that keep a vector for each class
+                   **settings,             # of that loss, such as scale=8
+                  ) -> nn.Module | None:
+    "The pair loss of this name."
     if name is None: return None
-    if name == "n_pair": return NPairLoss(**settings)
-    if name in ("ep", "gep"): return (EmotionPairLoss if name == "ep" else GeneratedEmotionPairLoss)(taxonomy, **settings)
-    raise ValueError(f"Unknown pair loss {name!r}: choose n_pair, ep or gep.")
+    if name not in LOSSES: raise ValueError(f"Unknown pair loss {name!r}: choose one of {', '.join(LOSSES)}.")
+    return LOSSES[name](taxonomy, dim, **settings)
 
 # %% ../nbs/10_training.ipynb #10-training-019
 def find_method(name: str) -> Method:
@@ -255,13 +263,13 @@ def load_model(path) -> tuple[APSE, dict]:
     "The network in a checkpoint (ready to embed) and the facts stored with it."
     tensors, facts = read_checkpoint(path)
     if "network" not in facts: raise ValueError(f"{path} does not describe a network: give a file that apse_train or save_model wrote.")
-    model = APSE.from_config(facts["network"])
+    model = network_from_config(facts["network"])
     _load_weights(model, tensors, path)
     return model.eval(), facts
 
-def _load_weights(model: APSE, tensors: dict[str, torch.Tensor], path) -> None:
-    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    try: model.load_state_dict(state)
+def _load_weights(module: nn.Module, tensors: dict[str, torch.Tensor], path, prefix: str = "model.") -> None:
+    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    try: module.load_state_dict(state)
     except RuntimeError as e:
         raise ValueError(f"{path} holds another architecture than the network it should go into; train again or give the checkpoint that belongs to it.") from e
 
@@ -275,10 +283,10 @@ class Run(NamedTuple):
 
 # %% ../nbs/10_training.ipynb #10-training-046
 class _Progress:
-    "Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model` and `optimizer`."
-    def __init__(self, model, optimizer, out, facts):
-        self.model, self.optimizer, self.out, self.facts = model, optimizer, out, facts
-        self.names = {p: n for n, p in model.named_parameters()}
+    "Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model`, `pair_loss` and `optimizer`."
+    def __init__(self, model, pair_loss, optimizer, out, facts):
+        self.model, self.pair_loss, self.optimizer, self.out, self.facts = model, pair_loss or nn.Module(), optimizer, out, facts
+        self.names = {p: n for n, p in model.named_parameters()} | {p: f"loss.{n}" for n, p in self.pair_loss.named_parameters()}
         self.step, self.log, self.sums, self.best = 0, [], {}, -1.0
         self.seconds_before, self.since, self.saved = 0.0, time.perf_counter(), time.perf_counter()
         path = None if out is None else out/"last.safetensors"
@@ -304,7 +312,7 @@ class _Progress:
         if self.out is None or _rank_and_world()[0]: return
         self.means(1)      # a diverged state must not replace a sound one
         momenta = {f"momentum.{self.names[p]}": s["momentum_buffer"] for p, s in self.optimizer.state.items() if s.get("momentum_buffer") is not None}
-        weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        weights = {f"{kind}.{k}": v for kind, module in (("model", self.model), ("loss", self.pair_loss)) for k, v in module.state_dict().items()}
         progress = dict(step=self.step, log=self.log, sums={k: float(v) for k, v in self.sums.items()}, best=self.best, seconds_before=self.seconds)
         write_checkpoint(self.out/"last.safetensors", weights | momenta, self.facts | dict(progress=progress))
 
@@ -314,6 +322,7 @@ class _Progress:
             if facts.get(what) != json.loads(json.dumps(self.facts[what])):
                 raise ValueError(f"{path} was trained with another {what}; choose an empty folder for the new run, or repeat the old settings to go on with it.")
         _load_weights(self.model, tensors, path)
+        _load_weights(self.pair_loss, tensors, path, "loss.")
         for p, name in self.names.items():
             if f"momentum.{name}" in tensors: self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{name}"].to(p.device)
         for key, value in facts["progress"].items(): setattr(self, key, value)
@@ -366,6 +375,7 @@ def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, 
         raise Diverged(f"The network's outputs are no longer finite at step {step}; lower the learning rate ({recipe.lr}).") from e
     optimizer.zero_grad(set_to_none=True)
     (parts["loss"]*world).backward()      # the distributed mean over processes divides by world again
+    for p in () if pair_loss is None or world == 1 else pair_loss.parameters(): p.grad /= world      # every process has the whole batch's
     optimizer.step()
     if output.high is not None: parts["accuracy"] = (output.high.scores.argmax(1) == labels).float().mean()
     return parts
@@ -408,11 +418,14 @@ def fit(model: APSE,
     if batch_size % world: raise ValueError(f"A batch of {batch_size} images cannot be shared equally by {world} processes; choose a number of processes that divides it.")
     total, out = recipe.epochs*steps_per_epoch, None if out is None else Path(out)
     model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
-    optimizer = torch.optim.SGD(model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay), momentum=recipe.momentum)
+    groups = model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay)
+    if pair_loss is not None and list(pair_loss.to(device).parameters()):
+        groups.append(dict(name="loss", params=list(pair_loss.parameters()), lr=recipe.lr*recipe.head_lr_factor, weight_decay=0.0))
+    optimizer = torch.optim.SGD(groups, momentum=recipe.momentum)
     highest = [group["lr"] for group in optimizer.param_groups]
     facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(pair_loss), data=train.fingerprint())
     with _alone_in(None if rank else out), _Interrupts() as interrupts:
-        state = _Progress(model, optimizer, out, facts)
+        state = _Progress(model, pair_loss, optimizer, out, facts)
         network = accelerator.prepare_model(model) if world > 1 else model
         with tqdm(total=total, initial=state.step, unit="step", disable=not progress or rank > 0, mininterval=1) as bar:
             while state.step < total:
@@ -500,7 +513,7 @@ def apse_train(source, out, method, backbone, weights, recipe_name, epochs, dim,
     train, valid = (load_images(source, recipe.resize, part, taxonomy, cache) for part in ("train", "val"))
     torch.manual_seed(seed)
     model = APSE(train.taxonomy, backbone=backbone or ("scene_net" if embedded else "resnet18"), weights=weights or ("shapes" if embedded else "imagenet"), dim=dim, **chosen.network)
-    run = fit(model, train, recipe, make_pair_loss(chosen.loss, train.taxonomy), valid, out)
+    run = fit(model, train, recipe, make_pair_loss(chosen.loss, train.taxonomy, model.dim), valid, out)
     last = run.log[-1]
     click.echo(f"{len(train)} training images, {recipe.epochs} epochs, {run.minutes:.1f} minutes; validation mAP {last['valid_map8']:.3f} fine, {last['valid_map2']:.3f} coarse")
     click.echo(f"best network: {out/'best.safetensors'}")
