@@ -37,7 +37,7 @@ from .metrics import MEASURES, evaluate, evaluate_similarities
 from .network import APSE, NETWORKS
 from .systems import multi_graph, read_features
 from .tables import FROZEN, PROFILES, WITHOUT_MODEL, Experiment, Profile, find_profile, find_table, table1_controlled, table2
-from .training import METHODS, Diverged, MissingPart, assess, fit, load_images, make_pair_loss, save_model
+from .training import METHODS, Diverged, MissingPart, Recipe, assess, fit, load_images, make_pair_loss, save_model
 
 # %% auto #0
 __all__ = ['open_parts', 'ResultsStore', 'setup_of', 'run_name', 'code_version', 'build_network', 'train_and_assess',
@@ -95,7 +95,8 @@ class ResultsStore:
 # %% ../nbs/16_experiments.ipynb #16-experiments-010
 def setup_of(experiment: Experiment, profile: Profile) -> str:
     "8 hex digits over every setting that can change a row's result."
-    settings = [experiment.network, experiment.loss, experiment.loss_settings, asdict(replace(profile.recipe, **experiment.recipe)),
+    usual, recipe = asdict(Recipe()), asdict(replace(profile.recipe, **experiment.recipe))
+    settings = [experiment.network, experiment.loss, experiment.loss_settings, {k: v for k, v in recipe.items() if v != usual[k]},
                 profile.backbone, Path(profile.weights).name, profile.freeze, profile.dim, *([experiment.features] if experiment.features else [])]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .attention import AttentionHead, HeadOutput
+from .attention import AttentionHead, HeadOutput, at_least_float32
 from .backbones import Backbone
 from .clb import make_pooling
 from .emotions import MIKELS, Taxonomy
 
 # %% auto #0
-__all__ = ['ABLATION', 'COMBINATIONS', 'NETWORKS', 'APSEOutput', 'check_settings', 'APSE', 'network_from_config']
+__all__ = ['ABLATION', 'COMBINATIONS', 'NETWORKS', 'APSEOutput', 'check_settings', 'Confidences', 'APSE', 'network_from_config']
 
 # %% ../nbs/06_network.ipynb #06-network-012
 class APSEOutput(NamedTuple):
@@ -34,14 +34,27 @@ class APSEOutput(NamedTuple):
 def check_settings(low: str | None, heads: str, attend: str, pooling: str, features: str, low_labels: str, high_labels: str) -> None:
     "`ValueError` for settings of `APSE` that do not go together."
     which, labels = ("none", "high", "both"), ("coarse", "fine")
-    for name, value, allowed in (("heads", heads, which), ("attend", attend, which), ("features", features, ("high", "both")),
+    for name, value, allowed in (("heads", heads, which), ("attend", attend, which), ("features", features, ("high", "both", "confidences")),
                                  ("low_labels", low_labels, labels), ("high_labels", high_labels, labels)):
         if value not in allowed: raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
     if attend not in ("none", heads) and heads != "both": raise ValueError(f"attend={attend!r} needs a head to attend with, but heads={heads!r}.")
     if low is None and "both" in (heads, features): raise ValueError("heads='both' and features='both' need a lower stage: give low='conv3', or use 'high' for both.")
+    if features == "confidences" and heads == "none": raise ValueError("features='confidences' needs the emotion head: use heads='high' or 'both'.")
     if features == "both" and pooling in ("gap", "gap_linear"): raise ValueError(f"pooling={pooling!r} looks at the higher stage only: use features='high', or another pooling.")
 
-# %% ../nbs/06_network.ipynb #06-network-015
+# %% ../nbs/06_network.ipynb #06-network-016
+class Confidences(nn.Module):
+    "An embedding made of confidences alone: scores B x K -> B x (K + C), fine classes and their sums over coarse classes, each part of unit length."
+    def __init__(self, taxonomy: Taxonomy):
+        super().__init__()
+        self.register_buffer("sides", F.one_hot(torch.tensor(taxonomy.parent), len(taxonomy.coarse)).float(), persistent=False)   # (K, C)
+        self.out_dim = sum(self.sides.shape)
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        fine = at_least_float32(scores).softmax(1)                                          # (B, K)
+        return torch.cat((F.normalize(fine), F.normalize(fine @ self.sides.to(fine.dtype))), 1)
+
+# %% ../nbs/06_network.ipynb #06-network-018
 class APSE(nn.Module):
     "Attention-aware polarity-sensitive embedding (the paper's Fig. 3): images B x 3 x H x W -> `APSEOutput`."
 
@@ -56,7 +69,7 @@ class APSE(nn.Module):
                  heads: str = "both",                   # which heads there are: 'none', 'high' or 'both'
                  attend: str = "both",                  # which of them weight the features by attention: 'none', 'high' or 'both'
                  pooling: str = "low_rank",             # how two stages become one vector: a key of `POOLINGS`
-                 features: str = "both",                # what the embedding is made of: 'both' stages (MO) or the average of the 'high' one (SO; pooling is then 'gap', or 'gap_linear' if that was asked for)
+                 features: str = "both",                # what the embedding is made of: 'both' stages (MO), the average of the 'high' one (SO; pooling is then 'gap', or 'gap_linear' if that was asked for), or the emotion head's 'confidences'
                  dim: int = 512,                        # D, where the pooling has a choice
                  root_eps: float = 1e-2,                # of the bilinear poolings' square root, see `signed_sqrt`
                  spatial: str = "mean",                 # Eq. 1, see `AttentionHead`
@@ -81,7 +94,7 @@ class APSE(nn.Module):
         self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both", **readings) if heads == "both" else None
         self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none", **readings) if heads != "none" else None
         rooted = dict(eps=root_eps) if pooling in ("low_rank", "tensor_sketch", "full") else {}
-        self.pool = make_pooling(pooling, channels.get(self.low), channels[high], dim, **rooted)
+        self.pool = Confidences(taxonomy) if features == "confidences" else make_pooling(pooling, channels.get(self.low), channels[high], dim, **rooted)
         self.dim = self.pool.out_dim
 
     def forward(self,
@@ -94,7 +107,7 @@ class APSE(nn.Module):
         high_out = self.high_head(high) if self.high_head is not None else None
         if low_out is not None: low = low_out.attended
         if high_out is not None: high = high_out.attended
-        vector = self.pool(low, high)                                       # (B, D), at least float32: unit length to seven digits, not to three
+        vector = self.pool(high_out.scores) if isinstance(self.pool, Confidences) else self.pool(low, high)   # (B, D), at least float32: unit length to seven digits, not to three
         return APSEOutput(F.normalize(vector), low_out, high_out)
 
     @classmethod
@@ -122,7 +135,7 @@ class APSE(nn.Module):
                   dict(name="heads", params=heads, lr=lr*head_lr_factor, weight_decay=weight_decay)]
         return [g for g in groups if g["params"]]
 
-# %% ../nbs/06_network.ipynb #06-network-029
+# %% ../nbs/06_network.ipynb #06-network-032
 _plain = dict(heads="none", attend="none", features="high")
 _concat = dict(heads="both", attend="none", features="both", pooling="concat")
 _bilinear = _concat | dict(attend="both", pooling="low_rank")
@@ -140,11 +153,11 @@ ABLATION = {                                          # settings of `APSE` for T
     "gep":       _bilinear,                           # AT GEP HA CLB MO
 }
 
-# %% ../nbs/06_network.ipynb #06-network-033
+# %% ../nbs/06_network.ipynb #06-network-036
 COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(low=low, low_labels=labels)   # settings for Table III, row by row
                 for low in ("conv2", "conv3", "conv4", "conv5") for labels in ("coarse", "fine")}
 
-# %% ../nbs/06_network.ipynb #06-network-047
+# %% ../nbs/06_network.ipynb #06-network-050
 NETWORKS: dict[str, type[nn.Module]] = {"APSE": APSE}     # kind -> class; chapter 14a adds others
 
 def network_from_config(config: dict,      # the `.config` of a network of any kind

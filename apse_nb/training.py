@@ -26,6 +26,7 @@ import torch.nn as nn
 from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from .attention import attention_loss
@@ -40,8 +41,8 @@ from .scenes import make_scenes
 # %% auto #0
 __all__ = ['METHODS', 'LOSSES', 'SCENES', 'RECIPES', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'find_method',
            'whole_batch', 'losses_of', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess',
-           'write_checkpoint', 'read_checkpoint', 'save_model', 'load_model', 'Run', 'fit', 'default_cache',
-           'MissingPart', 'load_images', 'apse_train', 'apse_evaluate']
+           'write_checkpoint', 'read_checkpoint', 'save_model', 'load_model', 'Run', 'epoch_batches', 'fit',
+           'default_cache', 'MissingPart', 'load_images', 'apse_train', 'apse_evaluate']
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Recipe:
     weight_decay: float = 0.0005
     head_lr_factor: float = 1.0      # learning rate of everything new, relative to the pretrained backbone
     lam: float = 0.5                 # Eq. 14: weight of the pair loss; 1 - lam goes to the attention losses
+    sampler: str = "balanced"        # 'balanced': K images of every class in each batch, which pair losses need; 'natural': every image once an epoch
+    label_smoothing: float = 0.0     # of the heads' targets, 0..1
+    ema: float = 0.0                 # decay of a running mean of the weights, which is then what is measured and kept; 0: the last weights
+    early_size: int | None = None    # crops are shrunk to this side, in pixels, for the first half of the steps
+    mirror: bool = False             # embed the mean of each picture and its mirror image
     bf16: bool = False               # matrix work in bfloat16 (autocast); losses stay in float32
     channels_last: bool = False      # memory layout that CPUs and tensor cores prefer
     seed: int = 0                    # batches, crops and flips follow from it
@@ -65,6 +71,8 @@ class Recipe:
     def __post_init__(self):
         if self.schedule not in ("step", "one_cycle"):
             raise ValueError(f"The schedule is 'step' or 'one_cycle', not {self.schedule!r}.")
+        if self.sampler not in ("balanced", "natural"): raise ValueError(f"The sampler is 'balanced' or 'natural', not {self.sampler!r}.")
+        if not (0 <= self.label_smoothing < 1 and 0 <= self.ema < 1): raise ValueError("label_smoothing and ema lie between 0 and 1, and 1 is too much: nothing would be learned.")
         if self.crop > self.resize: raise ValueError(f"A crop of {self.crop} pixels does not fit into pictures of {self.resize}; lower crop or raise resize.")
         if self.epochs < 1 or self.images_per_class < 2: raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first one's positive.")
 
@@ -141,6 +149,7 @@ def losses_of(output,                    # APSEOutput of a whole batch
               pair_loss: nn.Module | None,
               lam: float,                # Eq. 14
               network_config: dict,      # which labels each head predicts
+              label_smoothing: float = 0.0,
              ) -> dict[str, torch.Tensor]:   # 'loss' and those of 'pair', 'attention' that exist
     "The losses of one batch: pair loss, attention loss, or both weighed by Eq. 14 when the network has heads and there is a pair loss."
     parts = {}
@@ -148,7 +157,8 @@ def losses_of(output,                    # APSEOutput of a whole batch
         confidences = (output.high.confidences,) if isinstance(pair_loss, GeneratedEmotionPairLoss) else ()
         parts["pair"] = pair_loss(output.embedding, labels, *confidences)
     if output.low is not None or output.high is not None:
-        parts["attention"] = attention_loss(output.low, output.high, labels, taxonomy, low_labels=network_config["low_labels"], high_labels=network_config["high_labels"])
+        parts["attention"] = attention_loss(output.low, output.high, labels, taxonomy, low_labels=network_config["low_labels"], high_labels=network_config["high_labels"],
+                                            label_smoothing=label_smoothing)
     if not parts: raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the two.")
     loss = total_loss(parts["pair"], parts["attention"], lam) if len(parts) == 2 else next(iter(parts.values()))
     return {"loss": loss, **parts}
@@ -169,6 +179,7 @@ def embed(model: APSE,
           batch_size: int = 64,
           bf16: bool = False,            # matrix work in bfloat16
           channels_last: bool = False,
+          mirror: bool = False,          # the mean over each picture and its mirror image
           progress: bool = False,
          ) -> Embedded:
     "Embeddings (and emotion scores) of all images, in their order; the work is shared when several processes run."
@@ -180,9 +191,9 @@ def embed(model: APSE,
     for start in tqdm(range(0, len(mine), batch_size), desc="embed", disable=not progress, leave=False):
         pixels = torch.from_numpy(images.pixels[mine[start:start + batch_size]]).to(device)
         x = _as_memory_format(center_crop(pixels, crop), channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): output = model(x)
-        embeddings.append(output.embedding.float().cpu())
-        if output.high is not None: scores.append(output.high.scores.float().cpu())
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): outputs = [model(x), *([model(x.flip(3))] if mirror else [])]
+        embeddings.append(nn.functional.normalize(sum(output.embedding.float() for output in outputs)).cpu())
+        if outputs[0].high is not None: scores.append(sum(output.high.scores.float() for output in outputs).cpu()/len(outputs))
     model.train(was_training)
     found = Embedded(_collect(embeddings, len(images), world), _collect(scores, len(images), world) if scores else None)
     if not found.embeddings.isfinite().all(): raise Diverged("The network's embeddings are not finite numbers: train again with a lower learning rate.")
@@ -223,7 +234,7 @@ def accuracy(embedded: Embedded, images: LabelledImages) -> float | None:
 
 def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: Recipe, progress: bool = False) -> Assessment:
     "Embed both sets and evaluate; pass the same object twice to let each image query the rest."
-    look = dict(crop=recipe.crop, bf16=recipe.bf16, channels_last=recipe.channels_last, progress=progress)
+    look = dict(crop=recipe.crop, bf16=recipe.bf16, channels_last=recipe.channels_last, mirror=recipe.mirror, progress=progress)
     q = embed(model, query, **look)
     g = q if gallery is query else embed(model, gallery, **look)
     report = evaluate(q.embeddings, query.labels, g.embeddings, gallery.labels, query.taxonomy, same_set=gallery is query)
@@ -284,8 +295,9 @@ class Run(NamedTuple):
 # %% ../nbs/10_training.ipynb #10-training-046
 class _Progress:
     "Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model`, `pair_loss` and `optimizer`."
-    def __init__(self, model, pair_loss, optimizer, out, facts):
-        self.model, self.pair_loss, self.optimizer, self.out, self.facts = model, pair_loss or nn.Module(), optimizer, out, facts
+    def __init__(self, model, pair_loss, mean, optimizer, out, facts):
+        self.model, self.pair_loss, self.mean, self.optimizer, self.out, self.facts = model, pair_loss or nn.Module(), mean or nn.Module(), optimizer, out, facts
+        self.measured = model if mean is None else mean.module       # the network that counts
         self.names = {p: n for n, p in model.named_parameters()} | {p: f"loss.{n}" for n, p in self.pair_loss.named_parameters()}
         self.step, self.log, self.sums, self.best = 0, [], {}, -1.0
         self.seconds_before, self.since, self.saved = 0.0, time.perf_counter(), time.perf_counter()
@@ -312,7 +324,7 @@ class _Progress:
         if self.out is None or _rank_and_world()[0]: return
         self.means(1)      # a diverged state must not replace a sound one
         momenta = {f"momentum.{self.names[p]}": s["momentum_buffer"] for p, s in self.optimizer.state.items() if s.get("momentum_buffer") is not None}
-        weights = {f"{kind}.{k}": v for kind, module in (("model", self.model), ("loss", self.pair_loss)) for k, v in module.state_dict().items()}
+        weights = {f"{kind}.{k}": v for kind, module in (("model", self.model), ("loss", self.pair_loss), ("mean", self.mean)) for k, v in module.state_dict().items()}
         progress = dict(step=self.step, log=self.log, sums={k: float(v) for k, v in self.sums.items()}, best=self.best, seconds_before=self.seconds)
         write_checkpoint(self.out/"last.safetensors", weights | momenta, self.facts | dict(progress=progress))
 
@@ -323,6 +335,7 @@ class _Progress:
                 raise ValueError(f"{path} was trained with another {what}; choose an empty folder for the new run, or repeat the old settings to go on with it.")
         _load_weights(self.model, tensors, path)
         _load_weights(self.pair_loss, tensors, path, "loss.")
+        _load_weights(self.mean, tensors, path, "mean.")
         for p, name in self.names.items():
             if f"momentum.{name}" in tensors: self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{name}"].to(p.device)
         for key, value in facts["progress"].items(): setattr(self, key, value)
@@ -358,17 +371,27 @@ class _Interrupts:
         if self.main: signal.signal(signal.SIGINT, self.before)
 
 # %% ../nbs/10_training.ipynb #10-training-052
-def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, step, rank, world, device) -> dict[str, torch.Tensor]:
+def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndarray:    # (steps, B) positions of images
+    "The batches of one epoch, as the recipe's sampler wants them. Both samplers have batches of the same size, and leave out what does not fill the last one."
+    size = recipe.images_per_class*len(images.taxonomy)
+    if recipe.sampler == "balanced": return balanced_batches(images.labels, images_per_class=recipe.images_per_class, seed=recipe.seed, epoch=epoch)
+    if len(images) < size: raise ValueError(f"{len(images)} pictures do not fill one batch of {size}: lower images_per_class.")
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(len(images))
+    return order[:len(order)//size*size].reshape(-1, size)
+
+# %% ../nbs/10_training.ipynb #10-training-055
+def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, step, size, rank, world, device) -> dict[str, torch.Tensor]:
     "Forward, losses of the whole batch, backward, update; returns the losses and the emotion head's accuracy."
     seed = recipe.seed*1_000_003 + step
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
     x = augment(torch.from_numpy(images.pixels[batch]).to(device), recipe.crop, generator)[rank::world]    # (B/W, 3, crop, crop)
+    if size != recipe.crop: x = nn.functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
     labels = torch.from_numpy(images.labels[batch]).to(device)                                             # (B,)
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16): output = network(_as_memory_format(x, recipe.channels_last))
     gathered = lambda head: None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank, world))
     output = output._replace(embedding=whole_batch(output.embedding.float(), rank, world), low=gathered(output.low), high=gathered(output.high))
-    try: parts = losses_of(output, labels, images.taxonomy, pair_loss, recipe.lam, model.config)
+    try: parts = losses_of(output, labels, images.taxonomy, pair_loss, recipe.lam, model.config, recipe.label_smoothing)
     except ValueError as e:
         seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
         if all(x.isfinite().all() for x in seen): raise
@@ -380,12 +403,12 @@ def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, 
     if output.high is not None: parts["accuracy"] = (output.high.scores.argmax(1) == labels).float().mean()
     return parts
 
-# %% ../nbs/10_training.ipynb #10-training-054
+# %% ../nbs/10_training.ipynb #10-training-057
 def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, valid, recipe, lr: float) -> None:
     "Add a log row, validate, write log.csv and best.safetensors."
     row = dict(epoch=len(progress.log) + 1, step=progress.step, lr=lr, **progress.means(steps), images_per_second=images_per_second)
     if valid is not None:
-        seen = assess(progress.model, valid, valid, recipe)
+        seen = assess(progress.measured, valid, valid, recipe)
         row |= dict(valid_map8=seen.report.map8, valid_map2=seen.report.map2, valid_accuracy=seen.query_accuracy)
     row["minutes"] = progress.seconds/60
     progress.log.append(row)
@@ -393,13 +416,13 @@ def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, val
     if progress.out is None or _rank_and_world()[0]: return
     if row.get("valid_map8", -1.0) > progress.best:
         progress.best = row["valid_map8"]
-        save_model(progress.model, progress.out/"best.safetensors", recipe=asdict(recipe), epoch=row["epoch"], valid_map8=row["valid_map8"])
+        save_model(progress.measured, progress.out/"best.safetensors", recipe=asdict(recipe), epoch=row["epoch"], valid_map8=row["valid_map8"])
     with open(progress.out/"log.csv", "w", newline="") as f:
         writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for line in progress.log for name in line)))
         writer.writeheader()
         writer.writerows(progress.log)
 
-# %% ../nbs/10_training.ipynb #10-training-056
+# %% ../nbs/10_training.ipynb #10-training-059
 def fit(model: APSE,
         train: LabelledImages,
         recipe: Recipe,
@@ -413,7 +436,7 @@ def fit(model: APSE,
     from accelerate import Accelerator       # takes a second to import, and only training needs it
     accelerator = Accelerator(cpu=torch.backends.mps.is_available())      # Apple's GPUs have no float64
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-    batches_of = lambda epoch: balanced_batches(train.labels, images_per_class=recipe.images_per_class, seed=recipe.seed, epoch=epoch)
+    batches_of = lambda epoch: epoch_batches(train, recipe, epoch)
     steps_per_epoch, batch_size = batches_of(0).shape
     if batch_size % world: raise ValueError(f"A batch of {batch_size} images cannot be shared equally by {world} processes; choose a number of processes that divides it.")
     total, out = recipe.epochs*steps_per_epoch, None if out is None else Path(out)
@@ -423,9 +446,10 @@ def fit(model: APSE,
         groups.append(dict(name="loss", params=list(pair_loss.parameters()), lr=recipe.lr*recipe.head_lr_factor, weight_decay=0.0))
     optimizer = torch.optim.SGD(groups, momentum=recipe.momentum)
     highest = [group["lr"] for group in optimizer.param_groups]
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
     facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(pair_loss), data=train.fingerprint())
     with _alone_in(None if rank else out), _Interrupts() as interrupts:
-        state = _Progress(model, pair_loss, optimizer, out, facts)
+        state = _Progress(model, pair_loss, mean, optimizer, out, facts)
         network = accelerator.prepare_model(model) if world > 1 else model
         with tqdm(total=total, initial=state.step, unit="step", disable=not progress or rank > 0, mininterval=1) as bar:
             while state.step < total:
@@ -434,7 +458,9 @@ def fit(model: APSE,
                 for position, batch in enumerate(batches_of(epoch)[first:], start=first + 1):
                     rate = learning_rate(state.step, steps_per_epoch, recipe)
                     for group, lr in zip(optimizer.param_groups, highest): group["lr"] = lr*rate/recipe.lr
-                    state.add(_training_step(network, model, optimizer, train, batch, pair_loss, recipe, state.step, rank, world, device))
+                    size = recipe.early_size if recipe.early_size and 2*state.step < total else recipe.crop
+                    state.add(_training_step(network, model, optimizer, train, batch, pair_loss, recipe, state.step, size, rank, world, device))
+                    if mean is not None: mean.update_parameters(model)
                     bar.update()
                     images_per_second = (position - first)*batch_size/(time.perf_counter() - started)
                     if position % 20 == 0: bar.set_postfix({k: f"{v:.3f}" for k, v in state.means(position).items()} | {"images/s": f"{images_per_second:.0f}"})
@@ -444,10 +470,11 @@ def fit(model: APSE,
                 _finish_epoch(state, steps_per_epoch, images_per_second, valid, recipe, rate)
                 state.save()
                 if interrupts.asked: raise KeyboardInterrupt
+    if mean is not None: model.load_state_dict(mean.module.state_dict())
     model.eval()
     return Run(model, state.log, state.seconds/60, out)
 
-# %% ../nbs/10_training.ipynb #10-training-075
+# %% ../nbs/10_training.ipynb #10-training-078
 def default_cache() -> Path:
     "Where decoded pictures are kept: $XDG_CACHE_HOME/apse_nb or ~/.cache/apse_nb."
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"apse_nb"
@@ -479,7 +506,7 @@ def load_images(source: str,                     # a folder or list, or 'scenes'
         except ValueError as e: raise MissingPart(str(e)) from None
     return decode(files, size, cache=cache or default_cache())
 
-# %% ../nbs/10_training.ipynb #10-training-077
+# %% ../nbs/10_training.ipynb #10-training-080
 RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "scenes": Recipe.scenes}
 
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
@@ -518,7 +545,7 @@ def apse_train(source, out, method, backbone, weights, recipe_name, epochs, dim,
     click.echo(f"{len(train)} training images, {recipe.epochs} epochs, {run.minutes:.1f} minutes; validation mAP {last['valid_map8']:.3f} fine, {last['valid_map2']:.3f} coarse")
     click.echo(f"best network: {out/'best.safetensors'}")
 
-# %% ../nbs/10_training.ipynb #10-training-079
+# %% ../nbs/10_training.ipynb #10-training-082
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--query", required=True, help="Folder with the query pictures, or 'scenes'.")
