@@ -66,11 +66,12 @@ class CosineClassifier(System):
         "Beliefs and what they rest on."
         stages = self.backbone(images)
         low, high = stages["conv3"], stages["conv5"]                                 # (B, c1, h1, w1), (B, c2, h2, w2)
-        proxies = F.normalize(self.proxies)                                          # (K, dim)
-        vector = F.normalize(self.project(low, high))                                # (B, dim)
-        scores = self.scale*vector @ proxies.T                                       # (B, K)
-        seen = proxies @ self.project.compact.weight[:, low.shape[1]:]               # (K, c2): what each proxy looks for in conv5
-        maps = torch.einsum("kc,bchw->bkhw", seen, high.float())
+        with torch.autocast(images.device.type, enabled=False):                      # cosines need the digits
+            proxies = F.normalize(self.proxies)                                      # (K, dim)
+            vector = F.normalize(self.project(low, high))                            # (B, dim)
+            scores = self.scale*vector @ proxies.T                                   # (B, K)
+            seen = proxies @ self.project.compact.weight[:, low.shape[1]:]           # (K, c2): what each proxy looks for in conv5
+            maps = torch.einsum("kc,bchw->bkhw", seen, high.float())
         attention = normalize_map((scores.softmax(1)[:, :, None, None]*maps).sum(1, keepdim=True))
         fine = HeadOutput(high, scores, maps, attention)
         coarse = HeadOutput(high, coarse_scores(scores, self.taxonomy), maps, attention) if self.polarity else None

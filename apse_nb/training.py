@@ -26,7 +26,6 @@ import torch.nn as nn
 from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from .attention import attention_loss
@@ -61,8 +60,6 @@ class Recipe:
     lam: float = 0.5                 # Eq. 14: weight of the pair loss; 1 - lam goes to the attention losses
     sampler: str = "balanced"        # 'balanced': K images of every class in each batch, which pair losses need; 'natural': every image once an epoch
     label_smoothing: float = 0.0     # of the heads' targets, 0..1
-    ema: float = 0.0                 # decay of a running mean of the weights, which is then what is measured and kept; 0: the last weights
-    early_size: int | None = None    # crops are shrunk to this side, in pixels, for the first half of the steps
     mirror: bool = False             # embed the mean of each picture and its mirror image
     bf16: bool = False               # matrix work in bfloat16 (autocast); losses stay in float32
     channels_last: bool = False      # memory layout that CPUs and tensor cores prefer
@@ -72,7 +69,7 @@ class Recipe:
         if self.schedule not in ("step", "one_cycle"):
             raise ValueError(f"The schedule is 'step' or 'one_cycle', not {self.schedule!r}.")
         if self.sampler not in ("balanced", "natural"): raise ValueError(f"The sampler is 'balanced' or 'natural', not {self.sampler!r}.")
-        if not (0 <= self.label_smoothing < 1 and 0 <= self.ema < 1): raise ValueError("label_smoothing and ema lie between 0 and 1, and 1 is too much: nothing would be learned.")
+        if not 0 <= self.label_smoothing < 1: raise ValueError("label_smoothing lies between 0 and 1, and 1 is too much: nothing would be learned.")
         if self.crop > self.resize: raise ValueError(f"A crop of {self.crop} pixels does not fit into pictures of {self.resize}; lower crop or raise resize.")
         if self.epochs < 1 or self.images_per_class < 2: raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first one's positive.")
 
@@ -85,6 +82,11 @@ class Recipe:
     def cpu(cls, **changes) -> Recipe:
         "For ResNet-18 on two CPU cores: small pictures, few epochs, a one-cycle schedule."
         return replace(cls(epochs=6, resize=128, crop=112, lr=0.02, schedule="one_cycle", head_lr_factor=2.0, bf16=True, channels_last=True), **changes)
+
+    @classmethod
+    def strong(cls, **changes) -> Recipe:
+        "Chapter 14b's: every picture once an epoch, for the network `CosineClassifier`. An hour on one processor core for FI."
+        return cls.cpu(**dict(epochs=8, sampler="natural", mirror=True) | changes)
 
     @classmethod
     def scenes(cls, **changes) -> Recipe:
@@ -295,9 +297,8 @@ class Run(NamedTuple):
 # %% ../nbs/10_training.ipynb #10-training-046
 class _Progress:
     "Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model`, `pair_loss` and `optimizer`."
-    def __init__(self, model, pair_loss, mean, optimizer, out, facts):
-        self.model, self.pair_loss, self.mean, self.optimizer, self.out, self.facts = model, pair_loss or nn.Module(), mean or nn.Module(), optimizer, out, facts
-        self.measured = model if mean is None else mean.module       # the network that counts
+    def __init__(self, model, pair_loss, optimizer, out, facts):
+        self.model, self.pair_loss, self.optimizer, self.out, self.facts = model, pair_loss or nn.Module(), optimizer, out, facts
         self.names = {p: n for n, p in model.named_parameters()} | {p: f"loss.{n}" for n, p in self.pair_loss.named_parameters()}
         self.step, self.log, self.sums, self.best = 0, [], {}, -1.0
         self.seconds_before, self.since, self.saved = 0.0, time.perf_counter(), time.perf_counter()
@@ -324,7 +325,7 @@ class _Progress:
         if self.out is None or _rank_and_world()[0]: return
         self.means(1)      # a diverged state must not replace a sound one
         momenta = {f"momentum.{self.names[p]}": s["momentum_buffer"] for p, s in self.optimizer.state.items() if s.get("momentum_buffer") is not None}
-        weights = {f"{kind}.{k}": v for kind, module in (("model", self.model), ("loss", self.pair_loss), ("mean", self.mean)) for k, v in module.state_dict().items()}
+        weights = {f"{kind}.{k}": v for kind, module in (("model", self.model), ("loss", self.pair_loss)) for k, v in module.state_dict().items()}
         progress = dict(step=self.step, log=self.log, sums={k: float(v) for k, v in self.sums.items()}, best=self.best, seconds_before=self.seconds)
         write_checkpoint(self.out/"last.safetensors", weights | momenta, self.facts | dict(progress=progress))
 
@@ -335,7 +336,6 @@ class _Progress:
                 raise ValueError(f"{path} was trained with another {what}; choose an empty folder for the new run, or repeat the old settings to go on with it.")
         _load_weights(self.model, tensors, path)
         _load_weights(self.pair_loss, tensors, path, "loss.")
-        _load_weights(self.mean, tensors, path, "mean.")
         for p, name in self.names.items():
             if f"momentum.{name}" in tensors: self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{name}"].to(p.device)
         for key, value in facts["progress"].items(): setattr(self, key, value)
@@ -380,13 +380,12 @@ def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndar
     return order[:len(order)//size*size].reshape(-1, size)
 
 # %% ../nbs/10_training.ipynb #10-training-055
-def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, step, size, rank, world, device) -> dict[str, torch.Tensor]:
+def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, step, rank, world, device) -> dict[str, torch.Tensor]:
     "Forward, losses of the whole batch, backward, update; returns the losses and the emotion head's accuracy."
     seed = recipe.seed*1_000_003 + step
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
     x = augment(torch.from_numpy(images.pixels[batch]).to(device), recipe.crop, generator)[rank::world]    # (B/W, 3, crop, crop)
-    if size != recipe.crop: x = nn.functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
     labels = torch.from_numpy(images.labels[batch]).to(device)                                             # (B,)
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16): output = network(_as_memory_format(x, recipe.channels_last))
     gathered = lambda head: None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank, world))
@@ -408,7 +407,7 @@ def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, val
     "Add a log row, validate, write log.csv and best.safetensors."
     row = dict(epoch=len(progress.log) + 1, step=progress.step, lr=lr, **progress.means(steps), images_per_second=images_per_second)
     if valid is not None:
-        seen = assess(progress.measured, valid, valid, recipe)
+        seen = assess(progress.model, valid, valid, recipe)
         row |= dict(valid_map8=seen.report.map8, valid_map2=seen.report.map2, valid_accuracy=seen.query_accuracy)
     row["minutes"] = progress.seconds/60
     progress.log.append(row)
@@ -416,7 +415,7 @@ def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, val
     if progress.out is None or _rank_and_world()[0]: return
     if row.get("valid_map8", -1.0) > progress.best:
         progress.best = row["valid_map8"]
-        save_model(progress.measured, progress.out/"best.safetensors", recipe=asdict(recipe), epoch=row["epoch"], valid_map8=row["valid_map8"])
+        save_model(progress.model, progress.out/"best.safetensors", recipe=asdict(recipe), epoch=row["epoch"], valid_map8=row["valid_map8"])
     with open(progress.out/"log.csv", "w", newline="") as f:
         writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for line in progress.log for name in line)))
         writer.writeheader()
@@ -446,10 +445,9 @@ def fit(model: APSE,
         groups.append(dict(name="loss", params=list(pair_loss.parameters()), lr=recipe.lr*recipe.head_lr_factor, weight_decay=0.0))
     optimizer = torch.optim.SGD(groups, momentum=recipe.momentum)
     highest = [group["lr"] for group in optimizer.param_groups]
-    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
     facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(pair_loss), data=train.fingerprint())
     with _alone_in(None if rank else out), _Interrupts() as interrupts:
-        state = _Progress(model, pair_loss, mean, optimizer, out, facts)
+        state = _Progress(model, pair_loss, optimizer, out, facts)
         network = accelerator.prepare_model(model) if world > 1 else model
         with tqdm(total=total, initial=state.step, unit="step", disable=not progress or rank > 0, mininterval=1) as bar:
             while state.step < total:
@@ -458,9 +456,7 @@ def fit(model: APSE,
                 for position, batch in enumerate(batches_of(epoch)[first:], start=first + 1):
                     rate = learning_rate(state.step, steps_per_epoch, recipe)
                     for group, lr in zip(optimizer.param_groups, highest): group["lr"] = lr*rate/recipe.lr
-                    size = recipe.early_size if recipe.early_size and 2*state.step < total else recipe.crop
-                    state.add(_training_step(network, model, optimizer, train, batch, pair_loss, recipe, state.step, size, rank, world, device))
-                    if mean is not None: mean.update_parameters(model)
+                    state.add(_training_step(network, model, optimizer, train, batch, pair_loss, recipe, state.step, rank, world, device))
                     bar.update()
                     images_per_second = (position - first)*batch_size/(time.perf_counter() - started)
                     if position % 20 == 0: bar.set_postfix({k: f"{v:.3f}" for k, v in state.means(position).items()} | {"images/s": f"{images_per_second:.0f}"})
@@ -470,7 +466,6 @@ def fit(model: APSE,
                 _finish_epoch(state, steps_per_epoch, images_per_second, valid, recipe, rate)
                 state.save()
                 if interrupts.asked: raise KeyboardInterrupt
-    if mean is not None: model.load_state_dict(mean.module.state_dict())
     model.eval()
     return Run(model, state.log, state.seconds/60, out)
 
@@ -507,7 +502,7 @@ def load_images(source: str,                     # a folder or list, or 'scenes'
     return decode(files, size, cache=cache or default_cache())
 
 # %% ../nbs/10_training.ipynb #10-training-080
-RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "scenes": Recipe.scenes}
+RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "strong": Recipe.strong, "scenes": Recipe.scenes}
 
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
 @click.argument("source", metavar="ROOT")
