@@ -30,7 +30,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import apse_nb
-from .datasets import center_crop, one_sentence_errors
+from .datasets import center_crop, core_count, one_sentence_errors
 from .emotions import MIKELS
 from .handcrafted import DESCRIPTORS
 from .metrics import MEASURES, evaluate, evaluate_similarities
@@ -219,7 +219,7 @@ def _turn(folder: Path, report):
 # %% ../nbs/16_experiments.ipynb #16-experiments-024
 def _side_by_side(wanted: list, profile: Profile, source: str, out: Path, workers: int, cache, queries: str, store: ResultsStore, report) -> None:
     "Run these (experiment, seed) pairs in worker processes and store each as it finishes."
-    threads = max(1, (os.cpu_count() or 1)//workers)
+    threads = max(1, (core_count())//workers)
     with _worker_environment(threads), ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
         futures = {pool.submit(_run_row_in_worker, e, profile, source, seed, out, cache, queries): (e, seed) for e, seed in wanted}
         try:
@@ -258,7 +258,7 @@ def run_rows(experiments: dict[str, Experiment],
     with _turn(out, report):
         wanted = [(e, seed) for e, seed in jobs if not store.has(e.name, setup_of(e, profile), data, seed)]
         if len(wanted) < len(jobs): report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")
-        workers = workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+        workers = workers or (1 if torch.cuda.is_available() else core_count())
         if wanted: _side_by_side(wanted, profile, source, out, workers, cache, queries, store, report)
     lines = store.frame()
     setups = {(e.name, setup_of(e, profile)) for e in experiments.values()}
