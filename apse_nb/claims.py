@@ -51,6 +51,9 @@ class Comparison:
     part: str = ""                        # comparisons of the same part must show together; '' is a part of its own
     printed_as: tuple[str, str] = ()      # the rows whose printed difference counts, where these rows are not in the paper
 
+    def __post_init__(self):
+        if self.measure not in MEASURES: raise ValueError(f"Unknown measure {self.measure!r}: choose one of {', '.join(MEASURES)}.")
+
     @property
     def rows(self) -> tuple[str, ...]: return self.better, self.worse
 
@@ -193,6 +196,8 @@ def _by_seed(lines: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, set]]:
 
 def comparable(lines: pd.DataFrame) -> list[tuple[dict, pd.DataFrame, dict]]:
     "Sets of lines that may be compared (same pictures, profile, epochs): (what they share, runs by seed, seeds that diverged)."
+    lacking = [c for c in ("name", "status", "source", "profile", "data", "setup", "seed", "epochs", "map8") if c not in lines]
+    if lacking: raise ValueError(f"These lines have no column {', '.join(lacking)}: give lines of a results store (chapter 16).")
     lines = lines[lines["status"] != "failed"].copy()
     if not len(lines): raise ValueError("There are no lines to judge: run some rows first.")
     lines["epochs"] = lines["epochs"].fillna(0).astype(int)
@@ -212,6 +217,7 @@ def at_least(p,             # p-values, one for each part
             ) -> float:
     "p-value of 'at least `count` of these hold' (Benjamini and Heller 2008), valid under any dependence."
     p = np.sort(np.asarray(p, dtype=float))
+    if not 1 <= count <= len(p): raise ValueError(f"'At least {count} of {len(p)}' cannot be tested: the number must lie between 1 and {len(p)}.")
     return float(min(1., (len(p) - count + 1)*p[count - 1]))
 
 # %% ../nbs/16b_claims.ipynb #16b-claims-048
@@ -230,6 +236,11 @@ class Claim:
     reason: str = ""                      # why it cannot be tested here
     not_on: dict = field(default_factory=dict, hash=False)      # source -> why it cannot be tested on it
     control: bool = False                 # ours and not the paper's: a question that its claims raise
+
+    def __post_init__(self):
+        count = len(self.parts())
+        if self.needs not in ("all", "most") and not (isinstance(self.needs, int) and 1 <= self.needs <= max(count, 1)):
+            raise ValueError(f"Claim {self.key!r} has {count} parts and needs {self.needs!r}: give 'all', 'most' or a number between 1 and {max(count, 1)}.")
 
     def parts(self, comparisons=None) -> list[list]:
         "The comparisons (or those given) by part."
@@ -265,7 +276,7 @@ _RETRIEVAL = (
           tuple(c for network in ("alexnet", "vgg", "googlenet") for rival in HANDCRAFTED for c in pair(network, rival, BOTH)), kind="order",
           not_on={"scenes": "these networks live from their ImageNet weights, and drawn scenes are no photographs"}),
     Claim("concepts", "IV-E, Table I", "Among SentiBank, DeepSentiBank and MVSO, more dimensions retrieve slightly better.", "The order of three rows.",
-          kind="cannot be tested here", reason="their models cannot be fetched any more",
+          kind="cannot be tested here", reason="no public model of them can be fetched; whoever has their features as files can run these rows of Table I (chapter 15a)",
           quote="the performance is slightly improved with the increase of feature dimensions"),
     Claim("metric_losses", "IV-E, Table I", "Metric losses in general retrieve much better than softmax, NN aside.", "Nine losses over softmax on six measures; most of these comparisons.",
           tuple(c for loss in LOSSES for c in pair(loss, "softmax", [m for m in PAPER_MEASURES if m != "nn"])), needs="most", family=True,
@@ -281,7 +292,7 @@ _RETRIEVAL = (
           kind="cannot be tested here", reason="its row in Table I differs from Table II's row without generated negatives, and the paper does not say in what else; the claim 'gep' asks the same of Table II",
           quote="on six of seven metrics"),
     Claim("small_sets", "IV-E, Fig. 5; abstract", "Fine-tuned from FI, the system is best on ArtPhoto, Abstract and IAPSa too.", "Five-fold fine-tuning on these sets.",
-          kind="cannot be tested here", reason="the three sets were not at hand, and Fig. 5 prints no numbers", quote="our method also obtains the best retrieval results"),
+          kind="cannot be tested here", reason="the three sets were not at hand, and the text gives no numbers for Fig. 5; chapter 16a has the protocol", quote="our method also obtains the best retrieval results"),
 )
 
 # %% ../nbs/16b_claims.ipynb #16b-claims-053
@@ -290,7 +301,7 @@ _ABLATION = (
           quote="obviously improved compared with that based on attention loss"),
     Claim("ep", "IV-F, Table II", "EP beats N-pair on all measures.", "All seven.", pair("ep", "n_pair"), quote="outperforms N-pair loss on all the metrics"),
     Claim("ep_map2", "IV-F, Table II", "EP gains more over N-pair on mAP$_2$ than on mAP$_8$.", "The gain on mAP$_2$ less the gain on mAP$_8$.",
-          (MoreGain(Comparison("ep", "n_pair", "map2"), Comparison("ep", "n_pair", "map8")),), quote="especially on mAP"),
+          (MoreGain(Comparison("ep", "n_pair", "map2"), Comparison("ep", "n_pair", "map8")),), quote="especially on mAP₂"),
     Claim("ep_map8", "IV-F, Table II", "Separating the polarities also helps mAP$_8$.", "EP over N-pair on mAP$_8$.", pair("ep", "n_pair", ("map8",)), quote="also facilitates 4% increase"),
     Claim("at", "IV-F, Table II", "Adding the attention losses to EP improves all measures but mAP$_2$.", "AT + EP over EP on the six others.",
           pair("at_ep", "ep", tuple(m for m in PAPER_MEASURES if m != "map2")), quote="better performance on all the metrics except"),
@@ -298,7 +309,7 @@ _ABLATION = (
     Claim("recovered", "IV-F, Table II", "Attention and two levels win that mAP$_2$ back.", "HA over EP alone on mAP$_2$.", pair("ha", "ep", ("map2",)),
           quote="will be recovered by the attention mechanism and multi-level outputs"),
     Claim("mo", "IV-F, Table II", "Features of two levels beat those of the last layer.", "MO over SO on most measures.", pair("mo", "at_ep"), needs="most",
-          quote="the features at multiple levels"),
+          quote="verify the effectiveness of EP loss and the features at multiple levels"),
     Claim("sa", "IV-F, Table II", "Emotion attention on conv5 gains about .03 on both mAPs.", "SA over MO on both mAPs.", pair("sa", "mo", BOTH), quote="gain 3% improvement"),
     Claim("ha", "IV-F, Table II; introduction", "Polarity attention on conv3 adds to it: the levels complement each other.", "HA over SA on most measures.", pair("ha", "sa"), needs="most",
           quote="attended features from different levels are complementary"),
@@ -344,7 +355,7 @@ _CONTROLS = tuple(Claim(f"control_{key}", section, text, see, comparisons, contr
     ("scale", "control of Eq. 4 to 13", "A scale on the similarities, which the paper does not write, raises mAP$_8$.", "Scale 8 over 1 for EP and for GEP in the full network, on mAP$_8$.",
      (*pair("clb_scale8", "clb", ("map8",)), *pair("gep_scale8", "gep", ("map8",))), {}),
     ("intra", "control of 'gep'", "Generated negatives help mAP$_8$ when only the intra-polarity term has them.", "GEP in the intra term over EP, on mAP$_8$.", pair("gep_intra", "clb", ("map8",), ("gep", "clb")), {}),
-    ("gradient", "control of Eq. 11", "Without a gradient through the interpolation weight GEP is better on mAP$_8$.", "GEP without that gradient over GEP.", pair("gep_no_lambda_gradient", "gep", ("map8",)), {}),
+    ("gradient", "control of Eq. 9", "Without a gradient through the interpolation weight GEP is better on mAP$_8$.", "GEP without that gradient over GEP.", pair("gep_no_lambda_gradient", "gep", ("map8",)), {}),
     ("ep", "control of 'ep'", "EP beats N-pair when both are tuned alike.", "EP over N-pair in the controlled setting of Table I, both mAPs.", pair("c_ep", "c_n_pair", BOTH), {}),
     ("fair", "control of 'state_of_the_art'", "The full system beats every loss when backbone, dimension and tuning are the same.", "Above every loss in the controlled setting of Table I, both mAPs.",
      best("c_gep", tuple(f"c_{loss}" for loss in LOSSES), BOTH), dict(kind="best of", family=True)),
@@ -352,7 +363,7 @@ _CONTROLS = tuple(Claim(f"control_{key}", section, text, see, comparisons, contr
 
 CLAIMS: tuple[Claim, ...] = _RETRIEVAL + _ABLATION + _CURVES_AND_PICTURES + _CONTROLS
 
-# %% ../nbs/16b_claims.ipynb #16b-claims-061
+# %% ../nbs/16b_claims.ipynb #16b-claims-063
 def _hinge(claim: Claim, ranked: list) -> int:
     "The position, in one measure's comparisons from best to worst, of the one that must still hold."
     return (len(ranked) if ranked[0].part else min(claim.needed(ranked), len(ranked))) - 1
@@ -377,7 +388,7 @@ def compare(claims, lines: pd.DataFrame, level: float = .95) -> pd.DataFrame:
     shown = [i for (key, _), mine in compared.groupby(["claim", "data_set"], sort=False) for i in _hinges(by_key[key], mine)]
     return compared.assign(shown=compared.index.isin(shown))
 
-# %% ../nbs/16b_claims.ipynb #16b-claims-064
+# %% ../nbs/16b_claims.ipynb #16b-claims-066
 VERDICTS = ("reproduced", "not reproduced", "opposite", "undecided", "one seed, same direction", "one seed, other direction", "one seed, unclear", "not run", "cannot be tested here")
 
 def _decide(claim: Claim, used: pd.DataFrame, level: float) -> dict:
@@ -388,7 +399,7 @@ def _decide(claim: Claim, used: pd.DataFrame, level: float) -> dict:
     line = dict(zip(comparisons, kept.index))
     parts, needed = [kept.loc[[line[c] for c in part]] for part in claim.parts(comparisons)], claim.needed(comparisons)
     found = dict(needed=needed, parts=len(parts), run=int(run.sum()), comparisons=len(used), seeds=0)
-    if not run.any() or not needed or run.mean() < .5*claim.family: return found | dict(verdict="not run")
+    if not run.any() or not 1 <= needed <= len(parts) or run.mean() < .5*claim.family: return found | dict(verdict="not run")
     seeds = kept["seeds"].where(kept["interval"] == "seeds", 1).where(kept["seeds"] > 0, kept["lost"])      # a row that always diverged was tried so often
     found |= dict(seeds=int(seeds[run].min()),
                   shown=sum((part["direction"] == 1).all() for part in parts), against=sum((part["direction"] == -1).any() for part in parts))
@@ -404,7 +415,7 @@ def _decide(claim: Claim, used: pd.DataFrame, level: float) -> dict:
     if absent <= alpha: return found | dict(verdict="not reproduced", p=absent)
     return found | dict(verdict="undecided", p=min(holds, mirrored, absent), every_seed=sum(part["every_seed"].all() for part in parts) >= needed)
 
-# %% ../nbs/16b_claims.ipynb #16b-claims-066
+# %% ../nbs/16b_claims.ipynb #16b-claims-068
 def holm(p) -> np.ndarray:
     "Holm's adjusted p-values, in the order given."
     p = np.asarray(p, dtype=float)
@@ -413,7 +424,7 @@ def holm(p) -> np.ndarray:
     adjusted[order] = np.minimum(np.maximum.accumulate((len(p) - np.arange(len(p)))*p[order]), 1)
     return adjusted
 
-# %% ../nbs/16b_claims.ipynb #16b-claims-070
+# %% ../nbs/16b_claims.ipynb #16b-claims-072
 WANTED = {"scenes": 5}        # source -> seeds below which a verdict is provisional
 JUDGED = ("claim", "section", "control", "data_set", "source", "profile", "data", "epochs", "seeds", "provisional", "verdict", "verdict_holm", "p", "p_holm",
           "shown", "against", "needed", "parts", "run", "comparisons", "rows", "measure", "difference", "low", "high", "interval", "paper", "detectable", "note")
@@ -453,13 +464,13 @@ def judge(claims,                      # a `Claim` or several
     judged["verdict_holm"] = judged["verdict"].where(~(judged["p_holm"] > 1 - level), "undecided")
     return judged
 
-# %% ../nbs/16b_claims.ipynb #16b-claims-083
+# %% ../nbs/16b_claims.ipynb #16b-claims-085
 def one_per_source(judged: pd.DataFrame) -> pd.DataFrame:
     "For each claim and source the data set with most comparisons run, then most seeds, then most epochs: chosen without a look at the verdict."
     ranked = judged.assign(run=judged["run"].fillna(0)).sort_values(["run", "seeds", "epochs"], ascending=False, kind="stable")
     return judged.loc[sorted(ranked.drop_duplicates(["claim", "source"]).index)]
 
-# %% ../nbs/16b_claims.ipynb #16b-claims-086
+# %% ../nbs/16b_claims.ipynb #16b-claims-088
 MARKS = {"scenes": ("o", "#0072B2"), "fi": ("s", "#D55E00")}       # any other source is drawn in green
 NAMES = {"map8": "mAP$_8$", "map2": "mAP$_2$", "nn": "NN", "ft": "FT", "st": "ST", "dcg": "DCG", "anmrr": "ANMRR"}
 
@@ -498,7 +509,7 @@ def figure_claims(judged: pd.DataFrame,        # of `judge`
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(sources) + 2, frameon=False, fontsize=8)
     return fig
 
-# %% ../nbs/16b_claims.ipynb #16b-claims-091
+# %% ../nbs/16b_claims.ipynb #16b-claims-093
 def page_numbers(judged: pd.DataFrame, compared: pd.DataFrame, lines: pd.DataFrame, level: float = .95) -> dict:
     "The numbers that sentences of the page may use as {fields}."
     ours = one_per_source(judged)
@@ -517,7 +528,7 @@ def _cell(row, compared: pd.DataFrame, wanted: dict) -> str:
     if row["verdict_holm"] != row["verdict"]: text += ", not after Holm"
     if row["parts"] > 1: text += f"; {row['shown']:.0f} of {row['parts']:.0f} shown, {row['against']:.0f} against"
     mine = compared[(compared["claim"] == row["claim"]) & (compared["data_set"] == row["data_set"])]
-    for c in mine[mine["shown"]].to_dict("records"):
+    for c in mine[mine["shown"]].sort_values("measure", ascending=False, kind="stable").to_dict("records"):      # mAP8 before mAP2, as in the other columns
         interval = f" ({c['low']:+.3f} to {c['high']:+.3f}{', queries' if c['interval'] == 'queries' else ''})" if c["interval"] else ""
         rival = f" ({c['rows']}" + (")" if np.isnan(c["paper"]) else f", printed {c['paper']:+.3f})") if (mine["measure"] == c["measure"]).sum() > 1 else ""
         text += f"<br>{NAMES[c['measure']]}{rival} {c['difference']:+.3f}{interval}" + ("" if np.isnan(c["detectable"]) else f", could see {c['detectable']:.3f}")
@@ -541,11 +552,11 @@ def _table(claims, chosen: pd.DataFrame, compared: pd.DataFrame, wanted: dict) -
         text += f"| **{claim.key}** ({claim.section}): {claim.text}{quote} | {claim.see} | {_printed(claim)} | {' | '.join(_cell(mine.get(s), compared, wanted) for s in sources)} |\n"
     return text
 
-# %% ../nbs/16b_claims.ipynb #16b-claims-092
-SCOPE = "The {claims} claims of the paper's Sections IV-E to IV-I, its abstract and its introduction, judged on {sources}; and {controls} controls that the claims need. We ask whether directions show under equal conditions, not whether printed values return: networks, pictures and training are smaller than the paper's."
+# %% ../nbs/16b_claims.ipynb #16b-claims-094
+SCOPE = "The {claims} claims of the paper's Sections IV-E to IV-I, its abstract and its introduction, judged on {sources}; and {controls} controls that the claims need. We ask whether directions show under equal conditions, not whether printed values return: most networks, pictures and trainings here are smaller than the paper's."
 METHOD = ("{runs} runs of {rows} rows ({hours:.1f} hours of training; {diverged} runs diverged, {failed} failed), {comparisons} comparisons. Rows are compared on the same pictures, with the same number of epochs, paired by seed. A claim is *reproduced* if as many of its parts as it needs "
           "show the claimed direction jointly at {level} (Student's $t$ over seeds), *opposite* if as many show the other one, *not reproduced* if half of the printed gain is ruled out for too many parts, else *undecided*. With one seed only the direction is told.")
-RESULTS = "{judged_over_seeds} verdicts rest on several seeds; {decided} of them are decided, and {survive} stay so after Holm's correction. If no claim held, up to {false:.1f} of these verdicts would be decided by luck alone."
+RESULTS = "{judged_over_seeds} verdicts on claims rest on several seeds; {decided} of them are decided, and {survive} stay so after Holm's correction. If there were no difference anywhere, up to {false:.1f} of them would on average still be called reproduced or opposite, by luck alone."
 
 def claims_page(claims, judged: pd.DataFrame, compared: pd.DataFrame, lines: pd.DataFrame,
                 easy: str,                     # what was easy

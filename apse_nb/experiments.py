@@ -40,10 +40,10 @@ from .tables import FROZEN, PROFILES, WITHOUT_MODEL, Experiment, Profile, find_p
 from .training import METHODS, Diverged, MissingPart, Recipe, assess, fit, load_images, make_pair_loss, save_model
 
 # %% auto #0
-__all__ = ['open_parts', 'ResultsStore', 'setup_of', 'run_name', 'code_version', 'build_network', 'train_and_assess',
-           'measures_of', 'describe', 'describe_and_assess', 'run_row', 'run_rows', 'tune', 'seed_interval', 'summary',
-           'localisation', 'attention_maps', 'cropped_masks', 'why_wrong', 'worst_queries', 'final_notebook',
-           'execute_report', 'write_table', 'apse_reproduce']
+__all__ = ['open_parts', 'has_test_part', 'ResultsStore', 'setup_of', 'run_name', 'code_version', 'build_network',
+           'train_and_assess', 'measures_of', 'describe', 'describe_and_assess', 'run_row', 'run_rows', 'tune',
+           'seed_interval', 'summary', 'localisation', 'attention_maps', 'cropped_masks', 'why_wrong', 'worst_queries',
+           'final_notebook', 'execute_report', 'write_table', 'apse_reproduce']
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-006
 def open_parts(source: str, profile: Profile, cache=None, queries: str = "test"):
@@ -52,6 +52,12 @@ def open_parts(source: str, profile: Profile, cache=None, queries: str = "test")
     train = look("train")
     try: return train, look(queries)
     except MissingPart: return train, look("val")
+
+def has_test_part(source: str, profile: Profile, cache=None) -> bool:
+    "Does this data set come with (or is it divided into) a test part?"
+    try: load_images(source, profile.recipe.resize, "test", cache=cache, limit=profile.limit)
+    except MissingPart: return False
+    return True
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-008
 class ResultsStore:
@@ -97,8 +103,12 @@ def setup_of(experiment: Experiment, profile: Profile) -> str:
     "8 hex digits over every setting that can change a row's result."
     usual, recipe = asdict(Recipe()), asdict(replace(profile.recipe, **experiment.recipe))
     settings = [experiment.network, experiment.loss, experiment.loss_settings, {k: v for k, v in recipe.items() if v != usual[k]},
-                profile.backbone, Path(profile.weights).name, profile.freeze, profile.dim, *([experiment.features] if experiment.features else [])]
+                profile.backbone, Path(profile.weights).name, profile.freeze, profile.dim, *([[_content(f) for f in experiment.features]] if experiment.features else [])]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+def _content(features: str) -> str:
+    "A descriptor by its name, a feature file by what is in it."
+    return features if features in DESCRIPTORS else hashlib.sha256(Path(features).read_bytes()).hexdigest()
 
 def run_name(experiment: Experiment, profile: Profile, seed: int) -> str:
     "What the files of a row are called: its name, settings and seed."
@@ -149,6 +159,9 @@ def describe(name: str, train, query) -> tuple[np.ndarray, np.ndarray]:
     if name in DESCRIPTORS:
         descriptor = DESCRIPTORS[name]().fit(train)
         return descriptor.transform(query), descriptor.transform(train)
+    if Path(name).suffix == ".npy":                       # no names: the gallery's rows come first, then the queries', each in the data set's order
+        both = read_features(name, count=len(train) + len(query))
+        return both[len(train):], both[:len(train)]
     if train.names is None: raise ValueError(f"The feature file {name} names pictures, but these pictures have no names: use a folder of pictures.")
     return read_features(name, list(query.names)), read_features(name, list(train.names))
 
@@ -219,7 +232,7 @@ def _turn(folder: Path, report):
 # %% ../nbs/16_experiments.ipynb #16-experiments-024
 def _side_by_side(wanted: list, profile: Profile, source: str, out: Path, workers: int, cache, queries: str, store: ResultsStore, report) -> None:
     "Run these (experiment, seed) pairs in worker processes and store each as it finishes."
-    threads = max(1, (core_count())//workers)
+    threads = max(1, core_count()//workers)
     with _worker_environment(threads), ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
         futures = {pool.submit(_run_row_in_worker, e, profile, source, seed, out, cache, queries): (e, seed) for e, seed in wanted}
         try:
@@ -270,6 +283,8 @@ def tune(candidates: dict[str, list[Experiment]],   # row name -> the same row w
          profile: Profile, source: str, out, cache=None, report=print,
         ) -> dict[str, Experiment]:                 # row name -> the candidate with the best validation mAP8 (seed 0)
     "Spend the tuning budget on validation pictures; a row whose candidates all diverged keeps its first one."
+    if not has_test_part(source, profile, cache):
+        raise ValueError("This data set has no test part, so tuning on its validation pictures would look at the very queries that the table reports: divide it into three parts, or run the rows of --table 1, which are not tuned.")
     chosen = {}
     numbered = {f"{name}#{i}": e for name, several in candidates.items() for i, e in enumerate(several)}
     lines = run_rows(numbered, profile, source, out, seeds=1, cache=cache, queries="val", report=report)
@@ -390,7 +405,7 @@ def execute_report(out: Path, **parameters) -> Path:
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-062
 def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experiment], out: Path) -> Path:
-    "Print a table, write it to OUT/tables, and say what is missing from it."
+    "Print a table, write it to OUT/tables, and say which runs are missing from it and why."
     table = summary(lines, experiments)
     path = out/"tables"/f"table_{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -399,7 +414,6 @@ def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experimen
     for (row, status), found in lines[lines["status"] != "ok"].groupby(["name", "status"]):
         remark = next((r for r in found["remark"] if isinstance(r, str)), "the loss or the embeddings were no longer finite")
         click.echo(f"{row}: {len(found)} of {(lines['name'] == row).sum()} runs {status}: {remark}")
-    if name == "1": click.echo(f"{', '.join(sorted(set(WITHOUT_MODEL) - set(experiments)))}: no public model can be fetched; give the features of these rows with --features NAME=FILE")
     return path
 
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
@@ -407,7 +421,7 @@ def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experimen
 @click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="quick", help="How much: tiny (seconds), quick (scenes, ten minutes), cpu (a folder, ResNet-18 at 112 px), paper (ResNet-50 at 224 px, GPU).")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("reports/quick"), help="Folder for the page, tables, figures, store and networks.")
 @click.option("--weights", default=None, help="Pretrained weights instead of the profile's: a .safetensors[.xz] file.")
-@click.option("--table", "tables", multiple=True, type=click.Choice(["1", "controlled", "2", "3", "fig6", "readings"]), help="Only train and print this table: the paper's Tables I to III or Fig. 6, Table I under equal conditions, or the open points. May be given several times.")
+@click.option("--table", "tables", multiple=True, type=click.Choice(["1", "controlled", "2", "3", "fig6", "readings", "strong"]), help="Only train and print this table: the paper's Tables I to III or Fig. 6, Table I under equal conditions, the open points, or chapter 14b's steps. May be given several times.")
 @click.option("--features", multiple=True, metavar="NAME=FILE", help=f"Feature file (.npy or CSV, one line a picture) of a row of Table I without a public model: {', '.join(WITHOUT_MODEL)}.")
 @click.option("--rows", default=None, help=f"Only these rows, separated by commas; without --table they are rows of Table II: {','.join(METHODS)}.")
 @click.option("--seeds", type=click.IntRange(1), default=None, help="Runs of each row.  [default: the profile's]")
@@ -431,6 +445,7 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     files = dict(f.partition("=")[::2] for f in features)
     for name, file in files.items():
         if name not in WITHOUT_MODEL or not Path(file).is_file(): raise ValueError(f"--features takes NAME=FILE with a name among {', '.join(WITHOUT_MODEL)} and an existing file, not {name}={file}.")
+    if files and "1" not in tables: raise ValueError("--features belongs to --table 1: add it.")
     wanted = [r for r in (rows or "").split(",") if r]
     find = lambda table: {name: several[0] for name, several in table1_controlled().items()} if table == "controlled" else find_table(table, profile, {n: str(Path(f).resolve()) for n, f in files.items()})
     known = {name: None for table in tables for name in find(table)} if tables else METHODS
@@ -451,6 +466,8 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
         common = dict(cache=cache, report=click.echo)
         if table == "controlled": experiments = tune({name: table1_controlled()[name] for name in experiments}, profile, source, out, **common)
         path = write_table(table, run_rows(experiments, profile, source, out, seeds=seeds, **common), experiments, out)
+        lacking = [name for name in WITHOUT_MODEL if table == "1" and name not in experiments and not wanted]
+        if lacking: click.echo(f"{', '.join(lacking)}: no public model can be fetched; give the features of these rows with --features NAME=FILE")
         click.echo(f"table {table} after {(time.perf_counter() - started)/60:.1f} minutes: {path}; its evidence: {out/'results.csv'}")
     if tables: return
     page = execute_report(out, source=source if source == "scenes" else str(Path(source).resolve()), profile_name=profile_name, weights=weights,

@@ -196,6 +196,7 @@ def figure5(frames: dict[str, pd.DataFrame],      # set -> folds of all methods 
             measures=("map8", "map2"),
            ) -> tuple[plt.Figure, pd.DataFrame]:  # the figure, and its numbers
     "Fig. 5: means over folds with 95 % intervals; a diamond is the network before fine-tuning, a dotted line the random floor."
+    if not frames: raise ValueError("There is no set to draw: give {name of the set: folds of `fine_tune_folds`}.")
     table = pd.concat({s: fold_summary(f, measures) for s, f in frames.items()}, names=["set"])
     methods = list(dict.fromkeys(table.index.get_level_values("method")))
     fig, axes = plt.subplots(len(measures), 2, figsize=(9, .6 + 2.3*len(measures)), layout="constrained", sharex=True, sharey="row", squeeze=False)
@@ -303,6 +304,7 @@ def figure7(images: LabelledImages,
             chosen=None,                       # positions to show; the first image of each class when left out
            ) -> plt.Figure:
     "Fig. 7: each picture, its polarity map and its emotion map; the white outline is the true region, where it is known."
+    if any(len(found) != len(images) for found in maps.values()): raise ValueError(f"Every level needs one map for each of the {len(images)} images, in their order.")
     taxonomy, side = images.taxonomy, crop or images.pixels.shape[1]
     edge = (images.pixels.shape[1] - side)//2
     cut = lambda array: array[edge:edge + side, edge:edge + side]
@@ -485,6 +487,7 @@ def separation(confidence, failed) -> float:
 def figure_confidence(judged: pd.DataFrame, bins: int = 6) -> tuple[plt.Figure, pd.DataFrame]:
     "Are failures the queries that the network is unsure about? Average precision and accuracy against confidence, and failures among the surest queries."
     if "confidence" not in judged: raise ValueError("These queries have no confidence: give `judge_queries` the scores of an emotion head.")
+    if len(judged) < 2*bins: raise ValueError(f"{len(judged)} queries are too few for {bins} groups: take fewer bins.")
     order = judged.sort_values("confidence", kind="stable")
     rows = []
     for part in np.array_split(np.arange(len(order)), bins):
@@ -548,6 +551,7 @@ def embedding_map(embeddings,                 # N x D
                  ) -> tuple[plt.Figure, pd.DataFrame]:   # the figure; x, y, label and medoid of every image
     "A map of the embedding space: colour is the emotion, shape and outline are the polarity, names stand at the class medoids."
     labels = np.asarray(labels)
+    if len(labels) != len(embeddings): raise ValueError(f"There are {len(embeddings)} embeddings and {len(labels)} labels: give one label for each embedding.")
     flat, remark = flatten(embeddings, method, seed)
     middle = medoids(embeddings, labels)
     fig, ax = plt.subplots(figsize=(9, 6.2), layout="constrained")
@@ -585,14 +589,21 @@ def block_average_precision(sizes: np.ndarray,       # Q x B: images in each blo
     gained = ((sizes - (ahead - found)*harmonic)*relevant).sum(1)
     return np.divide(gained, hit.sum(1), out=np.full(len(sizes), np.nan), where=hit.sum(1) > 0)
 
+def _checked(scores, labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
+    "Scores as a float64 array, Q x K."
+    if scores is None: raise ValueError("These queries have no class scores: take a network with an emotion head.")
+    scores = torch.as_tensor(scores).double().numpy()
+    if scores.shape != (len(labels), len(taxonomy)): raise ValueError(f"Scores must be {len(labels)} queries x {len(taxonomy)} classes, not {scores.shape}.")
+    return scores
+
 def accuracy_ceiling(scores,                # Q x K posteriors or logits of the queries: only their order matters
                      query_labels,          # Q fine labels
                      gallery_labels,        # N fine labels
                      taxonomy: Taxonomy,
                     ) -> dict[str, float]:  # 'accuracy', 'map8', 'map2'
     "What a query set scores on a gallery whose classes are perfect clusters: its list is the classes, whole, in the order of its scores."
-    scores, labels = torch.as_tensor(scores).double().numpy(), np.asarray(query_labels)
-    if scores.shape != (len(labels), len(taxonomy)): raise ValueError(f"Scores must be {len(labels)} queries x {len(taxonomy)} classes, not {scores.shape}.")
+    labels = np.asarray(query_labels)
+    scores = _checked(scores, labels, taxonomy)
     order, parent = np.argsort(-scores, axis=1, kind="stable"), np.array(taxonomy.parent)   # (Q, K) classes, best first
     sizes = np.bincount(np.asarray(gallery_labels), minlength=len(taxonomy))[order]       # (Q, K)
     fine = block_average_precision(sizes, order == labels[:, None])
@@ -602,7 +613,8 @@ def accuracy_ceiling(scores,                # Q x K posteriors or logits of the 
 # %% ../nbs/16a_figures.ipynb #16a-figures-090
 def ceiling_curve(scores, query_labels, gallery_labels, taxonomy: Taxonomy, points: int = 41) -> pd.DataFrame:
     "The ceiling at every accuracy: the right class's score is raised (or lowered) by the same amount for all queries until so many are right."
-    scores, labels = torch.as_tensor(scores).double().numpy(), np.asarray(query_labels)
+    labels = np.asarray(query_labels)
+    scores = _checked(scores, labels, taxonomy)
     rows, right = np.arange(len(labels)), scores[np.arange(len(labels)), labels]
     others = scores.copy()
     others[rows, labels] = -np.inf

@@ -5,6 +5,7 @@
 # %% ../nbs/13_handcrafted.ipynb #13-handcrafted-004
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 import numpy as np
@@ -13,9 +14,9 @@ from .emotions import LabelledImages
 from .metrics import unit_rows
 
 # %% auto #0
-__all__ = ['BLOCKS', 'SMALLEST', 'WAVELENGTHS', 'REGIONS', 'DESCRIPTORS', 'hog_row', 'check_pictures', 'each_picture',
-           'Descriptor', 'HogDescriptor', 'sift_keypoints', 'sift_descriptors', 'word_counts', 'SiftBagOfWords',
-           'gabor_spectra', 'gabor_magnitudes', 'gabor_row', 'GaborDescriptor']
+__all__ = ['BLOCKS', 'SMALLEST', 'WAVELENGTHS', 'REGIONS', 'DESCRIPTORS', 'hog_row', 'check_pictures', 'check_count',
+           'each_picture', 'Descriptor', 'HogDescriptor', 'sift_keypoints', 'sift_descriptors', 'word_counts',
+           'SiftBagOfWords', 'gabor_spectra', 'gabor_magnitudes', 'gabor_row', 'GaborDescriptor']
 
 # %% ../nbs/13_handcrafted.ipynb #13-handcrafted-018
 BLOCKS = 5        # blocks along each side of the picture; a block is 2 x 2 cells and overlaps its neighbours by one
@@ -41,17 +42,16 @@ def check_pictures(images) -> np.ndarray:   # N x H x W x 3, uint8
         raise ValueError(f"Pictures of {height} x {width} pixels are too small to describe: decode them at {SMALLEST} x {SMALLEST} or more.")
     return images.pixels
 
-def _several(look, pixels) -> list: return [look(picture) for picture in pixels]
+def check_count(value, step: int, sentence: str) -> None:
+    "`ValueError` with this sentence unless value is a whole number and a positive multiple of step."
+    if not isinstance(value, (int, np.integer)) or value < 1 or value % step: raise ValueError(sentence)
 
-def each_picture(look,                # a function of one picture (H x W x 3, uint8), defined in a module
+def each_picture(look,                # a function of one picture (H x W x 3, uint8)
                  pixels: np.ndarray,  # N x H x W x 3
-                 workers: int = 1,    # processes
+                 workers: int = 1,    # threads
                 ) -> list:            # N results, in the order of the pictures
-    "Apply a function to every picture, 32 pictures at a time in each process."
-    if workers == 1: return _several(look, pixels)
-    from joblib import Parallel, delayed
-    parts = Parallel(workers)(delayed(_several)(look, pixels[i:i + 32]) for i in range(0, len(pixels), 32))
-    return [result for part in parts for result in part]
+    "Apply a function to every picture."
+    with ThreadPoolExecutor(workers) as pool: return list(pool.map(look, pixels))
 
 # %% ../nbs/13_handcrafted.ipynb #13-handcrafted-023
 class Descriptor:
@@ -59,7 +59,7 @@ class Descriptor:
     learn_from = 500      # `fit` looks at no more pictures than this
 
     def __init__(self, dim: int, look, seed: int = 0, workers: int = 1):
-        if workers < 1: raise ValueError(f"At least one process has to work, not {workers}.")
+        check_count(workers, 1, f"workers must be a whole number of at least 1, not {workers!r}.")
         self.dim, self.look, self.seed, self.workers = dim, look, seed, workers
         self.fitted = False
         self.blank = 0        # pictures of the last `transform` in which nothing was seen: their rows are 0
@@ -95,9 +95,9 @@ class HogDescriptor(Descriptor):
 
     def __init__(self,
                  dim: int = 1000,      # a multiple of 100
-                 workers: int = 1,     # processes
+                 workers: int = 1,     # threads
                 ):
-        if dim < 100 or dim % 100: raise ValueError(f"HOG has 5 x 5 blocks of 2 x 2 cells, so dim must be a multiple of 100, not {dim}.")
+        check_count(dim, 100, f"HOG has 5 x 5 blocks of 2 x 2 cells, so dim must be a multiple of 100, not {dim!r}.")
         super().__init__(dim, partial(hog_row, orientations=dim//100), workers=workers)
         self.fitted = True
 
@@ -136,9 +136,9 @@ class SiftBagOfWords(Descriptor):
     def __init__(self,
                  words: int = 1000,    # size of the vocabulary, which is the number of dimensions
                  seed: int = 0,        # of the choice of training pictures and of k-means
-                 workers: int = 1,     # processes
+                 workers: int = 1,     # threads
                 ):
-        if words < 1: raise ValueError(f"A vocabulary needs at least one word, not {words}.")
+        check_count(words, 1, f"words must be a whole number of at least 1, not {words!r}.")
         super().__init__(words, sift_descriptors, seed, workers)
         self.vocabulary = None         # words x 128, float32, after `fit`
 
@@ -202,13 +202,13 @@ class GaborDescriptor(Descriptor):
 
     def __init__(self,
                  dim: int = 1000,      # a multiple of 125
-                 workers: int = 1,     # processes
+                 workers: int = 1,     # threads
                 ):
-        if dim < 125 or dim % 125: raise ValueError(f"The Gabor bank has 5 wavelengths and 5 x 5 regions, so dim must be a multiple of 125, not {dim}.")
+        check_count(dim, 125, f"The Gabor bank has 5 wavelengths and 5 x 5 regions, so dim must be a multiple of 125, not {dim!r}.")
         super().__init__(dim, partial(gabor_row, orientations=dim//125), workers=workers)
 
     def _learn(self, seen):
-        self.mean, spread = np.mean(seen, axis=0), np.std(seen, axis=0)
+        self.mean, spread = (f(seen, axis=0, dtype=float) for f in (np.mean, np.std))
         self.spread = np.where(spread > 0, spread, 1)      # a number that never varies stays 0
 
     def _rows(self, seen): return (np.stack(seen) - self.mean)/self.spread

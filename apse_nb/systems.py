@@ -5,7 +5,6 @@
 # %% ../nbs/14a_systems.ipynb #14a-systems-004
 from __future__ import annotations
 
-import csv
 import dataclasses
 import inspect
 import json
@@ -16,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from .attention import AttentionHead, HeadOutput, at_least_float32, normalize_map
@@ -227,7 +227,7 @@ class SentimentConstraintLoss(nn.Module):
 
 SYSTEM_LOSSES = {"sentiment_constraint": lambda taxonomy, dim, **settings: SentimentConstraintLoss(taxonomy, **settings)}
 
-# %% ../nbs/14a_systems.ipynb #14a-systems-054
+# %% ../nbs/14a_systems.ipynb #14a-systems-055
 def _number(cell: str) -> bool:
     try: float(cell)
     except ValueError: return False
@@ -237,32 +237,31 @@ def _plain(name) -> str:
     "A relative path as data sets write it: forward slashes, no ./ in front."
     return str(name).strip().replace("\\", "/").removeprefix("./")
 
-def _read_table(path: Path, names: list[str] | None) -> tuple[list[str] | None, np.ndarray]:
+def _read_table(path: Path) -> tuple[list[str] | None, np.ndarray]:
     "Names (None if the file has none) and numbers of a CSV file; a missing number is NaN."
+    read = lambda **options: pd.read_csv(path, header=None, encoding="utf-8-sig", **options)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as f: first = [row for row, _ in zip(csv.reader(f), range(2))]
-    except (csv.Error, UnicodeDecodeError) as e: raise ValueError(f"{path.name} is not a text file of comma-separated numbers ({e}).") from None
-    if not first: raise ValueError(f"{path.name} is empty: it should hold one row of numbers for each image.")
-    heading = not any(map(_number, first[0][1:] or first[0]))
-    example = first[-1][0] if len(first[0]) > 1 else "0"
-    named = not _number(example) or (names is not None and _plain(example) in {_plain(name) for name in names})
-    try: table = pd.read_csv(path, header=None, skiprows=int(heading), dtype={0: str} if named else None, encoding="utf-8-sig", skip_blank_lines=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path.name} is not a table with the same number of columns in each row ({str(e).strip()}).") from None
+        first = read(nrows=2, dtype=str, keep_default_na=False)
+        heading = not any(map(_number, first.iloc[0, 1:] if first.shape[1] > 1 else first.iloc[0]))
+        named = first.shape[1] > 1 and not _number(first.iloc[-1, 0])
+        table = read(skiprows=int(heading), dtype={0: str} if named else None)
+    except pd.errors.EmptyDataError: raise ValueError(f"{path.name} is empty: it should hold one row of numbers for each image.") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path.name} is not a text file of comma-separated numbers with the same number of columns in each row ({str(e).strip()}).") from None
+    if heading and not named and first.iloc[0, 0] == "": raise ValueError(f"The first column of {path.name} has no heading and looks like row numbers: leave it out (pandas: to_csv(index=False)).")
     try: numbers = table.iloc[:, int(named):].to_numpy(np.float32)
-    except ValueError as e: raise ValueError(f"{path.name} should hold numbers after the name of the image ({e}).") from None
+    except ValueError as e: raise ValueError(f"{path.name} should hold numbers, separated by commas, after the name of the image ({e}).") from None
     return ([_plain(name) for name in table[0]] if named else None), numbers
 
-# %% ../nbs/14a_systems.ipynb #14a-systems-055
-def _in_order(found: list[str], wanted: list[str], file: str) -> list[int]:
+# %% ../nbs/14a_systems.ipynb #14a-systems-056
+def _in_order(found: list[str], wanted: list[str], file: str) -> np.ndarray:
     "The row of each wanted name."
-    place = {name: i for i, name in enumerate(found)}
-    if len(place) < len(found):
-        double = next(name for i, name in enumerate(found) if place[name] != i)
-        raise ValueError(f"{file} has two rows for {double}: keep one row for each image.")
-    missing = [name for name in wanted if name not in place]
+    index = pd.Index(found)
+    if index.has_duplicates: raise ValueError(f"{file} has two rows for {index[index.duplicated()][0]}: keep one row for each image.")
+    rows = index.get_indexer(wanted)                                                # -1: not there
+    missing = [name for name, row in zip(wanted, rows) if row < 0]
     if missing: raise ValueError(f"{file} has no row for {len(missing)} of {len(wanted)} images, {missing[0]} for one: the first column must be paths relative to the data set's root.")
-    return [place[name] for name in wanted]
+    return rows
 
 
 def read_features(path,                            # .npy (N x D numbers) or .csv (N rows, optionally with the image's name in the first column)
@@ -278,9 +277,9 @@ def read_features(path,                            # .npy (N x D numbers) or .cs
         try: rows = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as e: raise ValueError(f"{path.name} is not a NumPy file of plain numbers ({e}).") from None
         if not isinstance(rows, np.ndarray): raise ValueError(f"{path.name} holds several arrays: save one table images x features with numpy.save.")
-        if rows.ndim != 2 or rows.dtype.kind not in "fiub": raise ValueError(f"{path.name} should hold a table images x features of numbers, not {rows.dtype} of shape {rows.shape}.")
-        rows = rows.astype(np.float32)
-    elif path.suffix.lower() == ".csv": found, rows = _read_table(path, names)
+        if rows.ndim != 2 or not rows.shape[1] or rows.dtype.kind not in "fiub": raise ValueError(f"{path.name} should hold a table images x features of numbers, not {rows.dtype} of shape {rows.shape}.")
+        with np.errstate(over="ignore"): rows = rows.astype(np.float32)            # too large becomes infinite, and is refused below
+    elif path.suffix.lower() == ".csv": found, rows = _read_table(path)
     else: raise ValueError(f"{path.name} is neither .npy nor .csv: write one row of numbers for each image in one of the two formats.")
     broken = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(broken): raise ValueError(f"{path.name} has {len(broken)} rows with missing or infinite numbers, row {broken[0] + 1} ({found[broken[0]] if found else 'counted from 1'}) for one.")
@@ -289,28 +288,23 @@ def read_features(path,                            # .npy (N x D numbers) or .cs
     if count is not None and len(rows) != count: raise ValueError(f"{path.name} has {len(rows)} rows for {count} images: give one row for each image, in the data set's order or with names in the first column.")
     return rows
 
-# %% ../nbs/14a_systems.ipynb #14a-systems-067
+# %% ../nbs/14a_systems.ipynb #14a-systems-068
 def affinity_graph(x: np.ndarray,          # n x D features
                    neighbours: int = 20,   # k
                   ) -> sp.csr_array:       # n x n, symmetric, S = D^-1/2 W D^-1/2
-    "k-nearest-neighbour graph with Gaussian weights (their width is the median distance to the k-th neighbour), normalised by degrees."
-    x = np.asarray(x, dtype=np.float64)
+    "k-nearest-neighbour graph with Gaussian weights (sigma^2 is the median squared distance to the k-th neighbour), normalised by degrees."
     n = len(x)
-    k, step, square = min(neighbours, n - 1), max(1, 2**23//n), (x**2).sum(1)
+    k = min(neighbours, n - 1)
     if k < 1: raise ValueError("A graph needs at least two images and one neighbour.")
-    near, distance = np.empty((n, k), dtype=np.int64), np.empty((n, k))
-    for rows in np.split(np.arange(n), range(step, n, step)):                       # a part of the n x n distances at a time
-        d2 = square[rows, None] + square - 2*x[rows] @ x.T
-        d2[np.arange(len(rows)), rows] = np.inf                                     # not its own neighbour
-        near[rows] = np.argpartition(d2, k - 1, axis=1)[:, :k]
-        distance[rows] = np.maximum(np.take_along_axis(d2, near[rows], 1), 0)
+    distance, near = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(x, dtype=np.float64)).kneighbors()   # (n, k) each, itself left out
+    distance = distance**2
     width = np.median(distance.max(1)) or 1.                                        # copies only: all distances are 0
     W = sp.coo_array((np.exp(-distance.ravel()/width), (np.repeat(np.arange(n), k), near.ravel())), shape=(n, n)).tocsr()
     W = W.maximum(W.T)                                                              # an edge counts in both directions
     scale = sp.diags_array(1/np.sqrt(W.sum(1)))
     return (scale @ W @ scale).tocsr()
 
-# %% ../nbs/14a_systems.ipynb #14a-systems-068
+# %% ../nbs/14a_systems.ipynb #14a-systems-069
 def solve_cg(A,                         # n x n, symmetric and positive definite, anything with @
              B: np.ndarray,             # n x q right-hand sides
              tolerance: float = 1e-10,  # of the residual, relative to B
@@ -356,7 +350,7 @@ def graph_weights(graphs: list,              # G graphs of the same n nodes
         objectives.append(float((G**(sharpness - 1)*alpha**sharpness*energy).sum() + mu*((scores - Y)**2).sum()))
     return alpha, objectives
 
-# %% ../nbs/14a_systems.ipynb #14a-systems-072
+# %% ../nbs/14a_systems.ipynb #14a-systems-073
 def multi_graph(query_features: list,          # G arrays Q x D_m: one for each kind of feature
                 gallery_features: list,        # G arrays N x D_m, in the same order
                 same_set: bool = False,        # the queries are the gallery: each image is one node, not two
@@ -368,7 +362,7 @@ def multi_graph(query_features: list,          # G arrays Q x D_m: one for each 
                 block: int = 256,              # queries solved at a time; no effect on results
                ) -> np.ndarray:                # Q x N similarities in [-1, 1], float32, for `evaluate_similarities`
     "Multi-graph ranking (after Zhao et al., ACM MM 2014). Features are brought to unit length; no labels are used. `ValueError` where lists or shapes do not fit."
-    if not query_features or len(query_features) != len(gallery_features):
+    if len(query_features) == 0 or len(query_features) != len(gallery_features):
         raise ValueError(f"Give the same kinds of features for queries and gallery, not {len(query_features)} and {len(gallery_features)}.")
     graphs = []
     for q, g in zip(query_features, gallery_features):

@@ -13,6 +13,7 @@ from .backbones import data_path
 from .baselines import BASELINE_LOSSES, TUNING
 from .metrics import MEASURES
 from .network import ABLATION, COMBINATIONS
+from .strong import CosineClassifier
 from .systems import SYSTEM_LOSSES
 from .training import LOSSES, METHODS, Recipe
 
@@ -21,9 +22,9 @@ LOSSES.update(BASELINE_LOSSES | SYSTEM_LOSSES)      # from here on every loss of
 # %% auto #0
 __all__ = ['TITLES', 'PROFILES', 'FROZEN', 'PAPER_NAMES', 'WITHOUT_MODEL', 'CLASSIFIERS', 'Experiment', 'paper_table', 'table2',
            'Profile', 'find_profile', 'variant', 'controls', 'lambda_sweep', 'table3', 'readings', 'table1',
-           'table1_controlled', 'find_table']
+           'table1_controlled', 'strong_steps', 'find_table']
 
-# %% ../nbs/15a_tables.ipynb #15a-tables-006
+# %% ../nbs/15a_tables.ipynb #15a-tables-007
 @dataclass(frozen=True)
 class Experiment:
     "One row of a table."
@@ -36,7 +37,7 @@ class Experiment:
     paper: dict = field(default_factory=dict)               # measure -> the paper's printed value on FI
     features: tuple[str, ...] = ()                          # a row without a network: names of descriptors (chapter 13) or feature files; several are fused (chapter 14a)
 
-# %% ../nbs/15a_tables.ipynb #15a-tables-008
+# %% ../nbs/15a_tables.ipynb #15a-tables-009
 TITLES = {"softmax": "softmax", "n_pair": "N-pair", "ep": "EP", "at_n_pair": "AT + N-pair", "at_ep": "AT + EP", "mo": "AT + EP, MO",
           "sa": "AT + EP, MO, SA", "ha": "AT + EP, MO, HA", "clb": "AT + EP, MO, HA, CLB", "gep": "AT + GEP, MO, HA, CLB"}
 
@@ -50,7 +51,7 @@ def table2() -> dict[str, Experiment]:
     return {name: Experiment(name, TITLES[name], method.network, method.loss, paper={m: row[m] for m in MEASURES if m in row})
             for (name, method), row in zip(METHODS.items(), printed.to_dict("records"))}
 
-# %% ../nbs/15a_tables.ipynb #15a-tables-013
+# %% ../nbs/15a_tables.ipynb #15a-tables-014
 @dataclass(frozen=True)
 class Profile:
     "What every row of a table has in common."
@@ -77,8 +78,8 @@ def find_profile(name: str) -> Profile:
     if name not in PROFILES: raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
     return PROFILES[name]
 
-# %% ../nbs/15a_tables.ipynb #15a-tables-016
-FROZEN = Experiment("frozen", "pretrained only", dict(heads="none", attend="none", features="high"))      # nothing is trained: what the backbone brings along
+# %% ../nbs/15a_tables.ipynb #15a-tables-018
+FROZEN = Experiment("frozen", "pretrained only", ABLATION["ep"])      # the averages of conv5; no loss and no head, so nothing is trained
 
 def variant(base: Experiment, name: str, title: str, network: dict = {}, loss_settings: dict = {}, recipe: dict = {}) -> Experiment:
     "A row with some settings changed; it has no printed values."
@@ -90,7 +91,7 @@ def controls() -> dict[str, Experiment]:
     return {e.name: e for e in (variant(clb, "concat_linear", "AT + EP, MO, HA, linear", dict(pooling="concat_linear")),
                                 variant(clb, "letter", "AT + EP, MO, HA, CLB, Eq. 1 as printed", dict(spatial="sum", rescale=False)))}
 
-# %% ../nbs/15a_tables.ipynb #15a-tables-018
+# %% ../nbs/15a_tables.ipynb #15a-tables-020
 def lambda_sweep(values=(0.1, 0.3, 0.5, 0.7, 0.9)) -> dict[str, Experiment]:
     "Fig. 6: the full system with other weights between pair and attention loss. The paper prints the curve only as a picture."
     full = table2()["gep"]
@@ -102,12 +103,11 @@ def table3() -> dict[str, Experiment]:
     full, rows = table2()["gep"], {}
     for (title, setting), printed in zip(COMBINATIONS.items(), paper_table("table3_stages_fi").to_dict("records")):
         name = f"{setting['low']}{'p' if setting['low_labels'] == 'coarse' else 'e'}"
-        assert (setting["low"], setting["low_labels"]) == (f"conv{printed['low_stage']}", {"polarity": "coarse", "emotion": "fine"}[printed["low_labels"]])
         row = full if name == "conv3p" else variant(full, name, title, setting)
         rows[row.name] = replace(row, title=title, paper={m: printed[m] for m in MEASURES if m in printed})
     return rows
 
-# %% ../nbs/15a_tables.ipynb #15a-tables-021
+# %% ../nbs/15a_tables.ipynb #15a-tables-023
 def readings() -> dict[str, Experiment]:
     "Other readings of the paper's open points, and the controls."
     clb, gep = table2()["clb"], table2()["gep"]
@@ -126,25 +126,26 @@ def readings() -> dict[str, Experiment]:
             variant(gep, "gep_printed", "GEP, Eq. 13 as printed", loss_settings=dict(positive="printed"))]
     return controls() | {e.name: e for e in rows}
 
-# %% ../nbs/15a_tables.ipynb #15a-tables-024
+# %% ../nbs/15a_tables.ipynb #15a-tables-026
 PAPER_NAMES = {"sift": "SIFT", "hog": "HOG", "gabor": "Gabor", "sentibank": "Sentibank", "deepsentibank": "DeepSentiBank", "mvso": "MVSO", "alexnet": "AlexNet (S)", "vgg": "VggNet (S)", "googlenet": "GoogleNet (S)", "resnet": "ResNet (S)",
                "wscnet": "WSCNet", "contrastive": "Contrastive loss", "triplet": "Triplet loss", "n_pair": "N-pair loss", "center": "Center loss", "binomial_deviance": "Binomial deviance", "arcface": "ArcFace",
                "sphereface": "SphereFace", "fastap": "FastAP", "softtriple": "SoftTriple", "yang": "Yang et al.", "clb": "Old APSE", "gep": "New APSE"}      # ours -> Table I's
 WITHOUT_MODEL = ("sentibank", "deepsentibank", "mvso")
 CLASSIFIERS = {"alexnet": "alexnet", "vgg": "vgg16", "googlenet": "googlenet", "resnet": "resnet50"}
-_last_level = dict(heads="none", attend="none", features="high")      # the averages of the last level, nothing else
+_last_level = ABLATION["ep"]                                          # the averages of conv5, nothing else
 
 def table1(profile: Profile, files: dict[str, str] | None = None) -> dict[str, Experiment]:
     "Table I in the paper's setting. `files`: name of a row without a public model -> its feature file."
     printed = paper_table("table1_fi").set_index("method")
     paper = {name: {m: printed.loc[title, m] for m in MEASURES if m in printed} for name, title in PAPER_NAMES.items()}
     row = lambda name, **settings: Experiment(name, settings.pop("title", PAPER_NAMES[name]), paper=paper[name], **settings)
-    unpretrained = profile.backbone == "scene_net"
-    scratch = dict(network=dict(weights=None, freeze=None), recipe=dict(epochs=2)) if unpretrained else dict(network=dict(weights="imagenet"), recipe={})
+    start, short = (dict(weights=None, freeze=None), dict(epochs=2)) if profile.backbone == "scene_net" else (dict(weights="imagenet"), {})
     files = files or {}
+    for name in files:
+        if name not in WITHOUT_MODEL: raise ValueError(f"Feature files are for the rows {', '.join(WITHOUT_MODEL)}, not for {name!r}.")
     rows = [*(row(name, features=(name,)) for name in ("sift", "hog", "gabor")), *(row(name, features=(files[name],)) for name in WITHOUT_MODEL if name in files),
             Experiment("multi_graph", "Multi-graph", features=("sift", "hog", "gabor")),
-            *(row(name, network=ABLATION["softmax"] | dict(backbone=backbone) | scratch["network"], recipe=scratch["recipe"]) for name, backbone in CLASSIFIERS.items()),
+            *(row(name, network=ABLATION["softmax"] | dict(backbone=backbone) | start, recipe=short) for name, backbone in CLASSIFIERS.items()),
             replace(table2()["softmax"], title=f"{profile.backbone} (S)", paper={}),
             row("wscnet", network=dict(kind="WSCNet")),
             *(row(name, network=_last_level, loss=name) for name in ("contrastive", "triplet", "n_pair", "center", "binomial_deviance", "arcface", "sphereface", "fastap", "softtriple")),
@@ -157,12 +158,22 @@ def table1_controlled() -> dict[str, list[Experiment]]:
     projected = _last_level | dict(pooling="gap_linear")
     bases = {name: Experiment(f"c_{name}", PAPER_NAMES.get(name, name.upper()), projected, name) for name in (*BASELINE_LOSSES, "n_pair", "ep")}
     full = {name: replace(table2()[name], name=f"c_{name}", paper={}) for name in ("clb", "gep")}
-    tuned = {name: TUNING[name] for name in bases} | {"clb": TUNING["ep"], "gep": TUNING["gep"]}
-    return {e.name: [replace(e, loss_settings=settings) for settings in tuned[name]] for name, e in (bases | full).items()}
+    return {e.name: [replace(e, loss_settings=settings) for settings in TUNING[e.loss]] for e in (bases | full).values()}
 
-# %% ../nbs/15a_tables.ipynb #15a-tables-029
+# %% ../nbs/15a_tables.ipynb #15a-tables-031
+def strong_steps() -> dict[str, Experiment]:
+    "The steps from a classifier by cosines to `Recipe.strong`."
+    cosines, natural = dict(kind=CosineClassifier.__name__), dict(sampler="natural")
+    rows = [Experiment("strong_proxies", "cosines with proxies, balanced batches, the vector as embedding", cosines | dict(polarity=False, vector=True)),
+            Experiment("strong_polarity", "+ polarity from the same scores", cosines | dict(vector=True)),
+            Experiment("strong_beliefs", "+ confidences as embedding", cosines),
+            Experiment("strong_natural", "+ natural batches", cosines, recipe=natural),
+            Experiment("strong", "+ mirror images (Recipe.strong)", cosines, recipe=natural | dict(mirror=True))]
+    return {e.name: e for e in rows}
+
+# %% ../nbs/15a_tables.ipynb #15a-tables-034
 def find_table(name: str, profile: Profile, files: dict[str, str] | None = None) -> dict[str, Experiment]:
-    "The rows of a table by the command line's name for it: '1', '2', '3', 'fig6' or 'readings'. Table '1' takes feature files."
-    tables = {"1": lambda: table1(profile, files), "2": lambda: {"frozen": FROZEN} | table2(), "3": table3, "fig6": lambda: lambda_sweep((0.1, 0.3, 0.5, 0.7, 0.9)), "readings": lambda: {k: table2()[k] for k in ("clb", "gep")} | readings()}
+    "The rows of a table by the command line's name for it: '1', '2', '3', 'fig6', 'readings' or 'strong'. Table '1' takes feature files."
+    tables = {"1": lambda: table1(profile, files), "2": lambda: {"frozen": FROZEN} | table2(), "3": table3, "fig6": lambda_sweep, "readings": lambda: {k: table2()[k] for k in ("clb", "gep")} | readings(), "strong": strong_steps}
     if name not in tables: raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(tables)}.")
     return tables[name]()

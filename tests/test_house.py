@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CHAPTERS = {re.search(r"#\| default_exp (\w+)", text).group(1): int(path.name[:2]) for path in sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
+CHAPTERS = {re.search(r"#\| default_exp (\w+)", text).group(1): path.name.split("_")[0] for path in sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
             if re.search(r"#\| default_exp (\w+)", text := path.read_text(encoding="utf-8"))}
 
 

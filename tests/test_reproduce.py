@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from apse_nb.emotions import MIKELS
-from apse_nb.experiments import PROFILES, ResultsStore, open_parts
-from apse_nb.training import load_images
+from apse_nb.experiments import ResultsStore, build_network, open_parts, run_name, run_rows
+from apse_nb.pair_losses import NPairLoss
+from apse_nb.tables import PROFILES, table2
+from apse_nb.training import fit, load_images, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from apse_nb.experiments import apse_reproduce; apse_reproduce(prog_name='apse_reproduce')", "--profile", "tiny"]
@@ -33,6 +35,49 @@ def test_tiny_report(tmp_path):
     again = subprocess.run([*COMMAND, "--out", str(tmp_path/"report")], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0 and "4 of 4 rows are finished already" in again.stdout
     assert len(pd.read_csv(tmp_path/"report"/"results.csv")) == len(store)
+
+
+def test_a_table_without_the_notebook(tmp_path):
+    "--table trains, prints and writes the rows that were asked for; a failing row is told and tried again, the others are skipped."
+    command = [*COMMAND, "--table", "2", "--table", "1", "--rows", "n_pair,hog", "--out", str(tmp_path/"out")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    first = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert "N-pair" in first.stdout and not (tmp_path/"out"/"report.html").exists()
+    store = pd.read_csv(tmp_path/"out"/"results.csv")
+    assert set(store["name"]) == {"n_pair", "hog"} and (store["status"] == "ok").all()
+    assert len(pd.read_csv(tmp_path/"out"/"tables"/"table_1.csv")) == 2      # N-pair is a row of both tables and was trained once
+    again = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert "2 of 2 rows are finished already" in again.stdout and len(pd.read_csv(tmp_path/"out"/"results.csv")) == 2
+
+
+class PowerCut(NPairLoss):
+    "Works three times."
+    calls = 0
+    def _get_name(self): return "NPairLoss"      # the settings of the row
+    def forward(self, embeddings, labels):
+        self.calls += 1
+        if self.calls == 4: raise RuntimeError("the lights went out")
+        return super().forward(embeddings, labels)
+
+
+def test_a_row_cut_off_half_way_goes_on(tmp_path):
+    profile, row = PROFILES["tiny"], table2()["n_pair"]
+    train, _ = open_parts("scenes", profile)
+    cut = tmp_path/"cut"/"runs"/run_name(row, profile, 0)
+    with pytest.raises(RuntimeError, match="lights"):
+        fit(build_network(row, profile, MIKELS, 0), train, profile.recipe, PowerCut(), out=cut, checkpoint_seconds=0, progress=False)
+    assert read_checkpoint(cut/"last.safetensors")[1]["progress"]["step"] == 3
+    lines = [run_rows({"n_pair": row}, profile, "scenes", tmp_path/place, workers=1, report=lambda text: None) for place in ("cut", "whole")]
+    assert lines[0]["map8"].tolist() == lines[1]["map8"].tolist() and not (cut/"last.safetensors").exists()
+
+
+def test_an_older_store_gets_the_new_columns(tmp_path):
+    (tmp_path/"results.csv").write_text("name,status,setup,data,seed,map8\nclb,ok,1234e567,a-b,0,0.41250\n")
+    store = ResultsStore(tmp_path/"results.csv")
+    store.add(dict(name="gep", status="failed", setup="1", data="a-b", seed=0, remark="no weights"))
+    assert store.has("clb", "1234e567", "a-b", 0) and not store.has("gep", "1", "a-b", 0)      # failed is not finished
+    assert "0.41250" in (tmp_path/"results.csv").read_text() and store.frame()["remark"].tolist()[1] == "no weights"
 
 
 def test_full_disk_keeps_the_store(tmp_path, monkeypatch):
