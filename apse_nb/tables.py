@@ -165,9 +165,9 @@ def strong_steps() -> dict[str, Experiment]:
     "The steps from a classifier by cosines to `Recipe.strong`."
     cosines, natural = dict(kind=CosineClassifier.__name__), dict(sampler="natural")
     rows = [Experiment("strong_proxies", "cosines with proxies, balanced batches, the vector as embedding", cosines | dict(polarity=False, vector=True)),
-            Experiment("strong_polarity", "+ polarity from the same scores", cosines | dict(vector=True)),
-            Experiment("strong_beliefs", "+ confidences as embedding", cosines),
-            Experiment("strong_natural", "+ natural batches", cosines, recipe=natural),
+            Experiment("strong_natural", "+ natural batches", cosines | dict(polarity=False, vector=True), recipe=natural),
+            Experiment("strong_polarity", "+ polarity from the same scores", cosines | dict(vector=True), recipe=natural),
+            Experiment("strong_beliefs", "+ confidences as embedding", cosines, recipe=natural),
             Experiment("strong", "+ mirror images (Recipe.strong)", cosines, recipe=natural | dict(mirror=True))]
     return {e.name: e for e in rows}
 
