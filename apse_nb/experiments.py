@@ -137,7 +137,7 @@ def train_and_assess(experiment: Experiment, profile: Profile, train, query, see
     recipe = replace(profile.recipe, seed=seed, **experiment.recipe)
     name, minutes, epochs = run_name(experiment, profile, seed), 0.0, recipe.epochs
     model = build_network(experiment, profile, train.taxonomy, seed).to("cuda" if torch.cuda.is_available() else "cpu")
-    if experiment.loss is None and experiment.network.get("heads") == "none": epochs = 0      # nothing to train
+    if not experiment.trains: epochs = 0
     else: minutes = fit(model, train, recipe, make_pair_loss(experiment.loss, train.taxonomy, model.dim, **experiment.loss_settings), out=out/"runs"/name, progress=progress).minutes
     seen, own = assess(model, query, train, recipe), assess(model, query, query, recipe)
     row = dict(epochs=epochs, minutes=round(minutes, 2)) | measures_of(seen.report, own.report)
@@ -261,13 +261,13 @@ def run_rows(experiments: dict[str, Experiment],
              queries: str = "test",          # 'val' for choices that must not see the test pictures
              report=print,                   # called with one line of text for each row
             ) -> pd.DataFrame:               # the store's lines of these rows, these settings and this data
-    "Run all rows with all seeds, side by side, skipping finished ones; a failed row is reported and the others go on."
+    "Run all rows with all seeds (rows without training once), side by side, skipping finished ones; a failed row is reported and the others go on."
     out = Path(out)
     store = ResultsStore(out/"results.csv")
     train, query = open_parts(source, profile, cache, queries)      # decodes once, before the workers share the cache
     data = f"{train.fingerprint()}-{query.fingerprint()}"
     report(f"{len(train)} training pictures are the gallery, {len(query)} pictures query it; store: {store.path.name}")
-    jobs = [(e, seed) for seed in range(seeds or profile.seeds) for e in experiments.values()]
+    jobs = [(e, seed) for seed in range(seeds or profile.seeds) for e in experiments.values() if e.trains or seed == 0]
     with _turn(out, report):
         wanted = [(e, seed) for e, seed in jobs if not store.has(e.name, setup_of(e, profile), data, seed)]
         if len(wanted) < len(jobs): report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")

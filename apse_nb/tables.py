@@ -37,6 +37,11 @@ class Experiment:
     paper: dict = field(default_factory=dict)               # measure -> the paper's printed value on FI
     features: tuple[str, ...] = ()                          # a row without a network: names of descriptors (chapter 13) or feature files; several are fused (chapter 14a)
 
+    @property
+    def trains(self) -> bool:
+        "Is anything trained? A row without training gives the same line with every seed."
+        return not self.features and not (self.loss is None and self.network.get("heads") == "none")
+
 # %% ../nbs/15a_tables.ipynb #15a-tables-009
 TITLES = {"softmax": "softmax", "n_pair": "N-pair", "ep": "EP", "at_n_pair": "AT + N-pair", "at_ep": "AT + EP", "mo": "AT + EP, MO",
           "sa": "AT + EP, MO, SA", "ha": "AT + EP, MO, HA", "clb": "AT + EP, MO, HA, CLB", "gep": "AT + GEP, MO, HA, CLB"}
