@@ -22,6 +22,6 @@ config = Config()
 config.NbConvertBase.display_data_priority = ["text/markdown", "text/plain"]
 text, _ = MarkdownExporter(config=config).from_notebook_node(notebook)
 # pictures lie beside the notebook; chapters are linked as files of the repository
-text = re.sub(r"\]\((images/|\d\da?_)", r"](nbs/\1", text)
+text = re.sub(r"\]\((images/|\d\d[a-z]?_)", r"](nbs/\1", text)
 text = re.sub(r"\n{3,}", "\n\n", text)
 (root/"README.md").write_text(text.strip() + "\n", encoding="utf-8")
