@@ -18,7 +18,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -36,14 +36,14 @@ from .handcrafted import DESCRIPTORS
 from .metrics import MEASURES, evaluate, evaluate_similarities
 from .network import APSE, NETWORKS
 from .systems import multi_graph, read_features
-from .tables import FROZEN, PROFILES, WITHOUT_MODEL, Experiment, Profile, find_profile, find_table, table1_controlled, table2
+from .tables import PROFILES, WITHOUT_MODEL, Experiment, Profile, find_profile, find_table, table1_controlled, table2
 from .training import METHODS, Diverged, MissingPart, Recipe, assess, fit, load_images, make_pair_loss, save_model
 
 # %% auto #0
 __all__ = ['open_parts', 'has_test_part', 'ResultsStore', 'setup_of', 'run_name', 'code_version', 'build_network',
            'train_and_assess', 'measures_of', 'describe', 'describe_and_assess', 'run_row', 'run_rows', 'tune',
-           'seed_interval', 'summary', 'localisation', 'attention_maps', 'cropped_masks', 'why_wrong', 'worst_queries',
-           'final_notebook', 'execute_report', 'write_table', 'apse_reproduce']
+           'seed_interval', 'summary', 'localisation', 'attention_maps', 'cropped_masks', 'why_wrong', 'final_notebook',
+           'execute_report', 'write_table', 'apse_reproduce']
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-006
 def open_parts(source: str, profile: Profile, cache=None, queries: str = "test"):
@@ -65,6 +65,7 @@ class ResultsStore:
     columns = ("name", "status", "profile", "source", "data", "setup", "seed", "epochs", "map8", "map8_low", "map8_high", "map2", "map2_low", "map2_high",
                "nn", "ft", "st", "dcg", "ndcg", "anmrr", "f1", "own_map8", "own_map2", "query_accuracy", "train_accuracy",
                "minutes", "device", "threads", "commit", "finished", "remark")
+    texts = ("name", "source", "data", "setup", "commit")      # never numbers, whatever they look like
 
     def __init__(self, path):
         self.path = Path(path)
@@ -72,7 +73,7 @@ class ResultsStore:
     def frame(self) -> pd.DataFrame:
         "All lines so far."
         if not self.path.exists(): return pd.DataFrame(columns=list(self.columns))
-        return pd.read_csv(self.path, dtype={name: str for name in ("name", "source", "data", "setup", "commit")})
+        return pd.read_csv(self.path, dtype={name: str for name in self.texts})
 
     def add(self, row: dict) -> None:
         "Add one finished row; the file is replaced whole or not at all."
@@ -174,7 +175,7 @@ def describe_and_assess(experiment: Experiment, train, query) -> dict:
         own = evaluate(queries[0], query.labels, queries[0], query.labels, train.taxonomy, same_set=True)
     else:
         seen = evaluate_similarities(multi_graph(queries, galleries), query.labels, train.labels, train.taxonomy)
-        own = evaluate_similarities(multi_graph(queries, queries), query.labels, query.labels, train.taxonomy, same_set=True)
+        own = evaluate_similarities(multi_graph(queries, queries, same_set=True), query.labels, query.labels, train.taxonomy, same_set=True)
     return dict(epochs=0, minutes=round((time.perf_counter() - started)/60, 2)) | measures_of(seen, own)
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-018
@@ -364,15 +365,6 @@ def why_wrong(query_label: int, result_label: int, taxonomy=MIKELS) -> str:
     return "neighbour" if near else "same polarity"
 
 # %% ../nbs/16_experiments.ipynb #16-experiments-056
-def worst_queries(report, query_labels, gallery_labels, k: int = 5, among: int = 3) -> list[int]:
-    "Positions of k queries with nothing right among the first results, worst average precision first."
-    found = []
-    for i in report.per_query["map8"].to_numpy().argsort(kind="stable"):
-        if not (np.asarray(gallery_labels)[report.ranking(int(i), among)] == query_labels[i]).any(): found.append(int(i))
-        if len(found) == k: break
-    return found
-
-# %% ../nbs/16_experiments.ipynb #16-experiments-060
 def final_notebook() -> Path:
     "Where chapter 17 lies: in the repo, or inside an installed package."
     package = Path(apse_nb.__file__).parent
@@ -403,7 +395,7 @@ def execute_report(out: Path, **parameters) -> Path:
     page.write_text(body, encoding="utf-8")
     return page
 
-# %% ../nbs/16_experiments.ipynb #16-experiments-062
+# %% ../nbs/16_experiments.ipynb #16-experiments-058
 def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experiment], out: Path) -> Path:
     "Print a table, write it to OUT/tables, and say which runs are missing from it and why."
     table = summary(lines, experiments)

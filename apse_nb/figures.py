@@ -78,14 +78,10 @@ def fold_measures(embeddings: torch.Tensor,    # N x D, of all images of the set
 class FoldStore(ResultsStore):
     "A CSV file of finished folds; written like the store of chapter 16."
     key = ("set", "method", "data", "setup", "folds", "seed", "fold")
+    texts = ("set", "method", "data", "setup", "commit")
     columns = (*key, "status", "queries", "training_images", "classes_not_trained",
                *(f"{stage}{prefix}{m}" for stage in ("", "before_") for prefix in READINGS for m in MEASURES),
                *(f"floor_{prefix}{m}" for prefix in READINGS for m in MEASURES), "query_accuracy", "before_query_accuracy", "minutes", "commit", "finished")
-
-    def frame(self) -> pd.DataFrame:
-        "All lines so far."
-        if not self.path.exists(): return pd.DataFrame(columns=list(self.columns))
-        return pd.read_csv(self.path, dtype={name: str for name in ("set", "method", "data", "setup", "commit")})
 
     def mine(self, **key) -> pd.DataFrame:
         "The lines with these values."
@@ -135,7 +131,7 @@ def fine_tune_folds(start,                               # checkpoint file, or a
             lines.append(done.iloc[-1].to_dict())
             report(f"fold {k}: finished already")
             continue
-        before = before or embed(origin.to(_device()), images, recipe.crop, bf16=recipe.bf16, channels_last=recipe.channels_last)
+        before = before or embed(origin.to(_device()), images, **recipe.look)
         run = None if out is None else runs/f"fold{k}"
         line = common | dict(fold=k) | _one_fold(origin, before, images, np.flatnonzero(fold == k), recipe, pair_loss, run)
         if store is not None:
@@ -165,7 +161,7 @@ def _one_fold(origin, before: Embedded, images: LabelledImages, test: np.ndarray
     model, began = copy.deepcopy(origin), time.perf_counter()
     try:
         fit(model, images.subset(anchors), recipe, copy.deepcopy(pair_loss), out=out, progress=False)
-        after = embed(model, images, recipe.crop, bf16=recipe.bf16, channels_last=recipe.channels_last)
+        after = embed(model, images, **recipe.look)
     except Diverged: return line | dict(status="diverged", finished=time.strftime("%Y-%m-%d %H:%M"))
     return line | fold_measures(after.embeddings, images, test) | dict(query_accuracy=head(after), minutes=round((time.perf_counter() - began)/60, 2), finished=time.strftime("%Y-%m-%d %H:%M"))
 

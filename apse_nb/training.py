@@ -73,6 +73,11 @@ class Recipe:
         if self.crop > self.resize: raise ValueError(f"A crop of {self.crop} pixels does not fit into pictures of {self.resize}; lower crop or raise resize.")
         if self.epochs < 1 or self.images_per_class < 2: raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first one's positive.")
 
+    @property
+    def look(self) -> dict:
+        "How a network trained by this recipe looks at pictures: arguments of `embed`."
+        return dict(crop=self.crop, bf16=self.bf16, channels_last=self.channels_last, mirror=self.mirror)
+
     @classmethod
     def paper(cls, **changes) -> Recipe:
         "Section IV-D as printed; meant for ResNet-50 on a GPU."
@@ -236,9 +241,8 @@ def accuracy(embedded: Embedded, images: LabelledImages) -> float | None:
 
 def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: Recipe, progress: bool = False) -> Assessment:
     "Embed both sets and evaluate; pass the same object twice to let each image query the rest."
-    look = dict(crop=recipe.crop, bf16=recipe.bf16, channels_last=recipe.channels_last, mirror=recipe.mirror, progress=progress)
-    q = embed(model, query, **look)
-    g = q if gallery is query else embed(model, gallery, **look)
+    q = embed(model, query, **recipe.look, progress=progress)
+    g = q if gallery is query else embed(model, gallery, **recipe.look, progress=progress)
     report = evaluate(q.embeddings, query.labels, g.embeddings, gallery.labels, query.taxonomy, same_set=gallery is query)
     return Assessment(report, accuracy(q, query), accuracy(g, gallery), q, g)
 
