@@ -21,7 +21,8 @@ from .clb import make_pooling
 from .emotions import MIKELS, Taxonomy
 
 # %% auto #0
-__all__ = ['ABLATION', 'COMBINATIONS', 'NETWORKS', 'APSEOutput', 'check_settings', 'Confidences', 'APSE', 'network_from_config']
+__all__ = ['ABLATION', 'COMBINATIONS', 'NETWORKS', 'APSEOutput', 'check_settings', 'Confidences', 'Network', 'APSE',
+           'network_from_config']
 
 # %% ../nbs/06_network.ipynb #06-network-012
 class APSEOutput(NamedTuple):
@@ -54,8 +55,45 @@ class Confidences(nn.Module):
         fine = at_least_float32(scores).softmax(1)                                          # (B, K)
         return torch.cat((F.normalize(fine), F.normalize(fine @ self.sides.to(fine.dtype))), 1)
 
-# %% ../nbs/06_network.ipynb #06-network-018
-class APSE(nn.Module):
+# %% ../nbs/06_network.ipynb #06-network-019
+class Network(nn.Module):
+    "What the networks of this book share: a description that JSON can hold, and parameters in two groups. A subclass has a `backbone`; everything else is new."
+
+    LABELS: dict[str, str] = {}   # 'low_labels' and 'high_labels' ('fine' or 'coarse') of a subclass that has no arguments for them
+
+    def describe(self, arguments: dict) -> None:
+        "Keep the constructor's arguments (its `locals()`) as `config`, by name."
+        config = {name: arguments[name] for name in inspect.signature(type(self)).parameters}
+        weights = config["weights"]
+        config |= dict(taxonomy=dataclasses.asdict(config["taxonomy"]), weights=None if weights is None else Path(weights).name)  # a file's name, not its folder
+        self.config = json.loads(json.dumps(dict(kind=type(self).__name__) | self.LABELS | config))                             # tuples become lists, as they would in a file
+
+    @classmethod
+    def from_config(cls,
+                    config: dict,   # the `.config` of a network of this class, perhaps read from JSON
+                   ) -> Network:    # the same architecture with fresh weights: load its state afterwards
+        "Build a network from its description. Pretrained weights are not read again."
+        settings = {k: v for k, v in config.items() if k != "kind" and k not in cls.LABELS} | {"weights": None}
+        unknown = [name for name in settings if name not in inspect.signature(cls).parameters]
+        if unknown: raise ValueError(f"This is not a description of the network {cls.__name__}: it does not know {', '.join(unknown)}.")
+        if "taxonomy" in settings:
+            settings["taxonomy"] = Taxonomy(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings["taxonomy"].items()})  # JSON has no tuples
+        return cls(**settings)
+
+    def parameter_groups(self,
+                         lr: float,                      # learning rate of the pretrained layers
+                         head_lr_factor: float = 1.,     # heads and pooling start from nothing: their rate is this many times higher
+                         weight_decay: float = 5e-4,     # the paper's (Section IV-D)
+                        ) -> list[dict]:                 # for a torch optimiser; groups without a parameter are left out
+        "The parameters that learn, in two groups: backbone, heads."
+        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
+        heads = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+        groups = [dict(name="backbone", params=backbone, lr=lr, weight_decay=weight_decay),
+                  dict(name="heads", params=heads, lr=lr*head_lr_factor, weight_decay=weight_decay)]
+        return [g for g in groups if g["params"]]
+
+# %% ../nbs/06_network.ipynb #06-network-020
+class APSE(Network):
     "Attention-aware polarity-sensitive embedding (the paper's Fig. 3): images B x 3 x H x W -> `APSEOutput`."
 
     def __init__(self,
@@ -81,10 +119,7 @@ class APSE(nn.Module):
         super().__init__()
         if features == "high" and pooling != "gap_linear": pooling = "gap"
         check_settings(low, heads, attend, pooling, features, low_labels, high_labels)
-        given = locals()  # every argument by name
-        config = {name: given[name] for name in inspect.signature(APSE).parameters}
-        config |= dict(taxonomy=dataclasses.asdict(taxonomy), weights=None if weights is None else Path(weights).name)  # a file's name, not its folder
-        self.config = json.loads(json.dumps(config))  # tuples become lists, as they would in a file
+        self.describe(locals())
         self.taxonomy, self.high = taxonomy, high
         self.low = low if "both" in (heads, features) else None  # a stage nobody looks at is not computed
         self.backbone = Backbone(backbone, [s for s in (self.low, high) if s], weights, frozen_bn, freeze)
@@ -110,32 +145,7 @@ class APSE(nn.Module):
         vector = self.pool(high_out.scores) if isinstance(self.pool, Confidences) else self.pool(low, high)   # (B, D), at least float32: unit length to seven digits, not to three
         return APSEOutput(F.normalize(vector), low_out, high_out)
 
-    @classmethod
-    def from_config(cls,
-                    config: dict,   # the `.config` of a network, perhaps read from JSON
-                   ) -> APSE:       # the same architecture with fresh weights: load its state afterwards
-        "Build a network from its description. Pretrained weights are not read again."
-        known = inspect.signature(cls).parameters
-        unknown = [name for name in config if name not in known]
-        if unknown: raise ValueError(f"This is not a description of an APSE network: it does not know {', '.join(unknown)}.")
-        settings = config | {"weights": None}
-        if "taxonomy" in settings:
-            settings["taxonomy"] = Taxonomy(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings["taxonomy"].items()})  # JSON has no tuples
-        return cls(**settings)
-
-    def parameter_groups(self,
-                         lr: float,                      # learning rate of the pretrained layers
-                         head_lr_factor: float = 1.,     # heads and pooling start from nothing: their rate is this many times higher
-                         weight_decay: float = 5e-4,     # the paper's (Section IV-D)
-                        ) -> list[dict]:                 # for a torch optimiser; groups without a parameter are left out
-        "The parameters that learn, in two groups: backbone, heads."
-        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
-        heads = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
-        groups = [dict(name="backbone", params=backbone, lr=lr, weight_decay=weight_decay),
-                  dict(name="heads", params=heads, lr=lr*head_lr_factor, weight_decay=weight_decay)]
-        return [g for g in groups if g["params"]]
-
-# %% ../nbs/06_network.ipynb #06-network-032
+# %% ../nbs/06_network.ipynb #06-network-034
 _plain = dict(heads="none", attend="none", features="high")
 _concat = dict(heads="both", attend="none", features="both", pooling="concat")
 _bilinear = _concat | dict(attend="both", pooling="low_rank")
@@ -153,11 +163,11 @@ ABLATION = {                                          # settings of `APSE` for T
     "gep":       _bilinear,                           # AT GEP HA CLB MO
 }
 
-# %% ../nbs/06_network.ipynb #06-network-036
+# %% ../nbs/06_network.ipynb #06-network-038
 COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(low=low, low_labels=labels)   # settings for Table III, row by row
                 for low in ("conv2", "conv3", "conv4", "conv5") for labels in ("coarse", "fine")}
 
-# %% ../nbs/06_network.ipynb #06-network-050
+# %% ../nbs/06_network.ipynb #06-network-052
 NETWORKS: dict[str, type[nn.Module]] = {"APSE": APSE}     # kind -> class; chapter 14a adds others
 
 def network_from_config(config: dict,      # the `.config` of a network of any kind

@@ -5,9 +5,6 @@
 # %% ../nbs/14a_systems.ipynb #14a-systems-004
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import json
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,7 @@ from .attention import AttentionHead, HeadOutput, at_least_float32, normalize_ma
 from .backbones import Backbone
 from .emotions import MIKELS, Taxonomy
 from .metrics import unit_rows
-from .network import APSE, NETWORKS, APSEOutput
+from .network import NETWORKS, APSEOutput, Network
 from .pair_losses import check_batch, gram
 
 # %% auto #0
@@ -31,31 +28,9 @@ __all__ = ['SYSTEM_LOSSES', 'System', 'WSCNet', 'gram_matrix', 'upper_triangle',
            'graph_weights', 'multi_graph']
 
 # %% ../nbs/14a_systems.ipynb #14a-systems-007
-class System(nn.Module):
-    "What the networks of this chapter share: a description that JSON can hold, and parameters in two groups."
-
-    LABELS = dict(low_labels="fine", high_labels="fine")       # every head here tells emotions apart
-
-    def describe(self, arguments: dict) -> None:
-        "Keep the constructor's arguments, by name, as `config`."
-        config = {name: arguments[name] for name in inspect.signature(type(self)).parameters}
-        weights = config["weights"]
-        config |= dict(taxonomy=dataclasses.asdict(config["taxonomy"]), weights=None if weights is None else Path(weights).name)
-        self.config = json.loads(json.dumps(dict(kind=type(self).__name__) | self.LABELS | config))
-
-    @classmethod
-    def from_config(cls,
-                    config: dict,    # the `.config` of a network of this class, perhaps read from JSON
-                   ) -> System:      # the same architecture with fresh weights: load its state afterwards
-        "Build a network from its description. Pretrained weights are not read again."
-        settings = {k: v for k, v in config.items() if k != "kind" and k not in cls.LABELS} | {"weights": None}
-        unknown = [name for name in settings if name not in inspect.signature(cls).parameters]
-        if unknown: raise ValueError(f"This is not a description of a {cls.__name__}: it does not know {', '.join(unknown)}.")
-        if "taxonomy" in settings:
-            settings["taxonomy"] = Taxonomy(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings["taxonomy"].items()})
-        return cls(**settings)
-
-    parameter_groups = APSE.parameter_groups                   # backbone, and everything else
+class System(Network):
+    "What the networks of this chapter share: every head tells emotions apart."
+    LABELS = dict(low_labels="fine", high_labels="fine")
 
 # %% ../nbs/14a_systems.ipynb #14a-systems-011
 class WSCNet(System):

@@ -1,0 +1,113 @@
+"Fixtures of the browser tests: a headless Chromium page, one notebook served by Voila, screenshots that are kept."
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+SHOTS = Path(os.environ.get("APSE_SHOTS", Path(__file__).parent.parent/"reports"/"browser"))
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+    "Return when the address answers; fail with the server's last words if it does not."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None: break
+        try:
+            with urllib.request.urlopen(address, timeout=5): return
+        except OSError: time.sleep(0.2)
+    raise AssertionError(f"{address} does not answer: {log.read_text()[-2000:]}")
+
+
+def stop(process: subprocess.Popen) -> None:
+    process.terminate()
+    try: process.wait(10)
+    except subprocess.TimeoutExpired: process.kill()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    sync = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install playwright")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None: pytest.skip("browser tests need Chromium on the PATH, for example: apt-get install chromium")
+    with sync.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    "A fresh page; a request that leaves this machine is answered with an error and fails the test."
+    context, outside = browser.new_context(viewport=dict(width=1280, height=900), accept_downloads=True), []
+
+    def gate(route):
+        if re.match(r"(http|ws)s?://(127\.0\.0\.1|localhost)[:/]|data:|blob:|file:", route.request.url): return route.continue_()
+        outside.append(route.request.url)
+        route.abort()
+
+    context.route("**/*", gate)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    yield page
+    context.close()
+    assert not outside, f"the page asked for {outside}"
+
+
+@pytest.fixture
+def launch(tmp_path):
+    "Start a server as `launch(arguments, address)`; it is stopped when the test ends."
+    running = []
+
+    def start(arguments: list[str], address: str, **kwargs) -> str:
+        log = tmp_path/f"server{len(running)}.log"
+        process = subprocess.Popen(arguments, stdout=log.open("w"), stderr=subprocess.STDOUT, **kwargs)
+        running.append(process)
+        wait_for(address, process, log)
+        return address
+
+    yield start
+    for process in running: stop(process)
+
+
+def write_notebook(path: Path, *cells: str) -> Path:
+    import nbformat
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    nb.metadata["kernelspec"] = dict(name="python3", display_name="Python 3", language="python")
+    nbformat.write(nb, path)
+    return path
+
+
+@pytest.fixture
+def serve(tmp_path, launch):
+    "Serve code cells with Voila: `serve('from apse_nb... ', ...) -> address`."
+    def start(*cells: str) -> str:
+        path, port = write_notebook(tmp_path/"page.ipynb", *cells), free_port()
+        # Voila's own template asks for icon fonts from the internet; this header tells the browser to fetch from this address only
+        policy = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws://127.0.0.1:*"
+        arguments = [sys.executable, "-m", "voila", str(path), f"--port={port}", "--no-browser", "--Voila.ip=127.0.0.1",
+                     f"--Voila.tornado_settings={dict(headers={'Content-Security-Policy': policy})!r}"]
+        return launch(arguments, f"http://127.0.0.1:{port}/voila/static/voila.js", cwd=tmp_path).replace("voila/static/voila.js", "")
+    return start
+
+
+@pytest.fixture
+def shot():
+    "Keep a picture of the page: `shot(page, 'name')`."
+    def keep(page, name: str) -> Path:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS/f"{name}.png", full_page=True)
+        return SHOTS/f"{name}.png"
+    return keep
