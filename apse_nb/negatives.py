@@ -67,6 +67,8 @@ class GeneratedEmotionPairLoss(nn.Module):
     Called with embeddings B x D (unit vectors; not normalised here), labels B and confidences B x K (softmax of the emotion head's scores);
     returns a scalar in float32 (float64 for float64). Uses the B x B dot products only: f_i . f_j^{i-} = (1 - lambda_0) f_i . f_i + lambda_0 f_i . f_j^+.
     `ValueError` for what `EmotionPairLoss` refuses, and for confidences that are not B x K numbers between 0 and 1."""
+    needs_confidences = True      # tells the training loop (chapter 10) to pass them
+
     def __init__(self,
                  taxonomy: Taxonomy,                                  # says which classes share a polarity
                  scale: float = 1.,                                   # factor on every dot product; the paper writes none (1)

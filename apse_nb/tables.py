@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from .backbones import data_path
+from .adml import ADML_LOSSES, ADML_ROWS
 from .baselines import BASELINE_LOSSES, TUNING
 from .metrics import MEASURES
 from .network import ABLATION, COMBINATIONS
@@ -17,12 +18,12 @@ from .strong import CosineClassifier
 from .systems import SYSTEM_LOSSES
 from .training import LOSSES, METHODS, Recipe
 
-LOSSES.update(BASELINE_LOSSES | SYSTEM_LOSSES)      # from here on every loss of Table I goes by name
+LOSSES.update(BASELINE_LOSSES | SYSTEM_LOSSES | ADML_LOSSES)      # from here on every loss of the tables goes by name
 
 # %% auto #0
 __all__ = ['TITLES', 'PROFILES', 'FROZEN', 'PAPER_NAMES', 'WITHOUT_MODEL', 'CLASSIFIERS', 'Experiment', 'paper_table', 'table2',
            'Profile', 'find_profile', 'variant', 'controls', 'lambda_sweep', 'table3', 'readings', 'table1',
-           'table1_controlled', 'strong_steps', 'find_table']
+           'table1_controlled', 'strong_steps', 'adml', 'find_table']
 
 # %% ../nbs/15a_tables.ipynb #15a-tables-007
 @dataclass(frozen=True)
@@ -177,8 +178,13 @@ def strong_steps() -> dict[str, Experiment]:
     return {e.name: e for e in rows}
 
 # %% ../nbs/15a_tables.ipynb #15a-tables-034
+def adml() -> dict[str, Experiment]:
+    "The second system and its ablation: what the vector is made of, how margins adapt, one task or two."
+    return {name: Experiment(name, **row) for name, row in ADML_ROWS.items()}
+
+# %% ../nbs/15a_tables.ipynb #15a-tables-036
 def find_table(name: str, profile: Profile, files: dict[str, str] | None = None) -> dict[str, Experiment]:
-    "The rows of a table by the command line's name for it: '1', '2', '3', 'fig6', 'readings' or 'strong'. Table '1' takes feature files."
-    tables = {"1": lambda: table1(profile, files), "2": lambda: {"frozen": FROZEN} | table2(), "3": table3, "fig6": lambda_sweep, "readings": lambda: {k: table2()[k] for k in ("clb", "gep")} | readings(), "strong": strong_steps}
+    "The rows of a table by the command line's name for it: '1', '2', '3', 'fig6', 'readings', 'strong' or 'adml'. Table '1' takes feature files."
+    tables = {"1": lambda: table1(profile, files), "2": lambda: {"frozen": FROZEN} | table2(), "3": table3, "fig6": lambda_sweep, "readings": lambda: {k: table2()[k] for k in ("clb", "gep")} | readings(), "strong": strong_steps, "adml": adml}
     if name not in tables: raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(tables)}.")
     return tables[name]()

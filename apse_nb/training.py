@@ -161,7 +161,9 @@ def losses_of(output,                    # APSEOutput of a whole batch
     "The losses of one batch: pair loss, attention loss, or both weighed by Eq. 14 when the network has heads and there is a pair loss."
     parts = {}
     if pair_loss is not None:
-        confidences = (output.high.confidences,) if isinstance(pair_loss, GeneratedEmotionPairLoss) else ()
+        wants = getattr(pair_loss, "needs_confidences", False)
+        if wants and output.high is None: raise ValueError(f"{type(pair_loss).__name__} needs the emotion head's confidences, but the network has no such head: give it one, or another loss.")
+        confidences = (output.high.confidences,) if wants else ()
         parts["pair"] = pair_loss(output.embedding, labels, *confidences)
     if output.low is not None or output.high is not None:
         parts["attention"] = attention_loss(output.low, output.high, labels, taxonomy, low_labels=network_config["low_labels"], high_labels=network_config["high_labels"],

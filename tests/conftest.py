@@ -60,7 +60,7 @@ def page(browser):
 
     context.route("**/*", gate)
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)
     yield page
     context.close()
     assert not outside, f"the page asked for {outside}"
@@ -82,24 +82,16 @@ def launch(tmp_path):
     for process in running: stop(process)
 
 
-def write_notebook(path: Path, *cells: str) -> Path:
-    import nbformat
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    nb.metadata["kernelspec"] = dict(name="python3", display_name="Python 3", language="python")
-    nbformat.write(nb, path)
-    return path
-
-
 @pytest.fixture
 def serve(tmp_path, launch):
-    "Serve code cells with Voila: `serve('from apse_nb... ', ...) -> address`."
+    "Serve code cells as `apse_explore` serves its page: `serve('from apse_nb... ', ...) -> address`."
+    from apse_nb.app import server_arguments, write_page
+
     def start(*cells: str) -> str:
-        path, port = write_notebook(tmp_path/"page.ipynb", *cells), free_port()
-        # Voila's own template asks for icon fonts from the internet; this header tells the browser to fetch from this address only
-        policy = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws://127.0.0.1:*"
-        arguments = [sys.executable, "-m", "voila", str(path), f"--port={port}", "--no-browser", "--Voila.ip=127.0.0.1",
-                     f"--Voila.tornado_settings={dict(headers={'Content-Security-Policy': policy})!r}"]
-        return launch(arguments, f"http://127.0.0.1:{port}/voila/static/voila.js", cwd=tmp_path).replace("voila/static/voila.js", "")
+        port = free_port()
+        arguments = [sys.executable, "-m", "voila", *server_arguments(write_page(tmp_path, *cells), port, "test")]
+        launch(arguments, f"http://127.0.0.1:{port}/voila/static/voila.js", cwd=tmp_path)
+        return f"http://127.0.0.1:{port}/?token=test"
     return start
 
 

@@ -1,0 +1,174 @@
+"The book as a web site: built without Quarto, every link and anchor followed, searched and read in a browser."
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def load_builder():
+    spec = importlib.util.spec_from_file_location("make_site", ROOT/".ci"/"make_site.py")
+    module = sys.modules["make_site"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_site = load_builder()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    "All chapters, built once."
+    return make_site.build(tmp_path_factory.mktemp("site")/"_docs")
+
+
+def test_every_link_anchor_picture_and_equation(site):
+    assert make_site.check(site.out, site.chapters, site.modules) == []
+
+
+def test_chapters_are_in_reading_order(site):
+    numbers = [c.number for c in site.chapters]
+    assert numbers[0] == "" and numbers[1:3] == ["00", "01"] and numbers.index("03") + 1 == numbers.index("03a") == numbers.index("04") - 1
+    text = (site.out/"04_attention.html").read_text(encoding="utf-8")
+    assert re.search(r'rel="prev" href="03a_torchvision_guard.html"', text) and re.search(r'rel="next" href="05_clb.html"', text)
+
+
+def test_api_page_tells_parameters_and_chapter(site):
+    text = (site.out/"api"/"attention.html").read_text(encoding="utf-8")
+    entry = text[text.index('<section id="AttentionHead">'):text.index('id="AttentionHead.forward"')]
+    assert "K, classes this head tells apart" in entry and re.search(r'href="../04_attention.html#[\w-]+"', entry)
+    assert "the paper's F_a: features weighted by both maps" in text                                   # a field of a named tuple
+    assert "--method" in (site.out/"api"/"training.html").read_text(encoding="utf-8")                      # a command shows its --help
+
+
+def test_exported_cells_lead_to_their_entries(site):
+    text = (site.out/"04_attention.html").read_text(encoding="utf-8")
+    assert 'href="api/attention.html#AttentionHead"' in text and "#| " not in text and "default_exp" not in text
+
+
+def test_sidebar_for_quarto_is_in_sync(site):
+    assert (ROOT/"nbs"/"sidebar.yml").read_text(encoding="utf-8") == make_site.sidebar_yml(site.chapters), "run python .ci/make_site.py and commit nbs/sidebar.yml"
+
+
+def test_nbdev_prepares_every_chapter_for_quarto(tmp_path):
+    "The half of nbdev_docs that needs no Quarto: notebooks are processed without running them, code stays visible, pictures travel along."
+    shutil.copytree(ROOT/"nbs", tmp_path/"nbs")
+    shutil.copytree(ROOT/"apse_nb", tmp_path/"apse_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT/"settings.ini", tmp_path)
+    code = "from nbdev.serve import proc_nbs; from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml(); proc_nbs('nbs', n_workers=0)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert {p.name for p in (tmp_path/"_proc").glob("*.ipynb")} == {p.name for p in (ROOT/"nbs").glob("*.ipynb")}
+    assert (tmp_path/"_proc"/"images"/"hero.png").exists() and (tmp_path/"_proc"/"_quarto.yml").exists()
+    assert "class AttentionHead" in (tmp_path/"_proc"/"04_attention.ipynb").read_text(encoding="utf-8")
+    assert (tmp_path/"nbs"/"nbdev.yml").read_text() == (ROOT/"nbs"/"nbdev.yml").read_text(), "settings.ini changed: nbdev_docs would write another nbs/nbdev.yml"
+
+
+def small_book(folder: Path, name: str = "01_one.ipynb", *cells) -> Path:
+    "One notebook with a start page."
+    folder.mkdir()
+    for path, parts in ((folder/"index.ipynb", ("# A book",)), (folder/name, ("# One\n> Small.", *cells))):
+        made = [nbformat.v4.new_markdown_cell(c) if isinstance(c, str) else c for c in parts]
+        for n, cell in enumerate(made): cell["id"] = f"cell-{n}"
+        nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    return folder
+
+
+@pytest.fixture
+def no_font(monkeypatch):
+    "Cutting the font takes seconds and small books do not need it."
+    monkeypatch.setattr(make_site.Site, "font", lambda self: (self.out/"equations.woff").touch())
+
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def test_hostile_names_are_only_names(tmp_path, no_font):
+    name = "01_<img src=x onerror=alert(1)> & \"two\" #3.ipynb"
+    picture = nbformat.v4.new_code_cell("draw()", outputs=[nbformat.v4.new_output("display_data", {"image/png": PIXEL})])
+    book = make_site.Site(tmp_path/"out", small_book(tmp_path/"nbs", name, "## Part & <b>parcel</b>\n\nA picture follows. It is small.", picture)).build()
+    assert make_site.check(book.out, book.chapters, book.modules) == []
+    page = (book.out/book.chapters[1].file).read_text(encoding="utf-8")
+    assert "<img src=x" not in page and len(list((book.out/"figures").iterdir())) == 1
+    assert 'alt="Chapter 01, picture 1, Part &amp; parcel: A picture follows. It is small."' in page
+
+
+def test_equations_and_links(tmp_path, no_font):
+    cells = ("## A & B\n\n$$\\frac{a}{b} \\le \\sum_i x_i \\qquad (1)$$\n\nand $x_i < y$ for 5$ and `$$`.", "[there](01_one.ipynb#A-&-B), [start](index.ipynb)")
+    book = make_site.Site(tmp_path/"out", small_book(tmp_path/"nbs", "01_one.ipynb", *cells)).build()
+    page = (book.out/"01_one.html").read_text(encoding="utf-8")
+    assert make_site.check(book.out, book.chapters, book.modules) == []
+    assert '<math display="block">' in page and "<mfrac>" in page and 'href="01_one.html#a-b"' in page and 'href="index.html"' in page
+    with pytest.raises(ValueError, match=r"01_one.ipynb: this equation cannot be read: '\\\\nosuch"):
+        make_site.Site(tmp_path/"out2", small_book(tmp_path/"nbs2", "01_one.ipynb", "$\\nosuch{x}$")).build()
+
+
+@pytest.mark.parametrize("text, complaint", [
+    ("[x](02_two.ipynb)", "'02_two.html' does not exist"),
+    ("[x](#nowhere)", "has no place called 'nowhere'"),
+    ("![a](lost.png)", "'lost.png' does not exist"),
+    ("![a](../../settings.ini)", "'../../settings.ini' does not exist"),
+    ("<img src='https://example.org/a.png' alt='a'>", "<img> asks for 'https://example.org/a.png'"),
+    ("<iframe srcdoc='&lt;img src=https://example.org/a.png alt=a>' src='about:blank'></iframe>", "<img> asks for 'https://example.org/a.png'"),
+    ("<script src='//example.org/a.js'></script>", "<script> asks for '//example.org/a.js'"),
+    ("<img src='data:image/png;base64,AA'>", "has no description"),
+    ("[x](https://not an address)", None),          # Markdown itself leaves this one as text
+    ("<a href='javascript:alert(1)'>x</a>", "<a> asks for 'javascript:alert(1)'"),
+    ("<a href='https://exa mple.org'>x</a>", "is no address"),
+    ("<p>$$x$$</p>", "an equation was left as text"),
+])
+def test_the_checker_finds(tmp_path, no_font, text, complaint):
+    book = make_site.Site(tmp_path/"out", small_book(tmp_path/"nbs", "01_one.ipynb", text)).build()
+    wrong = make_site.check(book.out, book.chapters, book.modules)
+    assert complaint in " ".join(wrong) if complaint else wrong == []
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path/"mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="holds no site"): make_site.Site(tmp_path, ROOT/"nbs").build()
+    assert (tmp_path/"mine.txt").read_text() == "keep"
+
+
+def test_reading_in_a_browser(site, page, shot):
+    "From the start page by search to a chapter and to the API, by mouse and by keyboard; opened from a folder, without a server."
+    errors = []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.goto((site.out/"index.html").as_uri())
+    assert page.locator("h1").inner_text() == "apse_nb"
+    shot(page, "site_start")
+    page.keyboard.press("/")
+    page.keyboard.type("AttentionHead")
+    page.wait_for_selector("#hits a")
+    assert page.locator("#hits .what").first.inner_text() == "AttentionHead"
+    page.locator("#hits a", has_text="04 Attention").first.click()
+    page.wait_for_url("**/04_attention.html#*")
+    shown = page.evaluate("""() => { const all = [...document.querySelectorAll(".equation math")], one = all[0].getBoundingClientRect(), frac = document.querySelector("mfrac").getBoundingClientRect();
+        return [all.length, one.width, frac.height, document.fonts.check("16px Equations")] }""")
+    assert shown[0] >= 3 and shown[1] > 50 and shown[2] > 20 and shown[3], shown
+    assert page.evaluate("[...document.images].every(i => i.alt)")
+    page.locator(".badge a", has_text="AttentionHead").first.click()
+    page.wait_for_url("**/api/attention.html#AttentionHead")
+    page.locator(".search input").fill("force on the positive turns")
+    page.wait_for_selector("#hits a")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/08_negatives.html#*")
+    page.click("button.theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 27)"
+    page.click("a[rel=next]")
+    page.wait_for_url("**/09_metrics.html")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"                 # the choice is kept
+    page.set_viewport_size(dict(width=390, height=844))
+    page.click(".menu")
+    page.locator("#chapters a", has_text="Pair losses").click()
+    page.wait_for_url("**/07_pair_losses.html")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390                      # nothing sticks out on a phone
+    page.screenshot(path=shot(page, "site_phone"))                                           # the first screen will do, the chapter is long
+    assert errors == []
