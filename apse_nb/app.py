@@ -10,6 +10,7 @@ import secrets
 import socket
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import click
@@ -50,8 +51,10 @@ class Explorer(widgets.Tab):
         "Show this picture of the collection in the attention explorer."
         if self.files is None: return self.attention.choose(position)
         name = self.pictures.browser.collection.names[position]
-        try: self.attention.upload(self.files[position].read_bytes(), name)
-        except OSError: self.attention.message.warn(f"{name} is no longer there: run apse_index again.")
+        try: content = self.files[position].read_bytes()
+        except OSError: return self.attention.message.warn(f"{name} is no longer there: run apse_index again.")
+        self.attention.upload(content, name)
+        if not self.attention.message.alarm: self.attention.message.say(f"The query of the first tab: {name}")
 
 # %% ../nbs/12c_app.ipynb #12c-app-009
 def some_pictures(entries, size: int, taxonomy, most: int = 24) -> LabelledImages:
@@ -88,7 +91,8 @@ def server_arguments(notebook: Path,              # what to show
     "What Voila must be told so that only this machine sees the page, and the page asks nobody else for anything."
     policy = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
     return [str(notebook), f"--port={port}", f"--token={token}", f"--Voila.ip={host}", "--Voila.port_retries=0", *([] if show else ["--no-browser"]),
-            f"--Voila.tornado_settings={dict(headers={'Content-Security-Policy': policy})!r}"]
+            *(["--KernelManager.transport=ipc"] if sys.platform == "linux" else []),       # no local port where somebody could listen; elsewhere, names of such files may get too long
+            f"--Voila.tornado_settings={dict(headers={'Content-Security-Policy': policy}, ws_ping_timeout=30_000)!r}"]       # the default is longer than the time between two pings, and a warning says so
 
 def write_page(folder: Path,      # where the notebook goes
                *cells: str,       # code
@@ -116,7 +120,7 @@ def check_port(host: str, port: int) -> None:
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
 @click.argument("source", default="scenes")
 @click.option("--model", default=None, help="A checkpoint of apse_train, 'scenes' (the shipped demo), 'imagenet' or 'imagenet:NAME'.  [default: the index's own, at first 'scenes']")
-@click.option("--index", type=click.Path(path_type=Path), default=None, help="Where the index is.  [default: SOURCE/.apse_index]")
+@click.option("--index", default=None, help="The folder where the index is.  [default: SOURCE/.apse_index]")
 @click.option("--port", type=click.IntRange(1, 65535), default=8866, help="Port of the page.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on. With any other than this one, people on the network who know the printed address see your pictures.")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
@@ -132,16 +136,19 @@ def apse_explore(source, model, index, port, host, show):
       apse_explore ~/pictures --model runs/mine/best.safetensors --open
     """
     check_port(host, port)
-    if source == "scenes": load_encoder(model or "scenes")                   # complain now, not on the page
-    else:
-        with Gallery.create(source, index, model) as gallery:
-            done = gallery.update(sys.stderr.isatty())
-            click.echo(f"{len(gallery)} pictures, {len(done.skipped)} files skipped")
-        source = index or Path(source)/".apse_index"
+    if index and "://" in index: raise ValueError("The page reads an index in a folder, not one on a server: leave --index out, or give it a folder.")
+    encoder = load_encoder(model or "scenes") if model or source == "scenes" else None         # complain now, not on the page
+    if source != "scenes":
+        with Gallery.create(source, index, encoder) as gallery:
+            done, total = gallery.update(sys.stderr.isatty()), len(gallery)
+        click.echo(f"{total} pictures, {len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped")
+        if total < 2: raise ValueError(f"There is nothing to explore in {one_line(source)}: at least two pictures are needed.")
+        source = os.path.abspath(index or Path(source)/".apse_index")
     from voila.app import Voila                                              # a second to import
 
     token = secrets.token_urlsafe(16)
-    with tempfile.TemporaryDirectory(prefix="apse_explore_") as folder:
-        notebook = write_page(folder, page_code(source if source == "scenes" else os.path.abspath(source), model))
-        click.echo(f"http://{host}:{port}/?token={token}\nOpen this address in a browser; stop with Ctrl-C.")
+    with tempfile.TemporaryDirectory(prefix="apse_explore_") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)                  # about how Voila's settings are written
+        notebook = write_page(folder, page_code(source, encoder and encoder.source))           # its process runs elsewhere: no relative paths
+        click.echo(f"http://{host}:{port}/?token={token}\nOpen this address in a browser, the page takes some seconds to start; stop with Ctrl-C.")
         Voila.launch_instance([*server_arguments(notebook, port, token, host, show), "--Voila.log_level=ERROR"])

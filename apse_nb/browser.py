@@ -57,6 +57,7 @@ class Collection:
         if self.confidences is not None: self.confidences = np.asarray(self.confidences, dtype=np.float32)
         for part, given, shape in (("names", self.names, (n,)), ("labels", self.labels, (n,)), ("confidences", self.confidences, (n, K))):
             if given is not None and np.shape(given) != shape: raise ValueError(f"{n} embeddings need {part} of shape {shape}, not {np.shape(given)}.")
+        if self.confidences is not None and not (self.confidences.min() >= 0 and self.confidences.max() <= 1.001): raise ValueError("Confidences are probabilities from 0 to 1: apply softmax to the network's scores.")
         if not callable(self.thumbnails) and len(self.thumbnails) != n: raise ValueError(f"There are {len(self.thumbnails)} thumbnails for {n} embeddings: give one for each.")
         if self.labels is not None and not (0 <= self.labels.min() and self.labels.max() < K):
             raise ValueError(f"Labels must lie in 0..{K - 1}, found {self.labels.min()}..{self.labels.max()}: give labels=None where they are not known.")
@@ -150,6 +151,7 @@ def best_positions(similarity: np.ndarray,   # B x N, in [-2, 2]
                    k: int,
                   ) -> np.ndarray:           # B x k positions, most similar first; ties (equal after rounding to 2**-20) in the order of the positions
     "The k largest numbers of each row, without sorting the rest."
+    if k < 1: raise ValueError(f"Ask for at least one result, not {k}.")
     n = similarity.shape[1]
     key = (np.rint(similarity*-2.**20).astype(np.int64) << 32) + np.arange(n)     # (B, N) the smallest is the best
     if k < n: key = np.partition(key, k, axis=1)[:, :k]
@@ -178,6 +180,7 @@ class Filter:
 
     def allowed(self, collection: Collection) -> np.ndarray:
         "N booleans; `ValueError` with one sentence for what the collection cannot tell."
+        if not 0 <= self.confidence <= 1: raise ValueError(f"The confidence lies between 0 and 1, not at {self.confidence}.")
         taxonomy, guesses, keep = collection.taxonomy, collection.guesses, np.ones(len(collection), bool)
         if guesses is None and (self.emotion or self.polarity): raise ValueError("Nothing is known about emotions here: search without filters, or take a network with an emotion head.")
         if collection.confidences is None and self.confidence: raise ValueError("This network is never sure or unsure: leave the confidence at 0, or take a network with an emotion head.")
@@ -187,7 +190,7 @@ class Filter:
         if self.confidence: keep &= collection.sureness >= self.confidence
         return keep
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-028
+# %% ../nbs/12b_browser.ipynb #12b-browser-029
 # by tier: colour, line in CSS, line in matplotlib, sign, words
 FRAMES = (("#004488", "solid", "-", "✓", "right"), ("#DDAA33", "dashed", (0, (3, 1)), "≈", "only the polarity is right"), ("#BB5566", "dotted", (0, (1, 1)), "✗", "wrong polarity"))
 PLAIN = ("#777777", "solid", "-", "", "")
@@ -197,7 +200,7 @@ def frames(collection: Collection, query: int, positions) -> list[tuple]:
     if collection.labels is None: return [PLAIN]*len(positions)
     return [FRAMES[t] for t in tiers(int(collection.labels[query]), collection.labels[positions], collection.taxonomy)]
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-029
+# %% ../nbs/12b_browser.ipynb #12b-browser-030
 def _draw_tile(ax, image: Image.Image | None, frame: tuple, title: str) -> None:
     "A picture with frame, sign and title."
     image = np.asarray(image or Image.new("RGB", (SIDE, SIDE), "#bbbbbb"))
@@ -234,7 +237,7 @@ def draw_results(collection: Collection,
     _draw_key(fig, collection)
     return fig
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-034
+# %% ../nbs/12b_browser.ipynb #12b-browser-035
 def failure_cases(collection: Collection,
                   k: int = 10,                  # results that are judged
                   most: int = 1000,             # judge at most so many queries, drawn with a fixed seed
@@ -243,7 +246,7 @@ def failure_cases(collection: Collection,
     if collection.labels is None: raise ValueError("Failures can be told from successes only where labels are known: give the collection labels.")
     n, labels, parent = len(collection), collection.labels, np.array(collection.taxonomy.parent)
     queries = np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
-    k, found = min(k, n - 1), []
+    k, found = min(k, n - 1), []                                                  # `best_positions` refuses k < 1
     for part in np.array_split(queries, -(-len(queries)*n//2**22)):               # at most 4 million similarities at a time
         similarity = collection.embeddings[part] @ collection.embeddings.T        # (B, N)
         similarity[np.arange(len(part)), part] = -2                               # the query itself goes last
@@ -255,7 +258,7 @@ def failure_cases(collection: Collection,
     table["how wrong"] = (table["same polarity"] + 2*table["opposite polarity"])/(2*k)
     return table.sort_values("how wrong", ascending=False, kind="stable")
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-038
+# %% ../nbs/12b_browser.ipynb #12b-browser-039
 def draw_failures(collection: Collection,
                   failures: pd.DataFrame,      # of `failure_cases`
                   many: int = 3,               # queries
@@ -272,7 +275,7 @@ def draw_failures(collection: Collection,
     _draw_key(fig, collection)
     return fig
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-049
+# %% ../nbs/12b_browser.ipynb #12b-browser-050
 class PictureGrid(anywidget.AnyWidget):
     "Pictures as buttons: click, or walk with the arrow keys and press Enter. Python hears of it through `on_choose`."
     tiles = traitlets.List().tag(sync=True)          # dicts: id, src, alt, caption (lines of text), border (CSS), sign
@@ -345,7 +348,7 @@ class PictureGrid(anywidget.AnyWidget):
         "`call(id)` whenever a picture is chosen."
         self.on_msg(lambda _, content, buffers: call(content["choose"]) if isinstance(content, dict) and isinstance(content.get("choose"), int) else None)
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-051
+# %% ../nbs/12b_browser.ipynb #12b-browser-052
 def short(text: str, length: int = 22) -> str:
     "A long name, cut in the middle."
     return text if len(text) <= length else text[:length//2 - 1] + "…" + text[-(length - length//2):]
@@ -360,6 +363,7 @@ class RetrievalBrowser(widgets.VBox):
                  query: int = 0,
                  k: int = 12,               # results
                 ):
+        if k < 1: raise ValueError(f"Ask for at least one result, not {k}.")
         self.collection, self.k, self.history, self.cosines, self._table = collection, k, [], np.zeros(0), None
         no_emotions, wide = collection.guesses is None, dict(width="200px")
         menu = lambda name, options: widgets.Dropdown(options=[("any", ""), *((o, o) for o in options)], description=name, disabled=no_emotions, layout=wide, style=dict(description_width="58px"))
@@ -444,7 +448,7 @@ class RetrievalBrowser(widgets.VBox):
         return self._tile(i, [f"{line['how wrong']:.2f} wrong", f"✓{right} ≈{near} ✗{opposite}", *self.collection.facts(i)], PLAIN,
                           [f"{line['how wrong']:.2f} wrong", f"{right} of its first results right, {near} of the same polarity, {opposite} of another"])
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-059
+# %% ../nbs/12b_browser.ipynb #12b-browser-060
 def flatten(embeddings,               # N x D
             method: str = "tsne",     # 'tsne' or 'pca'
             seed: int = 0,
@@ -453,6 +457,7 @@ def flatten(embeddings,               # N x D
     "Two coordinates for each embedding."
     x = unit_rows(embeddings, "embedding")
     if method not in ("tsne", "pca"): raise ValueError(f"The method is 'tsne' or 'pca', not {method!r}.")
+    if np.ptp(x, axis=0).max() < 1e-6: return np.zeros((len(x), 2)), "all embeddings are the same"      # t-SNE would crash on them
     if method == "pca":
         x = x - x.mean(0)
         variance, axes = np.linalg.eigh(x.T @ x)                                       # of a D x D matrix: cheap for any N; the largest are last
@@ -466,7 +471,7 @@ def flatten(embeddings,               # N x D
 def neighbours_kept(embeddings, flat, k: int = 10) -> float:
     "Share of each image's k nearest neighbours that are still among its k nearest on the map."
     x, flat = unit_rows(embeddings, "embedding"), np.asarray(flat, dtype=float)
-    shares = []
+    k, shares = min(k, len(x) - 1), []                                                # no more than there are
     for part in np.array_split(np.arange(len(x)), -(-len(x)**2//2**22)):              # (B, N) numbers at a time, not N x N
         near = []
         for similarity in (x[part] @ x.T, -((flat[part, None] - flat[None])**2).sum(-1)):
@@ -475,7 +480,7 @@ def neighbours_kept(embeddings, flat, k: int = 10) -> float:
         shares += [len(np.intersect1d(a, b))/k for a, b in zip(*near)]
     return float(np.mean(shares))
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-063
+# %% ../nbs/12b_browser.ipynb #12b-browser-064
 def draw_map(collection: Collection,
              flat: np.ndarray,              # N x 2 of `flatten`
              remark: str = "",
@@ -498,7 +503,7 @@ def draw_map(collection: Collection,
     if emotions is not None: fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return fig
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-066
+# %% ../nbs/12b_browser.ipynb #12b-browser-067
 class PointMap(anywidget.AnyWidget):
     "Thousands of points on a canvas: hover or walk with the arrow keys to see a point's picture, click or press Enter to choose it."
     places = traitlets.Bytes(b"").tag(sync=True)      # N x 2 float32: x to the right, y upwards, in heights of the canvas, (0, 0) in the middle
@@ -702,7 +707,7 @@ class PointMap(anywidget.AnyWidget):
     .apse-legend canvas { width: 16px; height: 16px; vertical-align: -4px; margin-right: 2px; }
     """
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-068
+# %% ../nbs/12b_browser.ipynb #12b-browser-069
 METHODS = {"PCA": "pca", "t-SNE": "tsne"}
 ASPECT = 620/460                        # width of the canvas by its height
 
@@ -723,6 +728,8 @@ class EmbeddingMap(widgets.VBox):
                 ):
         if method not in (None, "pca", "tsne"): raise ValueError(f"The method is 'tsne' or 'pca', not {method!r}.")
         if flat is not None and np.shape(flat) != (len(collection), 2): raise ValueError(f"{len(collection)} pictures need coordinates of shape ({len(collection)}, 2), not {np.shape(flat)}.")
+        if flat is not None and not np.isfinite(flat).all(): raise ValueError("Coordinates contain NaN or infinity: give numbers for all pictures.")
+        if method == "tsne" and len(collection) > slow_above: raise ValueError(f"t-SNE of {len(collection):,} pictures would take long: take 'pca', or raise slow_above.")
         t, emotions, self.collection, self._listeners = collection.taxonomy, collection.emotions, collection, []
         self._made = {} if flat is None else {"given": (np.asarray(flat, dtype=float), "coordinates as given")}
         looks = [dict(name=f, colour=c, shape=min(p, 2)) for f, c, p in zip(t.fine, t.palette, t.parent)]
@@ -761,7 +768,7 @@ class EmbeddingMap(widgets.VBox):
         "Cross hair and rings."
         with self.points.hold_sync(): self.points.query, self.points.results = int(query), [int(i) for i in results]
 
-# %% ../nbs/12b_browser.ipynb #12b-browser-073
+# %% ../nbs/12b_browser.ipynb #12b-browser-074
 class LinkedBrowser(widgets.HBox):
     "Map and browser of one collection: what is chosen in one is shown in both."
     def __init__(self,

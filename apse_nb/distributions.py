@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -93,6 +93,7 @@ def wheel_distance(a: torch.Tensor,          # A x K distributions
                   ) -> torch.Tensor:         # A x B, in steps
     "Earth mover's distance around the emotion wheel: votes times the steps they have to be moved."
     gaps = wheel_gaps(taxonomy, toll).to(a)
+    if not a.shape[1] == b.shape[1] == len(gaps): raise ValueError(f"The taxonomy {taxonomy.name!r} has {len(gaps)} emotions, but the distributions have {a.shape[1]} and {b.shape[1]} columns: give the taxonomy of the votes.")
     order = torch.tensor([taxonomy.index(name) for name in taxonomy.wheel], device=a.device)
     flow = a[:, order].cumsum(1)[:, None] - b[:, order].cumsum(1)[None]   # (A, B, K) votes that cross each gap if none cross the last
     return torch.stack([(gaps*(flow - flow[..., k:k + 1]).abs()).sum(-1) for k in range(len(gaps))]).amin(0)
@@ -155,7 +156,8 @@ class LogRatioLoss(nn.Module):
 
     def extra_repr(self) -> str:
         name = getattr(self.distance, "func", self.distance).__name__
-        return f"distance={name}{getattr(self.distance, 'keywords', '') or ''}, floor={self.floor:g}, eps={self.eps:g}"
+        fixed = ", ".join(f"{key}={getattr(value, 'name', value)!r}" for key, value in getattr(self.distance, "keywords", {}).items())     # of a `partial`
+        return f"distance={name}{fixed and f'({fixed})'}, floor={self.floor:g}, eps={self.eps:g}"
 
 # %% ../nbs/14c_distributions.ipynb #14c-distributions-050
 GRADED = ("dcg", "ndcg", "spearman", "kendall")      # the graded measures; larger is better for all
@@ -229,6 +231,8 @@ def evaluate_graded(query,                                    # Q x D embeddings
     q, g = unit_rows(query, "query"), unit_rows(gallery, "gallery")
     wants, has = (torch.as_tensor(np.asarray(t), dtype=torch.float64) for t in (query_targets, gallery_targets))
     check_sets(q, wants, g, has, same_set)
+    if not (wants.ndim == has.ndim == 2 and wants.shape[1] == has.shape[1] and wants.isfinite().all() and has.isfinite().all()):
+        raise ValueError(f"Query and gallery targets must be two tables with the same columns and without NaN or infinity; their shapes are {tuple(wants.shape)} and {tuple(has.shape)}.")
     N, values, chance = len(g) - same_set, [], []
     for rows in np.array_split(np.arange(len(q)), -(-len(q)//chunk)):
         order = (sort_gallery(q[rows], g, leave_out=rows if same_set else None)//4)[:, :N]    # (B, N) gallery positions, best first
@@ -251,7 +255,8 @@ def read_valence_arousal(files: ImageFiles,   # of Emotion6, see `open_dataset`
     try: columns = [header.index(title) for title in ("[valence]", "[arousal]")]
     except ValueError: raise ValueError(f"{path} has no columns [valence] and [arousal]: it has {', '.join(header)}.") from None
     known = {row[0].lower(): [float(row[c]) for c in columns] for row in table}
-    return (torch.tensor([known[name.lower()] for name in files.names], dtype=torch.float64) - 5)/4
+    names = ["/".join(Path(name).parts[-2:]).lower() for name in files.names]                # images/joy/1.jpg is joy/1.jpg in the table
+    return (torch.tensor([known[name] for name in names], dtype=torch.float64) - 5)/4
 
 # %% ../nbs/14c_distributions.ipynb #14c-distributions-082
 def fit_soft(model: nn.Module,          # trained in place
@@ -304,8 +309,7 @@ class SoftRow(NamedTuple):
     title: str
     targets: str | None                  # 'winner' (one label), 'votes' (shares) or 'plane' (valence and arousal); None: nothing is trained
     objective: Callable | None = None    # function(taxonomy) -> nn.Module of (APSEOutput, targets)
-    network: dict = ABLATION["n_pair"]     # settings of `APSE` where no checkpoint is given
-    recipe: dict = {}                    # changes of the recipe
+    network: dict = ABLATION["n_pair"]   # settings of `APSE` where no checkpoint is given
 
 _beliefs = dict(heads="high", attend="none", features="confidences")
 SOFT_ROWS: dict[str, SoftRow] = {
@@ -360,12 +364,12 @@ def folder_trials(images: LabelledImages, seeds, folds: int = 5):
 REACH = {"overlap": 1., "wheel": 1., "plane": 1.}      # kinds of distance that every line is measured by, and where their gains end
 
 def soft_measures(query, gallery, trial: Trial) -> dict[str, float]:   # embeddings of both sets -> measures, against the training pictures and (own_) among the queries
-    "Graded measures by three distances, and the two mAP of the winners."
+    "Graded measures by three distances (wheel and plane where the taxonomy has them), and the two mAP of the winners."
     taxonomy, line = trial.query.taxonomy, {}
     sides = {"": (gallery, trial.truth, trial.train.labels, False), "own_": (query, trial.query_truth, trial.query.labels, True)}
     for prefix, (embeddings, truth, labels, same) in sides.items():
         for kind, reach in REACH.items():
-            if kind == "wheel" and not taxonomy.wheel: continue
+            if kind == "wheel" and not taxonomy.wheel or kind == "plane" and not set(taxonomy.fine) <= set(ANGLES): continue
             place = emotion_plane(taxonomy) if kind == "plane" else torch.eye(len(taxonomy), dtype=torch.float64)
             far = partial(wheel_distance, taxonomy=taxonomy) if kind == "wheel" else DISTANCES[kind]
             report = evaluate_graded(query, trial.query_truth @ place, embeddings, truth @ place, far, reach, same)
@@ -379,7 +383,7 @@ def run_trial(row: SoftRow, trial: Trial, recipe: Recipe, start=None) -> dict[st
     "Train one row on one trial and measure it."
     began, taxonomy = time.perf_counter(), trial.train.taxonomy
     if row is SOFT_ROWS["viewers"]:
-        others = (draw_votes(truth, seed=1000 + trial.seed).sqrt() for truth in (trial.query_truth, trial.truth))     # cosine: Bhattacharyya's coefficient
+        others = (draw_votes(truth, seed=first + trial.seed).sqrt() for truth, first in ((trial.query_truth, 1000), (trial.truth, 2000)))     # cosine: Bhattacharyya's coefficient
         return soft_measures(*others, trial) | dict(status="ok", minutes=0.)
     torch.manual_seed(trial.seed)
     model = APSE(taxonomy, backbone="scene_net", weights="shapes", **row.network) if start is None else load_model(start)[0]
@@ -420,8 +424,8 @@ def run_distributions(source: str,                # 'scenes', or a folder with v
     for trial in trials:
         data = trial.train.fingerprint()
         for name in rows:
-            mine, row = recipe, SOFT_ROWS[name]
-            mine = Recipe(**asdict(recipe) | row.recipe | dict(seed=trial.seed))
+            row = SOFT_ROWS[name]
+            mine = replace(recipe, seed=trial.seed)
             loss = None if row.objective is None else repr(row.objective(trial.train.taxonomy))
             setup = hashlib.sha256(json.dumps([origin, row.targets, loss, None if start else row.network, asdict(mine)]).encode()).hexdigest()[:8]
             key = dict(zip(KEY, (Path(source).name, data, Path(start).stem if start else "shapes", name, setup, trial.seed, trial.fold)))

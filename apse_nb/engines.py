@@ -28,7 +28,8 @@ __all__ = ['WORLDS', 'ENGINES', 'COLUMNS', 'KEYS', 'WARM_UP', 'make_vectors', 'g
            'Engine', 'build_numpy', 'open_numpy', 'build_faiss', 'open_faiss', 'milvus_address', 'build_milvus',
            'open_milvus', 'build_qdrant', 'open_qdrant', 'build_qdrant_edge', 'open_qdrant_edge', 'build_lancedb',
            'open_lancedb', 'versions', 'Server', 'read_blocks', 'memory_of', 'cpu_seconds_of', 'size_of', 'forget',
-           'run_phase', 'in_own_process', 'world_on_disk', 'machine', 'append_row', 'measure_engine']
+           'run_phase', 'in_own_process', 'world_on_disk', 'machine', 'append_row', 'measure_engine', 'plan',
+           'measure_all']
 
 # %% ../nbs/11a_engines.ipynb #11a-engines-007
 def make_vectors(n: int,                   # how many
@@ -159,7 +160,7 @@ def open_milvus(place, dim, **search):
     client = MilvusClient(milvus_address(place))
     client.load_collection("pictures")
     def find(query, k):
-        return [hit["id"] for hit in client.search("pictures", [query], limit=k, search_params={"metric_type": "IP", "params": search})[0]]
+        return [hit["id"] for hit in client.search("pictures", [query], limit=k, consistency_level="Bounded", search_params={"metric_type": "IP", "params": search})[0]]
     find.close = client.close
     return find
 
@@ -286,10 +287,10 @@ def cpu_seconds_of(process: int) -> float:
     return (int(fields[11]) + int(fields[12]))/os.sysconf("SC_CLK_TCK")
 
 def size_of(folder: Path) -> float:
-    "MB of a folder's files; a server may delete some while we count."
+    "MB that a folder's files really take (holes in them take nothing); a server may delete some while we count."
     total = 0
     for path in folder.rglob("*"):
-        try: total += path.stat().st_size if path.is_file() else 0
+        try: total += 512*path.stat().st_blocks if path.is_file() else 0
         except FileNotFoundError: pass
     return total/2**20
 
@@ -422,3 +423,43 @@ def measure_engine(engine: str,                     # a key of `ENGINES`
         for row in rows: append_row(row | {"status": "failed", "remark": str(e)}, out)
     finally: shutil.rmtree(place, ignore_errors=True)
     return rows
+
+# %% ../nbs/11a_engines.ipynb #11a-engines-062
+def plan(n: int) -> list[tuple[str, str, dict, list[dict]]]:      # engine, index, build settings, search settings
+    "What is measured at `n` vectors."
+    cells = 256 if n < 50_000 else 512 if n < 500_000 else 1024
+    probes, beams = [16, 32, 64], [64, 128, 256]
+    graph = {"M": 16, "efConstruction": 100}
+    everything = [
+        ("numpy", "flat", {}, [{}]),
+        ("faiss", "Flat", {"factory": "Flat"}, [{}, {"mmap": True}]),
+        ("faiss", f"IVF{cells},SQ8", {"factory": f"IVF{cells},SQ8"}, [{"nprobe": p} for p in probes]),
+        ("faiss", "HNSW16", {"factory": "HNSW16", "ef_construction": 100}, [{"efSearch": ef} for ef in beams]),
+        ("milvus_lite", "FLAT", {"index": "FLAT"}, [{}]),
+        ("milvus_lite", "HNSW", {"index": "HNSW"} | graph, [{"ef": ef} for ef in beams]),
+        ("milvus_lite", "IVF_FLAT", {"index": "IVF_FLAT", "nlist": 256}, [{"nprobe": 16}, {"nprobe": 64}]),
+        ("milvus_lite", "IVF_SQ8", {"index": "IVF_SQ8", "nlist": 256}, [{"nprobe": 16}, {"nprobe": 64}]),
+        ("milvus_server", "FLAT", {"index": "FLAT"}, [{}]),
+        ("milvus_server", "HNSW", {"index": "HNSW"} | graph, [{"ef": ef} for ef in beams]),
+        ("milvus_server", "IVF_SQ8", {"index": "IVF_SQ8", "nlist": cells}, [{"nprobe": p} for p in probes]),
+        ("qdrant_local", "flat", {}, [{}]),
+        ("qdrant_edge", "HNSW", {}, [{"ef": ef} for ef in beams] + [{"exact": True}]),
+        ("qdrant_edge", "HNSW int8", {"int8": True}, [{"ef": ef, "oversampling": 2.} for ef in beams]),
+        ("lancedb", "flat", {}, [{}]),
+        ("lancedb", "IVF_PQ", {"index": "IVF_PQ", "num_partitions": cells, "num_sub_vectors": 64}, [{"nprobes": 32, "refine": 10}, {"nprobes": 32, "refine": 50}]),
+        ("lancedb", "IVF_HNSW_SQ", {"index": "IVF_HNSW_SQ", "num_partitions": max(1, n//100_000), "m": 16, "ef_construction": 100}, [{"nprobes": max(1, n//100_000), "ef": ef, "refine": 3} for ef in beams]),
+    ]
+    return everything
+
+def measure_all(out="data/results/engines.csv",
+                sizes: tuple[int, ...] = (23_000, 118_000, 1_000_000),
+                folder="engines",                 # needs about 10 GB
+                server: Server | None = None,     # a Milvus server on this machine, if there is one
+                **rest,                           # for `measure_engine`: commit, remark, around
+                ) -> None:
+    "Measure everything in the plan that is installed. Hours; killed and called again, it goes on where it was."
+    for n in sizes:
+        for engine, *settings in plan(n):
+            if engine == "milvus_server" and server is None or versions(engine) is None: continue
+            for row in measure_engine(engine, *settings, n, folder=folder, out=out, server=server if engine == "milvus_server" else None, **rest):
+                print(f"{engine} {row['index']} {n:,} {row['search_settings']}: {row['status']}", flush=True)

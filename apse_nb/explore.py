@@ -358,16 +358,20 @@ def describe(seen: Seen,
 
 def judge(seen: Seen,
           mask: np.ndarray,     # side x side booleans: the true region
-         ) -> str:              # such as 'emotion map: hit ✓, 8 % inside'
+         ) -> str:              # such as 'emotion map: hit ✓, 8 % of it inside'
     "Pointing game and share inside of every attention map, in words and signs."
-    regions = {level.title: on_region(level.attention, mask) for level in seen.levels}
-    parts = [f"{title} {'hit ✓' if r.hit else 'missed ✗'}, {percent(r.inside)} of it inside" for title, r in regions.items()]
-    return f"True region ({percent(float(mask.mean()))} of the picture): " + "; ".join(parts) + "."
+    parts = []
+    for level in seen.levels:
+        region = on_region(level.attention, mask)
+        verdict = "no single maximum" if peak(level.attention) is None else "hit ✓" if region.hit else "missed ✗"
+        parts.append(f"{level.title} {verdict}, {percent(region.inside)} of it inside")
+    return f"True region ({percent(float(mask.mean()))} of the picture): {'; '.join(parts)}."
 
 def _region_words(a_map: np.ndarray, mask: np.ndarray | None) -> str:
     if mask is None: return ""
     region = on_region(a_map, mask)
-    return f", {'inside' if region.hit else 'outside'} the true region, which holds {percent(region.inside)} of the map and covers {percent(region.area)} of the picture"
+    verdict = "" if peak(a_map) is None else "inside " if region.hit else "outside "
+    return f", {verdict}the true region{' ' if verdict == '' else ', which '}holds {percent(region.inside)} of the map and covers {percent(region.area)} of the picture"
 
 # %% ../nbs/12_explore.ipynb #12-explore-048
 def blend(picture: np.ndarray,                # side x side x 3 bytes

@@ -35,8 +35,9 @@ __all__ = ['ROLES', 'CLASSES', 'PULL', 'PUSH', 'REAL', 'LOOKS', 'X_NAMES', 'HARD
            'read_circle', 'Strip', 'side_of', 'positive_strip', 'strip_position', 'number_text', 'strip_sentence',
            'marks', 'circle_on', 'bars_on', 'strip_on', 'readings_on', 'strips_of', 'draw_readings', 'draw_circle',
            'CircleSketch', 'point_texts', 'losses_sentence', 'NegativeGeometry', 'Batch', 'make_batch', 'Listen',
-           'Touched', 'touch', 'along_sphere', 'play', 'pair_kinds', 'touch_counts', 'play_sentence', 'class_lines',
-           'class_ticks', 'touch_on', 'draw_batch', 'tuple_of', 'draw_anchor', 'RowPicker', 'LossPlayground']
+           'Touched', 'touch', 'along_sphere', 'play', 'pair_kinds', 'touch_counts', 'play_sentence', 'row_number',
+           'class_lines', 'class_ticks', 'touch_on', 'draw_batch', 'tuple_of', 'draw_anchor', 'RowPicker',
+           'LossPlayground']
 
 # %% ../nbs/12a_geometry.ipynb #12a-geometry-006
 ROLES = ("anchor", "positive", "same", "opposite")                              # of the points; 'same' and 'opposite' are the negatives' polarities, seen from the anchor
@@ -500,6 +501,7 @@ def make_batch(kind: str,              # a key of BATCHES
               ) -> Batch:
     "A batch to play with, 8 x `images`."
     if kind not in BATCHES: raise ValueError(f"Unknown batch {kind!r}: choose one of {', '.join(BATCHES)}.")
+    if not 2 <= images <= 50: raise ValueError(f"A batch has 2 to 50 pictures of each emotion, not {images}: the losses need pairs, and the scenes' test part has 50 of each.")
     labels = torch.arange(len(MIKELS)).repeat_interleave(images)
     if kind == "random":
         g = torch.Generator().manual_seed(seed)
@@ -513,10 +515,11 @@ def make_batch(kind: str,              # a key of BATCHES
             model = network_from_config(facts["network"])
     scenes = load_images("scenes", recipe.resize, "test", limit=len(labels))
     scenes = scenes.subset(np.argsort(scenes.labels, kind="stable"))
+    assert scenes.labels.tolist() == labels.tolist()            # chapter 01 draws the emotions in turn
     found = embed(model, scenes, **recipe.look)
     return Batch(BATCHES[kind], F.normalize(found.embeddings.double(), dim=1), labels, found.scores.double().softmax(dim=1), scenes.pixels)
 
-# %% ../nbs/12a_geometry.ipynb #12a-geometry-057
+# %% ../nbs/12a_geometry.ipynb #12a-geometry-058
 def _library(kind: str) -> Callable:
     "A loss of pytorch-metric-learning on cosines."
     from pytorch_metric_learning import distances, losses, miners     # loaded when first asked for
@@ -538,7 +541,7 @@ PLAY: dict[str, Callable[[float], Callable]] = {     # name -> function(scale) -
     "triplet, semi-hard": lambda scale: _without_confidences(_library("triplet"))}
 WITHOUT_SCALE = ("contrastive", "triplet, semi-hard")
 
-# %% ../nbs/12a_geometry.ipynb #12a-geometry-059
+# %% ../nbs/12a_geometry.ipynb #12a-geometry-060
 class Listen(TorchFunctionMode):
     "Within this block, keep every B x B matrix product that has a gradient."
     def __init__(self, size: int):   # B
@@ -578,10 +581,10 @@ def along_sphere(v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=64)
 def play(kind: str, loss: str, scale: float = 1.) -> Touched:
     "`touch` for a batch of `BATCHES` and a loss of `PLAY`."
-    if loss not in PLAY: raise ValueError(f"Unknown loss {loss!r}: choose one of {', '.join(PLAY)}.")
+    if loss not in PLAY: raise ValueError(f"Unknown loss {loss!r}: choose one of {'; '.join(PLAY)}.")
     return touch(PLAY[loss](scale), make_batch(kind))
 
-# %% ../nbs/12a_geometry.ipynb #12a-geometry-063
+# %% ../nbs/12a_geometry.ipynb #12a-geometry-064
 KINDS = ("same emotion", "same polarity", "opposite polarity")
 
 def pair_kinds(labels: torch.Tensor, taxonomy: Taxonomy = MIKELS) -> np.ndarray:   # B x B: 0, 1, 2 as in KINDS, -1 on the diagonal
@@ -603,9 +606,14 @@ def play_sentence(kind: str, loss: str, scale: float) -> str:
     how = "which has no scale" if loss in WITHOUT_SCALE else f"at scale {scale:g}"
     return f"{loss}, {how}, is {found.loss:.4f} on {BATCHES[kind]} and touches {sum(c['touched'] for c in counts.values())} of {sum(c['pairs'] for c in counts.values())} ordered pairs. {words}."
 
-# %% ../nbs/12a_geometry.ipynb #12a-geometry-066
+# %% ../nbs/12a_geometry.ipynb #12a-geometry-067
 SHEET = dict(left=(.085, .17, .365, .73), right=(.565, .17, .365, .73), bar=(.455, .17, .012, .73), forces=(.937, .17, .05, .73))   # axes of the figure, as parts of its width and height
 SIZE = (9, 4.5)                                                                                                             # inches
+
+def row_number(anchor: int, rows: int) -> int:
+    "The anchor if there is such a row; `ValueError` otherwise."
+    if not 0 <= anchor < rows: raise ValueError(f"The anchor is a row from 0 to {rows - 1}, not {anchor}.")
+    return anchor
 
 def class_lines(ax, labels: torch.Tensor, taxonomy: Taxonomy) -> None:
     "Lines between classes, heavy ones between polarities, on a B x B picture."
@@ -634,6 +642,7 @@ def draw_batch(kind: str,            # a key of BATCHES
               ) -> Figure:
     "Similarities of a batch, and what a loss does to each of them."
     batch, found, figure = make_batch(kind), play(kind, loss, scale), Figure(figsize=SIZE)
+    row_number(anchor, len(batch.labels))
     left, right, bar, forces = (figure.add_axes(SHEET[name]) for name in ("left", "right", "bar", "forces"))
     figure.colorbar(left.imshow(batch.embeddings @ batch.embeddings.T, cmap="viridis", vmin=-1, vmax=1), cax=bar, ticks=(-1, 0, 1))
     touch_on(right, found.gradient)
@@ -662,7 +671,7 @@ def _outline():
     from matplotlib.patheffects import Normal, Stroke
     return [Stroke(linewidth=2.8, foreground="black"), Normal()]
 
-# %% ../nbs/12a_geometry.ipynb #12a-geometry-069
+# %% ../nbs/12a_geometry.ipynb #12a-geometry-072
 def tuple_of(labels: torch.Tensor,   # B
              anchor: int,            # position in the batch
             ) -> dict[int, list[int]]:  # tuple number -> positions of the positive slots, one of each class
@@ -673,7 +682,8 @@ def tuple_of(labels: torch.Tensor,   # B
 def draw_anchor(kind: str, loss: str, scale: float = 1., anchor: int = 5) -> Figure:
     "One row of the batch: cosines, and what each tuple of this anchor does with them."
     batch, found = make_batch(kind), play(kind, loss, scale)
-    B, row, cosines = len(batch.labels), found.gradient[anchor], (batch.embeddings @ batch.embeddings[anchor]).numpy()
+    B = len(batch.labels)
+    row, cosines = found.gradient[row_number(anchor, B)], (batch.embeddings @ batch.embeddings[anchor]).numpy()
     figure = Figure(figsize=(9, 3.2))
     top, low = figure.add_axes((.085, .5, .9, .33)), figure.add_axes((.085, .17, .9, .25))
     colours = [PULL if g < 0 else PUSH if g > 0 else "#dddddd" for g in row]
@@ -703,7 +713,7 @@ def draw_anchor(kind: str, loss: str, scale: float = 1., anchor: int = 5) -> Fig
     figure.text(.085, .955, f"anchor {anchor}: {MIKELS.fine[batch.labels[anchor]]}, image {number} of its class (star); {loss}" + ("" if loss in WITHOUT_SCALE else f", scale {scale:g}"), fontsize=9)
     return figure
 
-# %% ../nbs/12a_geometry.ipynb #12a-geometry-072
+# %% ../nbs/12a_geometry.ipynb #12a-geometry-075
 class RowPicker(anywidget.AnyWidget):
     "A picture in which rows can be chosen, by a click or with the arrow keys."
     data = traitlets.Bytes(b"").tag(sync=True)                   # the PNG file
@@ -750,14 +760,16 @@ class RowPicker(anywidget.AnyWidget):
     export default { render };
     """
 
-# %% ../nbs/12a_geometry.ipynb #12a-geometry-073
+# %% ../nbs/12a_geometry.ipynb #12a-geometry-076
 class LossPlayground(widgets.VBox):
     "Choose a batch, a loss, a scale and an anchor; see which similarities the loss touches."
     def __init__(self, batch: str = "trained", loss: str = "EP", scale: float = 1., anchor: int = 5):
+        self._check(batch, loss, scale)
+        row_number(anchor, len(make_batch(batch).labels))
         wide = dict(layout=widgets.Layout(width="310px"))
         self.batch = widgets.Dropdown(options=[(title, kind) for kind, title in BATCHES.items()], value=batch, description="batch", **wide)
         self.loss = widgets.Dropdown(options=list(PLAY), value=loss, description="loss", **wide)
-        self.scale = Slider(label="scale", min=1, max=TOP_SCALE, step=1, value=positive_number(scale), layout=widgets.Layout(width="290px", margin="2px 14px"))
+        self.scale = Slider(label="scale", min=1, max=TOP_SCALE, step=1, value=scale, layout=widgets.Layout(width="290px", margin="2px 14px"))
         self.sheet = RowPicker(boxes=[list(SHEET["right"]), list(SHEET["left"])], rows=len(make_batch(batch).labels), row=anchor, layout=widgets.Layout(width=f"{100*SIZE[0]}px", max_width="100%"))
         self.row, self.line = Picture(), Message()
         for control in (self.batch, self.loss, self.scale): control.observe(lambda change: self._refresh(), "value")
@@ -767,13 +779,17 @@ class LossPlayground(widgets.VBox):
 
     def choose(self, batch: str | None = None, loss: str | None = None, scale: float | None = None, anchor: int | None = None) -> None:
         "What the controls do, from Python; redraws once for each change."
-        if anchor is not None and not 0 <= anchor < self.sheet.rows: raise ValueError(f"The anchor is a row from 0 to {self.sheet.rows - 1}, not {anchor}.")
-        for name, value, known in (("batch", batch, BATCHES), ("loss", loss, PLAY)):
-            if value is not None and value not in known: raise ValueError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
-        if scale is not None: positive_number(scale)
+        self._check(batch, loss, scale)
+        if anchor is not None: row_number(anchor, self.sheet.rows)
         for control, value in ((self.batch, batch), (self.loss, loss), (self.scale, scale)):
             if value is not None: control.value = value
         if anchor is not None: self.sheet.row = anchor
+
+    @staticmethod
+    def _check(batch: str | None, loss: str | None, scale: float | None) -> None:
+        for name, value, known in (("batch", batch, BATCHES), ("loss", loss, PLAY)):
+            if value is not None and value not in known: raise ValueError(f"Unknown {name} {value!r}: choose one of {'; '.join(known)}.")
+        if scale is not None and not 1 <= scale <= TOP_SCALE: raise ValueError(f"The slider's scale goes from 1 to {TOP_SCALE}, not to {scale:g}.")
 
     @property
     def touched(self) -> Touched:

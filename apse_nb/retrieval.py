@@ -10,6 +10,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import os
 import shlex
 import shutil
@@ -24,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 from uuid import UUID
@@ -43,11 +45,11 @@ from .network import APSEOutput
 from .training import Recipe, default_cache, embed, load_model
 
 # %% auto #0
-__all__ = ['THUMBNAIL', 'LARGEST', 'FACTS', 'EXACT_UP_TO', 'HNSW', 'VECTORS', 'FORMAT', 'ENGINE', 'NOTE', 'FIELDS', 'CHUNK',
-           'STYLE', 'PooledFeatures', 'Encoder', 'load_encoder', 'pack', 'unpack', 'key_of', 'one_line', 'shell_word',
-           'Taken', 'digest_of', 'read_regular', 'thumbnail_bytes', 'upright_size', 'decoded', 'write_whole',
-           'Thumbnails', 'take', 'ahead', 'groups_of', 'engine_sentences', 'EdgeEngine', 'ServerEngine', 'Store',
-           'hold', 'write_note', 'is_ready', 'Entry', 'Contents', 'Seen', 'Update', 'Gallery', 'Query', 'result_rows',
+__all__ = ['THUMBNAIL', 'LARGEST', 'FACTS', 'EXACT_UP_TO', 'VECTORS', 'FORMAT', 'ENGINE', 'NOTE', 'FIELDS', 'CHUNK', 'STYLE',
+           'PooledFeatures', 'Encoder', 'load_encoder', 'pack', 'unpack', 'key_of', 'one_line', 'shell_word', 'Taken',
+           'digest_of', 'read_regular', 'thumbnail_bytes', 'upright_size', 'decoded', 'write_whole', 'Thumbnails',
+           'take', 'ahead', 'groups_of', 'engine_sentences', 'Shortcut', 'EdgeEngine', 'ServerEngine', 'Store', 'hold',
+           'write_note', 'is_ready', 'Entry', 'Contents', 'Seen', 'Update', 'Gallery', 'Query', 'result_rows',
            'result_json', 'emotion_bars', 'inline_picture', 'result_page', 'apse_index', 'find_index', 'apse_search']
 
 # %% ../nbs/11_retrieval.ipynb #11-retrieval-012
@@ -241,19 +243,60 @@ def engine_sentences(place):
 
 FACTS = "0"*32                # key of the point that holds no picture but what `create` was told
 EXACT_UP_TO = 100_000         # rows; beyond, an exact search takes longer than a person likes to wait
-HNSW = dict(m=16, ef_construct=100)
 
 # %% ../nbs/11_retrieval.ipynb #11-retrieval-031
+class Shortcut:
+    """Where to look first: a FAISS file with all embeddings in 8 bits a number, sorted into cells, of which a search visits 32 (`IVF,SQ8`).
+
+    Made from the rows, and thrown away as soon as one of them changes. What it proposes is compared again with the full numbers."""
+    def __init__(self, place: str): self.index, self.file, self.keys = None, Path(place + ".faiss"), Path(place + ".keys.npy")
+
+    def exists(self) -> bool: return self.file.exists()
+
+    def drop(self):
+        self.index = None
+        self.file.unlink(missing_ok=True)          # first the file that says there is a shortcut
+        self.keys.unlink(missing_ok=True)
+
+    def make(self,
+             batches,      # yields keys (n x 16 bytes) and embeddings (n x D), in any order that has nothing to do with what they show
+             rows: int,    # how many there are in all
+             dim: int):
+        import faiss
+        cells = 2**round(math.log2(rows)/2)        # about the square root
+        index, keys, sample = faiss.index_factory(dim, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT), [], []
+        for some, vectors in batches:
+            keys.append(some)
+            sample.append(vectors)
+            if not index.is_trained and sum(map(len, sample)) < min(rows, 64*cells): continue      # the cells are placed by the first so many
+            if not index.is_trained: index.train(np.concatenate(sample))
+            index.add(np.concatenate(sample))
+            sample = []
+        with open(self.keys, "wb") as f: np.save(f, np.concatenate(keys))
+        unfinished = f"{self.file}.part"
+        faiss.write_index(index, unfinished)
+        os.replace(unfinished, self.file)
+
+    def propose(self, vector, many: int) -> list[str]:      # keys
+        if self.index is None:
+            import faiss
+            self.index, self.rows = faiss.read_index(str(self.file), faiss.IO_FLAG_MMAP), np.load(self.keys, mmap_mode="r")
+            self.index.nprobe = 32
+        found = self.index.search(np.asarray(vector, np.float32)[None], many)[1][0]
+        return [self.rows[i].tobytes().hex() for i in found if i >= 0]
+
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-032
 class EdgeEngine:
     "Points in a folder of this machine, kept by Qdrant Edge inside this process. A point is (key, vectors by name, payload); keys have 32 hex digits."
     def __init__(self, folder: str):
         import qdrant_edge
-        self.q, self.folder = qdrant_edge, folder
+        self.q, self.folder, self.shortcut = qdrant_edge, folder, Shortcut(folder)
         if printable(folder) != folder: raise ValueError(f"The engine cannot keep an index in {one_line(folder)}, a name that is not UTF-8: give another place with --index.")
         self.shard = None
         if os.path.exists(folder):
             try: self.shard = self.q.EdgeShard.load(folder)
-            except Exception as e:
+            except BaseException as e:                     # damaged files can end in a panic of the engine, which is no `Exception`
+                if isinstance(e, (KeyboardInterrupt, SystemExit)): raise
                 raise ValueError(f"The index {one_line(folder)} cannot be opened ({' '.join(str(e).split())[:200]}): run apse_index with --rebuild, or give another place with --index.") from None
 
     def exists(self) -> bool: return self.shard is not None
@@ -264,29 +307,53 @@ class EdgeEngine:
         if self.shard:
             self.close()
             shutil.rmtree(self.folder)
+        self.shortcut.drop()
         os.makedirs(self.folder)
-        q, rows_in_kb = self.q, EXACT_UP_TO*dims["embedding"]*4//1024      # the size of a segment from which it gets an index
-        vectors = {name: q.EdgeVectorParams(dim, q.Distance.Dot) for name, dim in dims.items()}
-        self.shard = q.EdgeShard.create(self.folder, q.EdgeConfig(vectors=vectors, hnsw_config=q.HnswIndexConfig(full_scan_threshold=rows_in_kb, **HNSW),
-                                                                  optimizers=q.EdgeOptimizersConfig(indexing_threshold=rows_in_kb, default_segment_number=1)))
+        q = self.q
+        never = q.EdgeOptimizersConfig(indexing_threshold=10**9, default_segment_number=1)       # kB a segment must have to get a graph: see `Shortcut`
+        self.shard = q.EdgeShard.create(self.folder, q.EdgeConfig(vectors={name: q.EdgeVectorParams(dim, q.Distance.Dot) for name, dim in dims.items()}, optimizers=never))
 
     def settle(self):
         self.shard.optimize()
         self.shard.flush()
+        rows = self.count() - 1
+        if rows > EXACT_UP_TO and not self.shortcut.exists():
+            dim = len(self.scroll(None, 2, ["embedding"])[0][-1].vector["embedding"])           # of two points one has a picture
+            self.shortcut.make(self._embeddings(), rows, dim)
+
+    def _embeddings(self):
+        "Keys and embeddings of all pictures. Their order is that of the keys, which are digests: as good as chance."
+        offset, more = None, True
+        while more:
+            points, offset = self.scroll(offset, 4096, ["embedding"])
+            points = [p for p in points if p.vector]
+            yield np.array([list(UUID(str(p.id)).bytes) for p in points], np.uint8), np.array([p.vector["embedding"] for p in points], np.float32)
+            more = offset is not None
 
     def count(self) -> int: return self.shard.count(self.q.CountRequest(exact=True))
-    def upsert(self, points): self.shard.update(self.q.UpdateOperation.upsert_points([self.q.Point(*point) for point in points]))
-    def delete(self, keys): self.shard.update(self.q.UpdateOperation.delete_points(keys))
+    def upsert(self, points):
+        self.shortcut.drop()
+        self.shard.update(self.q.UpdateOperation.upsert_points([self.q.Point(*point) for point in points]))
+
+    def delete(self, keys):
+        self.shortcut.drop()
+        self.shard.update(self.q.UpdateOperation.delete_points(keys))
+
     def retrieve(self, keys, vectors): return self.shard.retrieve(keys, with_payload=True, with_vector=vectors)
     def scroll(self, offset, limit, vectors): return self.shard.scroll(self.q.ScrollRequest(offset=offset, limit=limit, with_payload=True, with_vector=vectors))
 
     def query(self, field, vector, k, vectors, but_not, exact):
+        if not exact and self.shortcut.exists(): return self._query_shortcut(vector, k, but_not)
         q = self.q
         without = q.Filter(must_not=[q.FieldCondition("digest", match=q.MatchValue(but_not))]) if but_not else None
-        return self.shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(vector, field), filter=without, with_payload=True, with_vector=vectors,
-                                               params=q.SearchParams(exact=exact, hnsw_ef=max(128, 2*k))))
+        return self.shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(vector, field), filter=without, with_payload=True, with_vector=vectors, params=q.SearchParams(exact=True)))
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-032
+    def _query_shortcut(self, vector, k, but_not):
+        points = self.retrieve(self.shortcut.propose(vector, 4*k + 60), True)
+        scored = [SimpleNamespace(id=p.id, payload=p.payload, vector=p.vector, score=float(np.dot(p.vector["embedding"], vector))) for p in points if p.payload["digest"] != but_not]
+        return sorted(scored, key=lambda p: -p.score)[:k]
+
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-033
 class ServerEngine:
     "The same points in a collection of a Qdrant server or cluster."
     def __init__(self, address: str, collection: str):
@@ -303,7 +370,7 @@ class ServerEngine:
         q, rows_in_kb = self.q, EXACT_UP_TO*dims["embedding"]*4//1024
         if self.exists(): self.client.delete_collection(self.collection)
         self.client.create_collection(self.collection, {name: q.VectorParams(size=dim, distance=q.Distance.DOT) for name, dim in dims.items()},
-                                      hnsw_config=q.HnswConfigDiff(full_scan_threshold=rows_in_kb, **HNSW), optimizers_config=q.OptimizersConfigDiff(indexing_threshold=rows_in_kb))
+                                      hnsw_config=q.HnswConfigDiff(m=32, ef_construct=200, full_scan_threshold=rows_in_kb), optimizers_config=q.OptimizersConfigDiff(indexing_threshold=rows_in_kb))
         self.client.create_payload_index(self.collection, "digest", q.PayloadSchemaType.KEYWORD)
 
     def settle(self): pass          # a server does that by itself
@@ -318,9 +385,9 @@ class ServerEngine:
         q = self.q
         without = q.Filter(must_not=[q.FieldCondition(key="digest", match=q.MatchValue(value=but_not))]) if but_not else None
         return self.client.query_points(self.collection, query=vector, using=field, limit=k, query_filter=without, with_payload=True, with_vectors=vectors,
-                                        search_params=q.SearchParams(exact=exact, hnsw_ef=max(128, 2*k))).points
+                                        search_params=q.SearchParams(exact=exact, hnsw_ef=max(256, 2*k))).points
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-033
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-034
 VECTORS = ("embedding", "confidences")
 
 class Store:
@@ -392,7 +459,7 @@ def _vectors_in(fields) -> list[str] | bool: return [v for v in VECTORS if v in 
 
 def _row_of(point) -> dict: return dict(point.payload or {}, **(point.vector or {}), key=UUID(str(point.id)).hex)
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-037
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-038
 FORMAT, ENGINE, NOTE = 1, "pictures", "apse_index.json"     # version of the layout; the engine's folder and our note inside an index
 
 @contextmanager
@@ -421,7 +488,7 @@ def is_ready(home: Path) -> bool:
     _check_format(note, home)
     return note["state"] == "ready"
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-040
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-041
 @dataclass
 class Entry:
     "A picture of a gallery."
@@ -461,7 +528,7 @@ class Update:
     unchanged: int = 0
     seconds: float = 0.
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-042
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-043
 FIELDS = ["name", "digest", "width", "height", "emotion", "confidence"]
 
 class _Opened:
@@ -522,7 +589,10 @@ class _Opened:
         encoder = model if model is None or isinstance(model, Encoder) else load_encoder(model)      # before anything is thrown away
         with ExitStack() as stack:
             store, home, thumbs = _open_store(stack, index, collection, thumbs, "indexing", wait, folder, rebuild)
-            facts = store.facts()
+            try: facts = store.facts()
+            except ValueError:
+                if not (rebuild and store.local): raise
+                facts = None                                   # damaged, and to be thrown away anyhow
             if facts and not rebuild:
                 _check_format(facts, index)
                 here, there = os.path.realpath(folder), os.path.realpath(home/unpack(facts["root"]))
@@ -557,7 +627,7 @@ class _Opened:
     def _need_encoder(self):
         if self.encoder is None: self._use(self.facts["model"]["source"])
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-043
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-044
 def _check_format(facts: dict, index):
     if facts.get("format") != FORMAT:
         raise ValueError(f"The index {one_line(index)} was made by another version of apse_nb (layout {facts.get('format')}, this one reads {FORMAT}): run apse_index with --rebuild.")
@@ -590,11 +660,16 @@ def _open_store(stack: ExitStack, index, collection: str, thumbs, doing: str, wa
         if (home/ENGINE).exists() and not (home/NOTE).exists(): raise ValueError(f"{one_line(home)} holds a {ENGINE} that apse_index did not make: give another place with --index.")
         write_note(home, "making")
         shutil.rmtree(home/ENGINE, ignore_errors=True)
-    store = Store(str(home/ENGINE), collection)
+    try: store = Store(str(home/ENGINE), collection)
+    except ValueError:
+        if not rebuild: raise
+        write_note(home, "making")                # damaged, and to be thrown away anyhow
+        shutil.rmtree(home/ENGINE, ignore_errors=True)
+        store = Store(str(home/ENGINE), collection)
     stack.callback(store.close)
     return store, home, Path(thumbs) if thumbs else home
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-045
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-046
 CHUNK = 64                 # pictures embedded and written together
 
 class _Updated(_Opened):
@@ -629,9 +704,8 @@ class _Updated(_Opened):
         finally: pool.shutdown(cancel_futures=True)
         there = set(names) - {name for name, _ in done.skipped}
         done.removed = self._remove({name: row["key"] for name, row in known.items() if name not in there})
-        if done.added or done.changed or done.copied or done.removed:
-            self.thumbnails.keep({row["digest"] for row in self.store.rows(["digest"])})
-            self.store.settle()
+        if done.added or done.changed or done.copied or done.removed: self.thumbnails.keep({row["digest"] for row in self.store.rows(["digest"])})
+        self.store.settle()                      # also when nothing changed: the last call may have been killed before it
         write_whole(self.home/"skipped.json", json.dumps([[pack(name), reason] for name, reason in done.skipped]).encode())
         done.seconds = time.perf_counter() - began
         return done
@@ -681,7 +755,7 @@ class _Updated(_Opened):
         try: return [(unpack(name), reason) for name, reason in json.loads((self.home/"skipped.json").read_text())]
         except (OSError, ValueError): return []
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-047
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-048
 class Gallery(_Updated):
     "A searchable index of the pictures in a folder. Make one with `Gallery.create`, use it again with `Gallery.open`; a context manager."
     def see(self,
@@ -743,7 +817,7 @@ class Gallery(_Updated):
         stack = lambda what: np.stack([getattr(e, what) for e in entries]) if entries else np.zeros((0, self.facts["model"]["dim"] if what == "embedding" else len(self.taxonomy)), np.float32)
         return Contents(entries, stack("embedding"), stack("confidences") if self.taxonomy else None)
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-068
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-069
 class Query(NamedTuple):
     "What was asked, for the result page."
     text: str                                # file name or emotion, as it may be shown
@@ -763,7 +837,7 @@ def result_json(query: Query, hits: list[Entry], gallery: Gallery) -> str:
                     confidences=named(e.confidences), width=e.width, height=e.height, digest=e.digest) for rank, e in enumerate(hits, 1)]
     return json.dumps(dict(query=query.text, query_confidences=named(query.confidences), pictures=len(gallery), model=gallery.facts["model"], results=results), indent=1, ensure_ascii=False)
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-069
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-070
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #58626c; --page: #f6f5f2; --card: #fff; --line: #d9d6cf; --track: #e9e7e1; --link: #0b57a4 }
 @media (prefers-color-scheme: dark) { :root { --ink: #eceae6; --soft: #a9b0b8; --page: #16181b; --card: #202428; --line: #3a4047; --track: #757d86; --link: #8cc4ff } }
@@ -808,7 +882,7 @@ def inline_picture(data: bytes | None, alt: str) -> str:
     width, height = Image.open(io.BytesIO(data)).size
     return f'<img src="data:image/jpeg;base64,{b64encode(data).decode()}" alt="{html.escape(alt)}" width="{width}" height="{height}">'
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-070
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-071
 def result_page(query: Query,
                 hits: list[Entry],
                 gallery: Gallery,
@@ -831,7 +905,7 @@ def result_page(query: Query,
             f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">\n<title>{title}: {len(hits)} pictures</title><style>{STYLE}</style></head>\n'
             f'<body><a class="skip" href="#results">Skip to the results</a><header>{header}</header>\n<main id="results"><ol>\n' + "\n".join(cards) + "\n</ol></main></body></html>\n")
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-075
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-076
 def _say_demo(gallery: Gallery):
     if gallery.facts["model"]["source"] == "scenes":
         warnings.warn("the model 'scenes' was trained on drawn scenes and is a demo: for photographs, give apse_index --model a checkpoint that apse_train made of your own labels.")
@@ -867,9 +941,9 @@ def apse_index(folder, model, index, collection, thumbs, rebuild, workers, wait)
     for name, reason in done.skipped: click.echo(f"skipped: {one_line(name)}: {one_line(reason)}")
     looked_at = len(done.added) + len(done.changed) + len(done.copied)
     click.echo(f"{total} pictures: {len(done.added)} new, {len(done.changed)} changed, {len(done.copied)} moved or copied, {len(done.removed)} removed, {done.unchanged} as before; "
-               f"{len(done.skipped)} files skipped; {done.seconds:.1f} seconds" + (f", {looked_at/done.seconds:.0f} pictures a second." if looked_at else "."))
+               f"{len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped; {done.seconds:.1f} seconds" + (f", {looked_at/done.seconds:.0f} pictures a second." if looked_at else "."))
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-076
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-077
 def find_index(start: Path) -> Path:
     "The index of this folder, or of the nearest folder above it that has one."
     start = Path(os.path.abspath(start))
@@ -903,7 +977,8 @@ def apse_search(picture, emotion, k, folder, index, collection, thumbs, model, p
       apse_search beach.jpg --index http://host:6333 --collection mine --json -
     """
     if (picture is None) == (emotion is None): raise click.UsageError("Give either a PICTURE or --emotion NAME.")
-    again = ["apse_search"] + (["--index", index] if index else ["--folder", os.fspath(folder.resolve())]) + (["--collection", collection] if collection != "pictures" else [])
+    where = (["--index", index if "://" in index else os.path.abspath(index)] if index else ["--folder", os.fspath(folder.resolve())]) + (["--thumbs", os.path.abspath(thumbs)] if thumbs else [])
+    again = ["apse_search", *where, *(["--collection", collection] if collection != "pictures" else [])]
     with Gallery.open(index or find_index(folder), model, collection, thumbs, wait) as gallery:
         _say_demo(gallery)
         seen = gallery.see(picture) if picture else None

@@ -4,74 +4,74 @@ import re
 import signal
 import subprocess
 import sys
-from urllib.request import urlopen
 
+import psutil
 import pytest
+from conftest import free_port, stop, wait_for
 
 from apse_nb.scenes import make_scenes, save_scenes
+
+HOSTILE = "<img src=x onerror=document.title='hit'>.png"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    "Forty drawn pictures in class folders, one of them with a hostile name, and one file that is no picture."
-    save_scenes(make_scenes(40, size=96, seed=3), tmp_path/"mine")
-    os.rename(tmp_path/"mine"/"masks", tmp_path/"masks")
-    first = sorted((tmp_path/"mine"/"amusement").iterdir())[0]
-    first.rename(first.with_name("<img src=x onerror=document.title='hit'>.png"))
-    (tmp_path/"mine"/"awe"/"notes.png").write_text("not a picture")
-    return tmp_path/"mine"
+    "Forty drawn pictures in class folders, the first of them with a hostile name, and one file that is no picture."
+    root = tmp_path/"mine"
+    save_scenes(make_scenes(40, size=96, seed=3, workers=1), root)
+    os.rename(root/"masks", tmp_path/"masks")
+    first = min((root/"amusement").iterdir())
+    first.rename(first.with_name(HOSTILE))
+    (root/"awe"/"notes.png").write_text("not a picture")
+    return root
 
 
 @pytest.fixture
 def explore(folder, tmp_path):
-    "The command, running; yields its process and the address that it prints."
-    from conftest import free_port
-    command = [sys.executable, "-c", "from apse_nb.app import apse_explore; apse_explore(prog_name='apse_explore')", str(folder), "--port", str(free_port())]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=(tmp_path/"err").open("w"), text=True)
-    lines = []
+    "The command, running: its process, what it said, and where its errors go."
+    code, errors = "from apse_nb.app import apse_explore; apse_explore(prog_name='apse_explore')", tmp_path/"errors"
+    process = subprocess.Popen([sys.executable, "-c", code, folder.name, "--port", str(free_port())], cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors.open("w"), text=True)
+    said = ""
     for line in process.stdout:
-        lines.append(line)
+        said += line
         if line.startswith("Open this address"): break
-    address = next((line.strip() for line in lines if line.startswith("http")), None)
-    assert address, (tmp_path/"err").read_text()
-    yield process, address, "".join(lines)
-    if process.poll() is None: process.kill()
+    else: raise AssertionError(errors.read_text())
+    yield process, said, errors
+    stop(process)                              # if the test has not
 
 
 def test_apse_explore(explore, page, shot):
-    process, address, said = explore
-    assert re.search(r"40 pictures, 1 files? skipped", said)
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=\S+", address)
+    process, said, errors = explore
+    assert "40 pictures, 1 file skipped" in said
+    address, plain = re.search(r"^((http://127\.0\.0\.1:\d+/)\?token=\S{20,})$", said, re.M).groups()
+    wait_for(plain + "login", process, errors)
+    page.goto(plain)
+    assert "/login" in page.url and page.get_by_label("Password or token").is_visible()                    # nobody gets in without the token
 
-    page.goto(address.split("?")[0]) if wait(address) else None
-    assert "login" in page.url                                            # without the token nobody gets in
-
-    page.goto(address)
-    page.get_by_role("tab", name="Pictures").wait_for()
+    page.goto(address, wait_until="commit")
+    page.get_by_text(re.compile("Running|Executing")).wait_for()                                 # something to look at while the network is loaded
     results = page.locator("[aria-label='results, most similar first'] button")
     results.first.wait_for()
-    name = results.nth(2).get_attribute("aria-label") or results.nth(2).inner_text()
-    results.nth(2).click()
+    assert page.get_by_text(f"Query: amusement/{HOSTILE}").is_visible()                          # shown as text,
+    assert page.locator("img[src=x]").count() == 0 and page.title() != "hit"                     # not obeyed
     shot(page, "app_pictures")
 
+    name = re.search(r"\w+/scene_\w+\.png", results.nth(2).locator("img").get_attribute("alt"))[0]
+    results.nth(2).click()
+    page.get_by_text(f"Query: {name}").wait_for()
     page.get_by_role("tab", name="Attention").click()
-    alt = page.locator("img[alt*='uploaded']:visible, img[alt]:visible").first
-    alt.wait_for()
-    shot(page, "app_attention")
-    for tab in ("Negatives", "Losses"):
+    page.get_by_text(f"The query of the first tab: {name}").wait_for()                           # the second tab follows the first
+    page.locator(f"img[alt^='Your picture {name}.']:visible").wait_for()
+    for tab in ("Attention", "Negatives", "Losses"):
         page.get_by_role("tab", name=tab).click()
-        page.locator("img[alt]:visible").first.wait_for()
+        picture = page.locator("img[alt]:visible").first
+        picture.wait_for()
+        assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 300
         shot(page, f"app_{tab.lower()}")
-    assert "hit" not in page.title()
-    assert name
 
+    behind = psutil.Process(process.pid).children(recursive=True)
+    assert behind
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
-
-
-def wait(address: str) -> bool:
-    from conftest import wait_for
-    import pathlib
-    import types
-    wait_for(address.split("?")[0] + "voila/static/voila.js", types.SimpleNamespace(poll=lambda: None), pathlib.Path(os.devnull))
-    return True
+    assert process.wait(30) == 0
+    assert not psutil.wait_procs(behind, 10)[1]                                                  # no process stays behind
+    assert "Traceback" not in errors.read_text()

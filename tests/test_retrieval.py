@@ -222,16 +222,28 @@ def test_search_equals_brute_force(tmp_path, encoder):
         assert [e.name for e in every.entries] == sorted(e.name for e in every.entries) and sum(1 for _ in gallery) == 50
 
 
-def test_an_approximate_index_takes_over(tmp_path, encoder, monkeypatch):
+def test_a_shortcut_takes_over(tmp_path, encoder, monkeypatch):
+    "In a large gallery searches go through the shortcut; it never outlives the rows that it was made from."
     monkeypatch.setattr(retrieval, "EXACT_UP_TO", 10)
-    root = folder_of(tmp_path/"a", 40)
+    root = folder_of(tmp_path/"a", 80)
     with Gallery.create(root, model=encoder) as gallery:
         gallery.update()
-        assert gallery.store.engine.shard.info().indexed_vectors_count >= 40
-        every, query = gallery.contents(), gallery.see(root/"0.png")
-        best = [every.entries[i].name for i in np.argsort(-every.embeddings @ query.embedding, kind="stable") if every.entries[i].name != "0.png"][:5]
-        assert len(set(best) & {h.name for h in gallery.search(query, 6)}) >= 4
-    assert len(snapshot(root/".apse_index")) == 40
+        shortcut, every, query = gallery.store.engine.shortcut, gallery.contents(), gallery.see(root/"0.png")
+        assert shortcut.exists()
+        asked = []
+        monkeypatch.setattr(shortcut, "propose", lambda *a: asked.append(a) or type(shortcut).propose(shortcut, *a))
+        best = [i for i in np.argsort(-every.embeddings @ query.embedding, kind="stable") if every.entries[i].name != "0.png"][:10]
+        hits = gallery.search(query, 10)
+        assert asked and {h.name for h in hits} == {every.entries[i].name for i in best}                  # few pictures: all of them are compared in full
+        assert np.allclose([h.similarity for h in hits], (every.embeddings @ query.embedding)[best], atol=1e-5)
+        assert all(np.argmax(h.confidences) == encoder.taxonomy.index(h.emotion) for h in hits)
+        (root/hits[0].name).unlink()
+        gallery.remove_missing()
+        assert not shortcut.exists() and gallery.search(query, 10)[0].name == hits[1].name
+        gallery.update()                                                                                  # nothing has changed since, yet the shortcut is missing
+        assert shortcut.exists() and len(gallery.search(query, 100)) == 78
+    with Gallery.open(root/".apse_index", encoder) as gallery: assert gallery.store.engine.shortcut.exists() and gallery.search(query, 10)[0].name == hits[1].name
+    with Gallery.create(root, model=encoder, rebuild=True) as gallery: assert not gallery.store.engine.shortcut.exists()
 
 
 # ---------------------------------------------------------------- folders as they come
@@ -377,6 +389,15 @@ def test_an_index_of_another_version(tmp_path, encoder, note, words):
     one_sentence(run(apse_index, root), words)
     one_sentence(run(apse_search, "--emotion", "awe", "--folder", root), "--rebuild")
     assert "2 new" in run(apse_index, root, "--rebuild").stdout
+
+
+@pytest.mark.parametrize("part", ["edge_config.json", "page_0.dat"])          # one is read when the engine opens, one when it is first asked
+def test_a_damaged_index_is_rebuilt(tmp_path, encoder, part):
+    root = folder_of(tmp_path/"a", 2)
+    with Gallery.create(root, model=encoder) as gallery: gallery.update()
+    for file in (root/".apse_index"/retrieval.ENGINE).rglob(part): file.write_bytes(file.read_bytes()[:20])
+    one_sentence(run(apse_index, root), "run apse_index with --rebuild")
+    assert "2 new" in run(apse_index, root, "--rebuild").stdout and len(snapshot(root/".apse_index")) == 2
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path, encoder):
