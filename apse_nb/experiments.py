@@ -413,7 +413,7 @@ def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experimen
 @click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="quick", help="How much: tiny (seconds), quick (scenes, ten minutes), cpu (a folder, ResNet-18 at 112 px), paper (ResNet-50 at 224 px, GPU).")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("reports/quick"), help="Folder for the page, tables, figures, store and networks.")
 @click.option("--weights", default=None, help="Pretrained weights instead of the profile's: a .safetensors[.xz] file.")
-@click.option("--table", "tables", multiple=True, type=click.Choice(["1", "controlled", "2", "3", "fig6", "readings", "strong"]), help="Only train and print this table: the paper's Tables I to III or Fig. 6, Table I under equal conditions, the open points, or chapter 14b's steps. May be given several times.")
+@click.option("--table", "tables", multiple=True, type=click.Choice(["1", "controlled", "2", "3", "fig6", "readings", "strong", "adml"]), help="Only train and print this table: the paper's Tables I to III or Fig. 6, Table I under equal conditions, the open points, chapter 14b's steps, or chapter 15's second system. May be given several times.")
 @click.option("--features", multiple=True, metavar="NAME=FILE", help=f"Feature file (.npy or CSV, one line a picture) of a row of Table I without a public model: {', '.join(WITHOUT_MODEL)}.")
 @click.option("--rows", default=None, help=f"Only these rows, separated by commas; without --table they are rows of Table II: {','.join(METHODS)}.")
 @click.option("--seeds", type=click.IntRange(1), default=None, help="Runs of each row.  [default: the profile's]")

@@ -24,6 +24,7 @@ from matplotlib.patches import Patch
 from scipy.special import digamma
 from scipy.stats import rankdata
 
+from .browser import flatten, neighbours_kept
 from .emotions import LabelledImages, Taxonomy, tiers
 from .experiments import ResultsStore, code_version, seed_interval, why_wrong
 from .metrics import MEASURES, RetrievalReport, evaluate, random_floor, sort_gallery, unit_rows
@@ -34,8 +35,8 @@ __all__ = ['READINGS', 'COLOURS', 'HATCHES', 'NAMES', 'STYLES', 'MARKS', 'FI_COU
            'fold_measures', 'FoldStore', 'weights_digest', 'fine_tune_folds', 'fold_summary', 'figure5', 'lambda_curve',
            'lambda_claims', 'figure6', 'framed', 'emotion_key', 'figure7', 'top_results', 'first_results',
            'typical_queries', 'figure8', 'judge_queries', 'pick_failures', 'figure9', 'figure_reasons', 'separation',
-           'figure_confidence', 'medoids', 'flatten', 'neighbours_kept', 'embedding_map', 'block_average_precision',
-           'accuracy_ceiling', 'ceiling_curve', 'needed_accuracy', 'simulated_scores', 'figure_ceiling']
+           'figure_confidence', 'medoids', 'embedding_map', 'block_average_precision', 'accuracy_ceiling',
+           'ceiling_curve', 'needed_accuracy', 'simulated_scores', 'figure_ceiling']
 
 # %% ../nbs/16a_figures.ipynb #16a-figures-008
 def small_set_folds(labels,           # N fine labels
@@ -514,31 +515,7 @@ def medoids(embeddings, labels) -> dict[int, int]:
     x, labels = unit_rows(embeddings, "embedding"), np.asarray(labels)
     return {int(c): int((m := np.flatnonzero(labels == c))[(x[m] @ x[m].sum(0)).argmax()]) for c in np.unique(labels)}
 
-def flatten(embeddings,               # N x D
-            method: str = "tsne",     # 'tsne' or 'pca'
-            seed: int = 0,
-            perplexity: float = 30,   # of t-SNE: about how many neighbours it tries to keep
-           ) -> tuple[np.ndarray, str]:   # N x 2, and a remark for the picture
-    "Two coordinates for each embedding."
-    x = unit_rows(embeddings, "embedding")
-    if method == "pca":
-        u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
-        u = u*np.sign(u[np.abs(u).argmax(0), range(u.shape[1])])                       # the sign of a direction is arbitrary: fix it
-        return u[:, :2]*s[:2], f"PCA: {(s[:2]**2).sum()/(s**2).sum():.0%} of the variance"
-    if method != "tsne": raise ValueError(f"The method is 'tsne' or 'pca', not {method!r}.")
-    try: from sklearn.manifold import TSNE
-    except ImportError: raise ValueError("t-SNE needs scikit-learn: run pip install scikit-learn, or take method='pca'.") from None
-    perplexity = min(perplexity, (len(x) - 1)/3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x.astype(np.float32)).astype(float), f"t-SNE, perplexity {perplexity:.0f}, seed {seed}"
-
 # %% ../nbs/16a_figures.ipynb #16a-figures-078
-def neighbours_kept(embeddings, flat, k: int = 10) -> float:
-    "Share of each image's k nearest neighbours that are still among its k nearest on the map."
-    x, flat = unit_rows(embeddings, "embedding"), np.asarray(flat, dtype=float)
-    near = lambda d: np.argsort(d + np.diag(np.full(len(d), np.inf)), axis=1, kind="stable")[:, :k]
-    before, after = near(-x @ x.T), near(((flat[:, None] - flat[None])**2).sum(-1))
-    return float(np.mean([len(np.intersect1d(a, b))/k for a, b in zip(before, after)]))
-
 def embedding_map(embeddings,                 # N x D
                   labels,                     # N fine labels
                   taxonomy: Taxonomy,

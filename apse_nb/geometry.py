@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from .backbones import data_path
 from .emotions import MIKELS, Taxonomy
-from .explore import Message, Picture, Slider, png
+from .explore import Message, OwnKeys, Picture, Slider, png
 from .negatives import GeneratedEmotionPairLoss, generate_negatives, hardness, interpolation_weight
 from .network import network_from_config
 from .pair_losses import EmotionPairLoss, NPairLoss, inter_terms, intra_terms, positive_number, tuple_indices
@@ -423,7 +423,7 @@ class NegativeGeometry(widgets.VBox):
         c, wrap = self.controls, widgets.Layout(flex_flow="row wrap")
         panel = [widgets.HBox([c[name] for name in names], layout=wrap) for names in (("hardness", "beta", "lambda_0"), ("anchor_same", "same_anchor"), ("anchor_opposite", "opposite_anchor"),
                                                                                        ("scale", "generate_in", "through_lambda", "negatives"))]
-        super().__init__([widgets.HBox([self.sketch, self.readings], layout=wrap), self.losses, self.forces, *panel])
+        super().__init__([widgets.HBox([self.sketch, self.readings], layout=wrap), self.losses, self.forces, *panel, OwnKeys()])
         self._refresh()
 
     def change(self, **changes) -> bool:      # fields of `Circle`; False if they were refused
@@ -774,7 +774,7 @@ class LossPlayground(widgets.VBox):
         self.row, self.line = Picture(), Message()
         for control in (self.batch, self.loss, self.scale): control.observe(lambda change: self._refresh(), "value")
         self.sheet.observe(lambda change: self._refresh(), "row")
-        super().__init__([widgets.HBox([self.batch, self.loss, self.scale], layout=widgets.Layout(flex_flow="row wrap")), self.line, self.sheet, self.row])
+        super().__init__([widgets.HBox([self.batch, self.loss, self.scale], layout=widgets.Layout(flex_flow="row wrap")), self.line, self.sheet, self.row, OwnKeys()])
         self._refresh()
 
     def choose(self, batch: str | None = None, loss: str | None = None, scale: float | None = None, anchor: int | None = None) -> None:

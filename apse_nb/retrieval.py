@@ -25,7 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 from uuid import UUID
@@ -342,16 +341,12 @@ class EdgeEngine:
     def retrieve(self, keys, vectors): return self.shard.retrieve(keys, with_payload=True, with_vector=vectors)
     def scroll(self, offset, limit, vectors): return self.shard.scroll(self.q.ScrollRequest(offset=offset, limit=limit, with_payload=True, with_vector=vectors))
 
-    def query(self, field, vector, k, vectors, but_not, exact):
-        if not exact and self.shortcut.exists(): return self._query_shortcut(vector, k, but_not)
+    def query(self, field, vector, k, vectors, but_not):
         q = self.q
-        without = q.Filter(must_not=[q.FieldCondition("digest", match=q.MatchValue(but_not))]) if but_not else None
-        return self.shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(vector, field), filter=without, with_payload=True, with_vector=vectors, params=q.SearchParams(exact=True)))
-
-    def _query_shortcut(self, vector, k, but_not):
-        points = self.retrieve(self.shortcut.propose(vector, 4*k + 60), True)
-        scored = [SimpleNamespace(id=p.id, payload=p.payload, vector=p.vector, score=float(np.dot(p.vector["embedding"], vector))) for p in points if p.payload["digest"] != but_not]
-        return sorted(scored, key=lambda p: -p.score)[:k]
+        proposed = field == "embedding" and self.shortcut.exists()
+        only = q.Filter(must=[q.HasIdCondition(set(self.shortcut.propose(vector, 4*k + 60)))] if proposed else None,
+                        must_not=[q.FieldCondition("digest", match=q.MatchValue(but_not))] if but_not else None)
+        return self.shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(vector, field), filter=only, with_payload=True, with_vector=vectors, params=q.SearchParams(exact=True)))
 
 # %% ../nbs/11_retrieval.ipynb #11-retrieval-033
 class ServerEngine:
@@ -381,11 +376,11 @@ class ServerEngine:
     def retrieve(self, keys, vectors): return self.client.retrieve(self.collection, [str(UUID(key)) for key in keys], with_payload=True, with_vectors=vectors)
     def scroll(self, offset, limit, vectors): return self.client.scroll(self.collection, offset=offset, limit=limit, with_payload=True, with_vectors=vectors)
 
-    def query(self, field, vector, k, vectors, but_not, exact):
+    def query(self, field, vector, k, vectors, but_not):
         q = self.q
         without = q.Filter(must_not=[q.FieldCondition(key="digest", match=q.MatchValue(value=but_not))]) if but_not else None
         return self.client.query_points(self.collection, query=vector, using=field, limit=k, query_filter=without, with_payload=True, with_vectors=vectors,
-                                        search_params=q.SearchParams(exact=exact, hnsw_ef=max(256, 2*k))).points
+                                        search_params=q.SearchParams(exact=field != "embedding", hnsw_ef=max(256, 2*k))).points
 
 # %% ../nbs/11_retrieval.ipynb #11-retrieval-034
 VECTORS = ("embedding", "confidences")
@@ -451,8 +446,7 @@ class Store:
 
     def nearest(self, field: str, vector, k: int, fields: list[str], but_not: str = "") -> list[dict]:
         "The k rows with the largest inner product; rows with the digest `but_not` are left out."
-        exact = field != "embedding" or len(self) <= EXACT_UP_TO
-        with engine_sentences(self.address): found = self.engine.query(field, np.asarray(vector, np.float32).tolist(), k, _vectors_in(fields), but_not, exact)
+        with engine_sentences(self.address): found = self.engine.query(field, np.asarray(vector, np.float32).tolist(), k, _vectors_in(fields), but_not)
         return [_row_of(point) | dict(product=point.score) for point in found]
 
 def _vectors_in(fields) -> list[str] | bool: return [v for v in VECTORS if v in fields] or False
@@ -799,7 +793,7 @@ class Gallery(_Updated):
 
     def _entries(self, field, vector, k, but_not="") -> list[Entry]:
         if not 1 <= k <= 10_000: raise ValueError(f"Ask for 1 to 10000 pictures, not {k}.")
-        rows = self.store.nearest(field, vector, k, self._fields, but_not) if len(self) else []
+        rows = self.store.nearest(field, vector, k, self._fields, but_not)
         return sorted(map(self._entry, rows), key=lambda e: (-e.similarity, e.name))                 # equals in the order of their names, whatever the engine
 
     def _entry(self, row: dict) -> Entry:
