@@ -207,7 +207,7 @@ def comparable(lines: pd.DataFrame) -> list[tuple[dict, pd.DataFrame, dict]]:
     for key in keys.to_dict("records"):
         same = lines[(lines["source"] == key["source"]) & (lines["profile"] == key["profile"]) & (lines["data"] == key["data"]) & lines["epochs"].isin([0, key["epochs"]])]
         several = keys[keys["source"] == key["source"]].nunique() > 1   # what has to be in the name
-        name = ", ".join([key["source"]] + [text for c, text in (("epochs", f"{key['epochs']} epochs"), ("profile", key["profile"]), ("data", key["data"][:8])) if several[c]])
+        name = ", ".join([key["source"]] + [text for c, text in (("epochs", f"{key['epochs']} epochs"), ("profile", key["profile"]), ("data", "-".join(part[:8] for part in key["data"].split("-")))) if several[c]])
         found.append((dict(data_set=name) | key, *_by_seed(_one_setting(same))))
     return found
 
