@@ -28,7 +28,7 @@ __all__ = ['WORLDS', 'ENGINES', 'COLUMNS', 'KEYS', 'WARM_UP', 'make_vectors', 'g
            'Engine', 'build_numpy', 'open_numpy', 'build_faiss', 'open_faiss', 'milvus_address', 'build_milvus',
            'open_milvus', 'build_qdrant', 'open_qdrant', 'build_qdrant_edge', 'open_qdrant_edge', 'build_lancedb',
            'open_lancedb', 'versions', 'Server', 'read_blocks', 'memory_of', 'cpu_seconds_of', 'size_of', 'forget',
-           'run_phase', 'in_own_process', 'world_on_disk', 'machine', 'append_row', 'measure_engine', 'plan',
+           'warm', 'run_phase', 'in_own_process', 'world_on_disk', 'machine', 'append_row', 'measure_engine', 'plan',
            'measure_all']
 
 # %% ../nbs/11a_engines.ipynb #11a-engines-007
@@ -187,26 +187,27 @@ def open_qdrant(place, dim):
     return find
 
 # %% ../nbs/11a_engines.ipynb #11a-engines-040
-def build_qdrant_edge(place, blocks, dim, m: int = 16, ef_construct: int = 100, int8: bool = False):
-    "One segment with a graph; with `int8` the graph is walked on one-byte copies of the vectors, held in memory, while the vectors stay on disk."
+def build_qdrant_edge(place, blocks, dim, m: int = 0, ef_construct: int = 100, bits: int = 0, segments: int = 1):
+    """`m` links for each point make a graph, m=0 none. `bits` (1, 2, 4 or 8, 0 for none) add copies of the vectors with that many bits for a number, held in memory, while the vectors stay on disk.
+    Segments are searched side by side, so two of them use two cores."""
     import qdrant_edge as q
-    small = q.ScalarQuantizationConfig(q.ScalarType.Int8, quantile=.99, always_ram=True) if int8 else None
-    shard = q.EdgeShard.create(str(place/"shard"), q.EdgeConfig(
+    small = q.TurboQuantQuantizationConfig(always_ram=True, bits=getattr(q.TurboQuantBitSize, f"Bits{bits}")) if bits else None
+    shard = q.EdgeShard.create(str(place), q.EdgeConfig(
         vectors=q.EdgeVectorParams(size=dim, distance=q.Distance.Dot, on_disk=True, quantization_config=small), max_search_threads=2,
         hnsw_config=q.HnswIndexConfig(m=m, ef_construct=ef_construct, full_scan_threshold=10_000, max_indexing_threads=2),
-        optimizers=q.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=10_000, max_segment_size=4_000_000)))
+        optimizers=q.EdgeOptimizersConfig(default_segment_number=segments, indexing_threshold=10_000, max_segment_size=4_000_000//segments)))   # the last two in KB
     start = 0
     for x in blocks:
         for i in range(0, len(x), 1024):
-            shard.update(q.UpdateOperation.upsert_points([q.Point(start + i + j, v.tolist(), {}) for j, v in enumerate(x[i:i + 1024])]))
+            shard.update(q.UpdateOperation.upsert_points([q.Point(start + i + j, v, {}) for j, v in enumerate(x[i:i + 1024])]))
         start += len(x)
-    shard.optimize()                                                       # builds the graph, returns when it is there
+    shard.optimize()                                                       # makes the graph and the small copies, returns when they are there
     shard.flush(); shard.close()
 
 def open_qdrant_edge(place, dim, ef: int | None = None, exact: bool = False, oversampling: float | None = None):
-    "`ef` candidates on the graph; with `oversampling` the first k*oversampling by one-byte copies are compared again by their vectors."
+    "`ef` candidates on the graph; `oversampling`: the first k*oversampling by their small copies are compared again by their vectors; `exact`: every vector in full."
     import qdrant_edge as q
-    shard = q.EdgeShard.load(str(place/"shard"))
+    shard = q.EdgeShard.load(str(place))
     params = q.SearchParams(hnsw_ef=ef, exact=exact, quantization=q.QuantizationSearchParams(rescore=True, oversampling=oversampling) if oversampling else None)
     def find(query, k): return [hit.id for hit in shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(query.tolist()), params=params))]
     find.close = shard.close
@@ -302,7 +303,14 @@ def forget(folder: Path) -> None:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-# %% ../nbs/11a_engines.ipynb #11a-engines-050
+# %% ../nbs/11a_engines.ipynb #11a-engines-049
+def warm(folder: Path) -> None:
+    "Read all files of a folder once, so that they are in the page cache, as after some time of use."
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        with open(path, "rb") as file:
+            while file.read(1 << 24): pass
+
+# %% ../nbs/11a_engines.ipynb #11a-engines-051
 WARM_UP = 10
 
 def run_phase() -> None:
@@ -323,6 +331,7 @@ def run_phase() -> None:
         find = engine.open(place, task["dim"], **task["settings"])
         find(queries[0], task["k"])
         facts = {"open_seconds": time.perf_counter() - start, "seconds": [], "found": []}
+        warm(folder)
         for query in queries[1:1 + WARM_UP]: find(query, task["k"])
         begun = time.perf_counter()
         for query in queries[1 + WARM_UP:]:
@@ -334,7 +343,7 @@ def run_phase() -> None:
         if hasattr(find, "close"): find.close()
     print("\n" + json.dumps(facts | memory_of()), flush=True)
 
-# %% ../nbs/11a_engines.ipynb #11a-engines-051
+# %% ../nbs/11a_engines.ipynb #11a-engines-052
 def in_own_process(task: dict, threads: int, timeout: float) -> dict:
     "Run `run_phase` in a fresh process; `TimeoutExpired` when it is cut off, `ValueError` with its last words when it fails."
     module = Path(importlib.util.find_spec("apse_nb").origin).with_name("engines.py")
@@ -376,7 +385,7 @@ def append_row(row: dict, out) -> None:
         if new: writer.writeheader()
         writer.writerow({c: f"{v:.4g}" if isinstance(v, float) else v for c, v in row.items()})
 
-# %% ../nbs/11a_engines.ipynb #11a-engines-052
+# %% ../nbs/11a_engines.ipynb #11a-engines-053
 def measure_engine(engine: str,                     # a key of `ENGINES`
                    index: str,                      # its name in the table
                    build_settings: dict,            # for `build`
@@ -424,7 +433,7 @@ def measure_engine(engine: str,                     # a key of `ENGINES`
     finally: shutil.rmtree(place, ignore_errors=True)
     return rows
 
-# %% ../nbs/11a_engines.ipynb #11a-engines-062
+# %% ../nbs/11a_engines.ipynb #11a-engines-063
 def plan(n: int) -> list[tuple[str, str, dict, list[dict]]]:      # engine, index, build settings, search settings
     "What is measured at `n` vectors."
     cells = 256 if n < 50_000 else 512 if n < 500_000 else 1024
@@ -443,8 +452,9 @@ def plan(n: int) -> list[tuple[str, str, dict, list[dict]]]:      # engine, inde
         ("milvus_server", "HNSW", {"index": "HNSW"} | graph, [{"ef": ef} for ef in beams]),
         ("milvus_server", "IVF_SQ8", {"index": "IVF_SQ8", "nlist": cells}, [{"nprobe": p} for p in probes]),
         ("qdrant_local", "flat", {}, [{}]),
-        ("qdrant_edge", "HNSW", {}, [{"ef": ef} for ef in beams] + [{"exact": True}]),
-        ("qdrant_edge", "HNSW int8", {"int8": True}, [{"ef": ef, "oversampling": 2.} for ef in beams]),
+        ("qdrant_edge", "HNSW", {"m": 16}, [{"ef": ef} for ef in beams + [512]]),
+        ("qdrant_edge", "TurboQuant 4 bits", {"bits": 4, "segments": 2}, [{"oversampling": o} for o in (2., 4.)]),
+        ("qdrant_edge", "TurboQuant 2 bits", {"bits": 2, "segments": 2}, [{"oversampling": o} for o in (4., 10., 20.)] + [{"exact": True}]),
         ("lancedb", "flat", {}, [{}]),
         ("lancedb", "IVF_PQ", {"index": "IVF_PQ", "num_partitions": cells, "num_sub_vectors": 64}, [{"nprobes": 32, "refine": 10}, {"nprobes": 32, "refine": 50}]),
         ("lancedb", "IVF_HNSW_SQ", {"index": "IVF_HNSW_SQ", "num_partitions": max(1, n//100_000), "m": 16, "ef_construction": 100}, [{"nprobes": max(1, n//100_000), "ef": ef, "refine": 3} for ef in beams]),
