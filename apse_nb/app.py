@@ -20,7 +20,7 @@ import numpy as np
 
 from .browser import Collection, LinkedBrowser
 from .datasets import decode_square, one_sentence_errors
-from .emotions import LabelledImages
+from .emotions import MIKELS, LabelledImages
 from .explore import AttentionExplorer
 from .geometry import LossPlayground, NegativeGeometry
 from .retrieval import Encoder, Gallery, load_encoder, one_line
@@ -77,9 +77,9 @@ def explorer(source="scenes",              # 'scenes', or the index of a folder,
         embeddings, confidences = encoder(images.pixels)
         return Explorer(encoder, Collection(embeddings, images.pixels, images.taxonomy, images.names, images.labels, confidences), images)
     with Gallery.open(source, model) as gallery:
-        encoder = gallery.encoder or load_encoder(gallery.facts["model"]["source"])
-        collection, entries = Collection.from_gallery(gallery), gallery.contents().entries
-    return Explorer(encoder, collection, some_pictures(entries, encoder.resize, collection.taxonomy), [e.path for e in entries])
+        encoder, found = gallery.need_encoder(), gallery.contents()
+    collection = Collection.from_contents(found, gallery.taxonomy or MIKELS)
+    return Explorer(encoder, collection, some_pictures(found.entries, encoder.resize, collection.taxonomy), [e.path for e in found.entries])
 
 # %% ../nbs/12c_app.ipynb #12c-app-015
 def server_arguments(notebook: Path,              # what to show

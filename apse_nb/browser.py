@@ -26,7 +26,7 @@ from .datasets import decode_bytes
 from .emotions import MIKELS, LabelledImages, Taxonomy, tiers
 from .explore import Message, Picture, Slider
 from .metrics import unit_rows
-from .retrieval import one_line
+from .retrieval import Contents, one_line
 from .training import Embedded
 
 # %% auto #0
@@ -72,7 +72,11 @@ class Collection:
     @classmethod
     def from_gallery(cls, gallery, labelled: bool = True) -> Collection:
         "An open index of chapter 11; labels are taken from class folders, see `folder_labels`."
-        found, taxonomy = gallery.contents(), gallery.taxonomy or MIKELS
+        return cls.from_contents(gallery.contents(), gallery.taxonomy or MIKELS, labelled)
+
+    @classmethod
+    def from_contents(cls, found: Contents, taxonomy: Taxonomy, labelled: bool = True) -> Collection:
+        "What `Gallery.contents` read, with the taxonomy of its confidences."
         names, files = [e.name for e in found.entries], [e.thumbnail for e in found.entries]
         return cls(found.embeddings, lambda i: files[i].read_bytes(), taxonomy, names, folder_labels(names, taxonomy) if labelled else None, found.confidences)
 

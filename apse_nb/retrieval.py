@@ -259,12 +259,12 @@ class Shortcut:
 
     def make(self,
              batches,      # yields keys (n x 16 bytes) and embeddings (n x D), in any order that has nothing to do with what they show
-             rows: int,    # how many there are in all
-             dim: int):
+             rows: int):   # how many there are in all
         import faiss
         cells = 2**round(math.log2(rows)/2)        # about the square root
-        index, keys, sample = faiss.index_factory(dim, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT), [], []
+        index, keys, sample = None, [], []
         for some, vectors in batches:
+            if index is None: index = faiss.index_factory(vectors.shape[1], f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
             keys.append(some)
             sample.append(vectors)
             if not index.is_trained and sum(map(len, sample)) < min(rows, 64*cells): continue      # the cells are placed by the first so many
@@ -316,9 +316,7 @@ class EdgeEngine:
         self.shard.optimize()
         self.shard.flush()
         rows = self.count() - 1
-        if rows > EXACT_UP_TO and not self.shortcut.exists():
-            dim = len(self.scroll(None, 2, ["embedding"])[0][-1].vector["embedding"])           # of two points one has a picture
-            self.shortcut.make(self._embeddings(), rows, dim)
+        if rows > EXACT_UP_TO and not self.shortcut.exists(): self.shortcut.make(self._embeddings(), rows)
 
     def _embeddings(self):
         "Keys and embeddings of all pictures. Their order is that of the keys, which are digests: as good as chance."
@@ -527,8 +525,8 @@ FIELDS = ["name", "digest", "width", "height", "emotion", "confidence"]
 
 class _Opened:
     "An index that is open: how it is made, found again and closed."
-    def __init__(self, stack: ExitStack, store: Store, facts: dict, home: Path, thumbs: Path, encoder: Encoder | None):
-        self._stack, self.store, self.facts, self.home, self.encoder = stack, store, facts, home, encoder
+    def __init__(self, stack: ExitStack, store: Store, facts: dict, home: Path, thumbs: Path):
+        self._stack, self.store, self.facts, self.home, self.encoder = stack, store, facts, home, None
         self.thumbnails = Thumbnails(thumbs/".thumbnails")          # a hidden folder: never itself walked for pictures
         self.folder = Path(os.path.normpath(home/unpack(facts["root"])))
         self.taxonomy = None
@@ -558,12 +556,7 @@ class _Opened:
             facts = None if store is None else store.facts()
             if facts is None: raise FileNotFoundError(f"There is no index {one_line(index)}: make one with apse_index FOLDER.")
             _check_format(facts, index)
-            gallery = cls(stack.pop_all(), store, facts, home, thumbs, None)
-        try: gallery._use(model)
-        except BaseException:
-            gallery.close()
-            raise
-        return gallery
+            return cls._started(stack, store, facts, home, thumbs, model)
 
     @classmethod
     def create(cls,
@@ -602,11 +595,14 @@ class _Opened:
                 if store.local: write_note(home, "making")
                 store.create(facts, encoder.dim, len(encoder.taxonomy) if encoder.taxonomy else 0)
                 if store.local: write_note(home, "ready")
-            gallery = cls(stack.pop_all(), store, facts, home, thumbs, None)
-        try: gallery._use(encoder)
-        except BaseException:
-            gallery.close()
-            raise
+            return cls._started(stack, store, facts, home, thumbs, encoder)
+
+    @classmethod
+    def _started(cls, stack: ExitStack, store: Store, facts: dict, home: Path, thumbs: Path, model) -> Gallery:
+        "The gallery, which keeps what the stack holds; if the model is not the index's, the stack lets go of it."
+        gallery = cls(stack, store, facts, home, thumbs)
+        gallery._use(model)
+        gallery._stack = stack.pop_all()
         return gallery
 
     def _use(self, model):
@@ -618,8 +614,10 @@ class _Opened:
                              "compared: give the old model with --model, or index again with apse_index --rebuild.")
         self.encoder = encoder
 
-    def _need_encoder(self):
+    def need_encoder(self) -> Encoder:
+        "The index's encoder, loaded when it is first needed."
         if self.encoder is None: self._use(self.facts["model"]["source"])
+        return self.encoder
 
 # %% ../nbs/11_retrieval.ipynb #11-retrieval-044
 def _check_format(facts: dict, index):
@@ -673,7 +671,7 @@ class _Updated(_Opened):
                workers: int | None = None,  # threads that read and decode; None: one a core
               ) -> Update:
         "Bring the index up to date with the folder. Only new and changed files are decoded; killed anywhere, the next call goes on."
-        self._need_encoder()
+        self.need_encoder()
         began, done, folder = time.perf_counter(), Update(), os.fspath(self.folder)
         known = {unpack(row["name"]): row for row in self.store.rows(["name", "digest", "size", "mtime"])}
         names = walk_images(self.folder)
@@ -756,8 +754,7 @@ class Gallery(_Updated):
             picture,        # path of a file, Pillow image or H x W x 3 uint8 array
            ) -> Seen:
         "A picture as the index sees it."
-        self._need_encoder()
-        digest, size = "", self.encoder.resize
+        digest, size = "", self.need_encoder().resize
         if isinstance(picture, (str, os.PathLike)):
             image = read_image(picture, at_least=2*size)
             digest = digest_of(Path(picture).read_bytes())
