@@ -29,15 +29,15 @@ from tqdm import tqdm
 from .emotions import TAXONOMIES, LabelledImages, Taxonomy
 
 # %% auto #0
-__all__ = ['FORMATS', 'SUFFIXES', 'PARTS', 'READERS', 'CHUNK', 'PROBLEMS', 'MEAN', 'STD', 'to_rgb', 'decode_bytes', 'read_image',
-           'decode_square', 'ImageFiles', 'is_folder', 'subfolders', 'walk_images', 'UnknownLabel', 'known_label',
-           'read_folders', 'read_table', 'image_index', 'vote_rows', 'files_with_votes', 'emotion_columns',
-           'read_flickr_ldl', 'read_abstract', 'read_iapsa', 'read_emotion6', 'read_artphoto', 'read_emoset',
-           'read_fi_lists', 'write_list', 'list_rows', 'read_list', 'first_that_knows', 'open_dataset', 'part_sizes',
-           'stratified_split', 'save_split', 'load_split', 'PixelStore', 'MemoryStore', 'cache_key', 'core_count',
-           'decode_into', 'DecodedImages', 'decode', 'decode_to_cache', 'printable', 'DataReport', 'picture_digest',
-           'judge_copies', 'check_data', 'one_sentence_errors', 'reported_by_system', 'apse_check_data', 'class_walk',
-           'balanced_batches', 'normalise', 'byte_tensor', 'augment', 'center_crop']
+__all__ = ['FORMATS', 'SUFFIXES', 'PARTS', 'READERS', 'CHUNK', 'PROBLEMS', 'MEAN', 'STD', 'to_rgb', 'decode_bytes', 'file_bytes',
+           'read_image', 'as_square', 'decode_square', 'ImageFiles', 'is_folder', 'subfolders', 'walk_images',
+           'UnknownLabel', 'known_label', 'read_folders', 'read_table', 'image_index', 'vote_rows', 'files_with_votes',
+           'emotion_columns', 'read_flickr_ldl', 'read_abstract', 'read_iapsa', 'read_emotion6', 'read_artphoto',
+           'read_emoset', 'read_fi_lists', 'write_list', 'list_rows', 'read_list', 'first_that_knows', 'open_dataset',
+           'part_sizes', 'stratified_split', 'save_split', 'load_split', 'PixelStore', 'MemoryStore', 'cache_key',
+           'core_count', 'decode_into', 'DecodedImages', 'decode', 'decode_to_cache', 'printable', 'DataReport',
+           'picture_digest', 'judge_copies', 'check_data', 'one_sentence_errors', 'reported_by_system',
+           'apse_check_data', 'class_walk', 'balanced_batches', 'normalise', 'byte_tensor', 'augment', 'center_crop']
 
 # %% ../nbs/02_datasets.ipynb #02-datasets-014
 def to_rgb(image: Image.Image,     # any Pillow mode
@@ -78,23 +78,31 @@ def decode_bytes(data: bytes,                  # what the file holds
     raise ValueError(f"{name} cannot be read as an image ({reason}): download it again or remove it.")
 
 # %% ../nbs/02_datasets.ipynb #02-datasets-018
+def file_bytes(path) -> bytes:
+    "What the file of a picture holds; `FileNotFoundError` or `ValueError` with one sentence if it cannot be read."
+    try: return Path(path).read_bytes()
+    except FileNotFoundError: raise FileNotFoundError(f"There is no image {path}: check the path.") from None
+    except OSError as e: raise ValueError(f"{path} cannot be read ({e.strerror}): check the file.") from None
+
 def read_image(path,                         # file of one picture
                at_least: int | None = None,  # as in `decode_bytes`
               ) -> Image.Image:              # RGB, upright
     "A picture from a file; `FileNotFoundError` or `ValueError` with one sentence if that cannot be done."
-    try: data = Path(path).read_bytes()
-    except FileNotFoundError: raise FileNotFoundError(f"There is no image {path}: check the path.") from None
-    except OSError as e: raise ValueError(f"{path} cannot be read ({e.strerror}): check the file.") from None
-    return decode_bytes(data, path, at_least)
+    return decode_bytes(file_bytes(path), path, at_least)
 
 # %% ../nbs/02_datasets.ipynb #02-datasets-026
+def as_square(image: Image.Image,      # RGB
+              size: int,               # side in pixels
+             ) -> np.ndarray:          # size x size x 3, uint8
+    "A picture resized to a square, as in the paper (Section IV-D), whatever its shape."
+    # reducing_gap: a picture that is still much too large is first shrunk by averaging whole pixels, which is faster
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+
 def decode_square(path,                # image file
                   size: int,           # side in pixels
                  ) -> np.ndarray:      # size x size x 3, uint8
-    "One picture resized to a square, as in the paper (Section IV-D), whatever its shape."
-    image = read_image(path, at_least=2*size)
-    # reducing_gap: a picture that is still much too large is first shrunk by averaging whole pixels, which is faster
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    "One picture file as a square."
+    return as_square(read_image(path, at_least=2*size), size)
 
 # %% ../nbs/02_datasets.ipynb #02-datasets-031
 @dataclass

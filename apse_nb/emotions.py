@@ -33,6 +33,11 @@ class Taxonomy:
         if set(self.parent) != set(range(len(self.coarse))):
             raise ValueError(f"Taxonomy {self.name!r}: every coarse name needs at least one fine name, and parents must be indices into {self.coarse}.")
 
+    @classmethod
+    def from_dict(cls, described: dict) -> Taxonomy:
+        "The taxonomy that `dataclasses.asdict` described, perhaps by way of JSON, which has no tuples."
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in described.items()})
+
     def __len__(self) -> int:
         return len(self.fine)
 

@@ -20,11 +20,10 @@ import traitlets
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from PIL import Image
 from torch import nn
 
 from .attention import AttentionHead
-from .datasets import center_crop, decode_bytes
+from .datasets import as_square, center_crop, decode_bytes
 from .emotions import LabelledImages, Taxonomy
 
 # %% auto #0
@@ -532,8 +531,8 @@ class AttentionState:
         name = plain(name)
         if len(content) > self.limit: raise ValueError(f"{name} has {len(content)/1e6:.1f} MB, and {self.limit/1e6:g} are allowed: choose a smaller file.")
         size = self.images.pixels.shape[1]
-        picture = decode_bytes(content, name, at_least=2*size).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        self.upload_name, self.upload_pixels = name, np.asarray(picture)
+        picture = as_square(decode_bytes(content, name, at_least=2*size), size)
+        self.upload_name, self.upload_pixels = name, picture
         self.choice = replace(self.choice, uploaded=True)
 
     @property

@@ -77,7 +77,7 @@ class Network(nn.Module):
         unknown = [name for name in settings if name not in inspect.signature(cls).parameters]
         if unknown: raise ValueError(f"This is not a description of the network {cls.__name__}: it does not know {', '.join(unknown)}.")
         if "taxonomy" in settings:
-            settings["taxonomy"] = Taxonomy(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings["taxonomy"].items()})  # JSON has no tuples
+            settings["taxonomy"] = Taxonomy.from_dict(settings["taxonomy"])
         return cls(**settings)
 
     def parameter_groups(self,
@@ -174,5 +174,5 @@ def network_from_config(config: dict,      # the `.config` of a network of any k
                        ) -> nn.Module:     # the same architecture with fresh weights
     "Build a network of the kind that its description names."
     kind = config.get("kind", "APSE")
-    if kind not in NETWORKS: raise ValueError(f"There is no network of the kind {kind!r}: this one knows {', '.join(NETWORKS)}; `import apse_nb.systems` adds those of chapter 14a.")
+    if kind not in NETWORKS: raise ValueError(f"There is no network of the kind {kind!r}: this one knows {', '.join(NETWORKS)}; `import apse_nb.tables` adds those of chapters 14a to 15.")
     return NETWORKS[kind].from_config({k: v for k, v in config.items() if k != "kind"})

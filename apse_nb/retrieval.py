@@ -38,7 +38,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .backbones import Backbone, data_path
-from .datasets import FORMATS, core_count, decode_bytes, one_sentence_errors, printable, read_image, walk_images
+from .datasets import FORMATS, as_square, core_count, decode_bytes, file_bytes, one_sentence_errors, printable, walk_images
 from .emotions import MIKELS, LabelledImages, Taxonomy
 from .network import APSEOutput
 from .training import Recipe, default_cache, embed, load_model
@@ -174,8 +174,7 @@ def upright_size(data: bytes) -> tuple[int, int]:
 def decoded(data: bytes, name: str, resize: int) -> tuple[np.ndarray, bytes, tuple[int, int]]:
     "The square pixels the network wants, as `decode_square` makes them, a thumbnail, and width and height of the original."
     image = decode_bytes(data, name, at_least=2*resize)
-    pixels = np.asarray(image.resize((resize, resize), Image.Resampling.BICUBIC, reducing_gap=3.0))
-    return pixels, thumbnail_bytes(image), upright_size(data)
+    return as_square(image, resize), thumbnail_bytes(image), upright_size(data)
 
 # %% ../nbs/11_retrieval.ipynb #11-retrieval-025
 def write_whole(path: Path, data: bytes) -> None:
@@ -529,8 +528,7 @@ class _Opened:
         self._stack, self.store, self.facts, self.home, self.encoder = stack, store, facts, home, None
         self.thumbnails = Thumbnails(thumbs/".thumbnails")          # a hidden folder: never itself walked for pictures
         self.folder = Path(os.path.normpath(home/unpack(facts["root"])))
-        self.taxonomy = None
-        if facts["taxonomy"]: self.taxonomy = Taxonomy(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts["taxonomy"].items()})
+        self.taxonomy = Taxonomy.from_dict(facts["taxonomy"]) if facts["taxonomy"] else None
         self._fields = FIELDS + ["confidences"]*(self.taxonomy is not None)
 
     def __enter__(self): return self
@@ -756,11 +754,10 @@ class Gallery(_Updated):
         "A picture as the index sees it."
         digest, size = "", self.need_encoder().resize
         if isinstance(picture, (str, os.PathLike)):
-            image = read_image(picture, at_least=2*size)
-            digest = digest_of(Path(picture).read_bytes())
+            data = file_bytes(picture)
+            image, digest = decode_bytes(data, picture, at_least=2*size), digest_of(data)
         else: image = (picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))).convert("RGB")
-        pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
-        embeddings, confidences = self.encoder(pixels[None])
+        embeddings, confidences = self.encoder(as_square(image, size)[None])
         return Seen(embeddings[0], None if confidences is None else confidences[0], thumbnail_bytes(image), digest)
 
     def search(self,
