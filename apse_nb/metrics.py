@@ -5,6 +5,8 @@
 # %% ../nbs/09_metrics.ipynb #09-metrics-003
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +18,7 @@ from .emotions import Taxonomy
 # %% auto #0
 __all__ = ['MEASURES', 'rank_weights', 'average_precision', 'sort_similarities', 'sort_gallery', 'unit_rows', 'class_labels',
            'relevant_counts', 'random_average_precision', 'random_floor', 'RetrievalReport', 'check_sets',
-           'check_same_set', 'judge', 'evaluate', 'evaluate_similarities']
+           'check_same_set', 'measure_lists', 'judge', 'evaluate', 'evaluate_similarities']
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-041
 MEASURES = {"map8": "higher", "map2": "higher", "nn": "higher", "ft": "higher", "st": "higher",
@@ -52,30 +54,31 @@ def rank_weights(relevant: int,               # NG: relevant images in the list,
     }
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-050
-def average_precision(relevance: np.ndarray,   # B x N booleans: is the image at this rank relevant?
+def average_precision(relevance: np.ndarray,   # B x N booleans or zeros and ones: is the image at this rank relevant?
                      ) -> np.ndarray:          # B values in (0, 1], float64; NaN for a list without a relevant image
     "Average precision of B whole ranked lists (Section IV-B)."
     hits = relevance.cumsum(axis=1, dtype=np.float64)            # (B, N)
     NG = hits[:, -1].copy()                                      # (B,)
-    hits /= np.arange(1, relevance.shape[1] + 1)                 # (B, N) precision at every rank
-    hits *= relevance
-    return np.divide(hits.sum(axis=1), NG, out=np.full(len(NG), np.nan), where=NG > 0)
+    hits *= relevance                                            # (B, N) what the precision at a relevant rank counts, 0 elsewhere
+    return np.divide(hits @ (1/np.arange(1, hits.shape[1] + 1)), NG, out=np.full(len(NG), np.nan), where=NG > 0)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-054
-def sort_similarities(similarity: np.ndarray,   # B x N in [-1, 1], float64
-                      tag=0,                    # N integers 0..3 that travel with the gallery images
-                      leave_out=None,           # B gallery positions, one for each query, that are sent to the very end
-                     ) -> np.ndarray:           # B x N integers in rank order, each 4 * gallery position + tag
+def sort_similarities(similarity,              # B x N in [-1, 1], float64: an array, or a tensor on a GPU, which is then sorted there
+                      tag=0,                   # N integers 0..3 that travel with the gallery images
+                      leave_out=None,          # B gallery positions, one for each query, that are sent to the very end
+                     ):                        # B x N integers in rank order, each 4 * gallery position + tag; array or tensor as given
     "Sort the gallery for each query, most similar first and ties (equal after rounding to 2**-30) in gallery order, by one integer sort."
-    steps = similarity*-2.0**30
-    key = np.rint(steps, out=steps).astype(np.int64)
-    key += 2**30 + 1                                             # steps below the highest similarity, never negative
-    n = key.shape[1]
+    n, on_gpu = similarity.shape[1], isinstance(similarity, torch.Tensor)
     bits = (4*n - 1).bit_length()                                # room for 4 * position + tag
+    low = 4*np.arange(n) + tag + ((2**30 + 1) << bits)           # (N,) added to every row; the large number keeps keys from being negative
+    steps = similarity*-2.0**30                                  # steps below the highest similarity
+    if on_gpu: key, low = steps.round().long(), torch.from_numpy(low).to(similarity.device)
+    else: key = np.rint(steps, out=steps).astype(np.int64)
     key <<= bits
-    key += 4*np.arange(n) + tag                                  # (N,) added to every row
-    if leave_out is not None: key[np.arange(len(key)), leave_out] |= np.int64(2**32) << bits   # larger than any similarity's key
-    key.sort(axis=1)
+    key += low
+    if leave_out is not None: key[range(len(key)), leave_out] |= 2**32 << bits   # larger than any similarity's key
+    if on_gpu: key = key.sort(dim=1).values
+    else: key.sort(axis=1)
     key &= 2**bits - 1                                           # keep 4 * position + tag
     return key
 
@@ -91,15 +94,17 @@ def sort_gallery(query: np.ndarray,     # B x D unit vectors, float64
 # %% ../nbs/09_metrics.ipynb #09-metrics-061
 def unit_rows(embeddings,      # N x D, torch or numpy, any number type, on any device
               role: str,       # 'query' or 'gallery', for the message
-             ) -> np.ndarray:  # N x D, float64, rows of length 1 (a zero row stays zero)
+             ):                # N x D, float64, rows of length 1 (a zero row stays zero): an array, or a tensor where the embeddings lie on a CUDA device
     "Embeddings as unit vectors in double precision; raises `ValueError` for a wrong shape, NaN or infinity."
-    if isinstance(embeddings, torch.Tensor): embeddings = embeddings.detach().to("cpu", torch.float64).numpy()
-    embeddings = np.asarray(embeddings, dtype=np.float64)
-    if embeddings.ndim != 2: raise ValueError(f"The {role} embeddings must have the shape images x dimensions, not {embeddings.shape}.")
-    broken = int((~np.isfinite(embeddings)).any(axis=1).sum())
+    if isinstance(embeddings, torch.Tensor):
+        embeddings = embeddings.detach()
+        embeddings = embeddings.double() if embeddings.is_cuda else embeddings.to("cpu", torch.float64).numpy()
+    else: embeddings = np.asarray(embeddings, dtype=np.float64)
+    if embeddings.ndim != 2: raise ValueError(f"The {role} embeddings must have the shape images x dimensions, not {tuple(embeddings.shape)}.")
+    norm = (embeddings*embeddings).sum(axis=1, keepdims=True)**.5                # (N, 1)
+    broken = int((~(norm < math.inf)).sum())                                     # not true for NaN either
     if broken: raise ValueError(f"{broken} of {len(embeddings)} {role} embeddings contain NaN or infinity: look for a diverged training or a broken image.")
-    norm = np.linalg.norm(embeddings, axis=1, keepdims=True)     # (N, 1)
-    return embeddings/np.where(norm > 0, norm, 1)
+    return embeddings/(norm + (norm == 0))
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-063
 def class_labels(labels,            # N integers: list, numpy array or torch tensor of any integer type
@@ -206,7 +211,7 @@ class RetrievalReport:
         if not 0 <= query_index < len(self.per_query): raise ValueError(f"There is no query {query_index}: the queries are 0 to {len(self.per_query) - 1}.")
         one, leave_out = query[query_index:query_index + 1], [query_index] if same_set else None
         keys = sort_similarities(one.astype(np.float64), leave_out=leave_out) if gallery is None else sort_gallery(unit_rows(one, "query"), unit_rows(gallery, "gallery"), leave_out=leave_out)
-        order = keys[0]//4
+        order = torch.as_tensor(keys[0]//4).cpu().numpy()
         return order[:len(order) - same_set][:k]
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-077
@@ -219,6 +224,7 @@ def check_sets(query: np.ndarray,           # Q x D
     "Raises `ValueError` with one sentence when embeddings and labels do not fit together."
     for role, rows, labels in (("query", query, query_labels), ("gallery", gallery, gallery_labels)):
         if len(rows) != len(labels): raise ValueError(f"There are {len(rows)} {role} embeddings but {len(labels)} {role} labels: pass one label for each image.")
+    if type(query) is not type(gallery): raise ValueError("Query and gallery embeddings lie on different devices: move both to one of them.")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"Query embeddings have {query.shape[1]} dimensions and gallery embeddings {gallery.shape[1]}: compute both with the same network.")
     check_same_set(query_labels, gallery_labels, same_set)
@@ -230,7 +236,20 @@ def check_same_set(query_labels: np.ndarray, gallery_labels: np.ndarray, same_se
         raise ValueError("With same_set=True the queries must be the gallery, in the same order: pass the same images twice.")
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-079
-def judge(order,                      # function(rows, tag) -> len(rows) x N keys as from `sort_similarities`, for these queries
+def measure_lists(similarity,              # B x N, as in `sort_similarities`: queries of one class
+                  tag: np.ndarray,         # N: bit 0: of that class, bit 1: of its coarse class
+                  leave_out,               # B gallery positions, or None
+                  weights: np.ndarray,     # N' x 7 from `rank_weights`; N' is N, or N - 1 with `leave_out`
+                 ) -> np.ndarray:          # B x 9 in the order of `MEASURES`; NaN in the first two where nothing is relevant
+    "All measures of a few ranked lists."
+    bits = (sort_similarities(similarity, tag, leave_out) & 3)[:, :len(weights)]         # (B, N') a query itself is last, cut off
+    bits = bits.to("cpu", torch.uint8).numpy() if isinstance(bits, torch.Tensor) else bits.astype(np.uint8)
+    fine, coarse = (bits & 1).astype(np.float64), (bits >> 1).astype(np.float64)
+    sums = np.clip(fine @ weights, 0, 1)                                                 # the clip removes rounding errors of 1e-16
+    return np.column_stack([average_precision(fine), average_precision(coarse), sums])
+
+
+def judge(similarities,               # function(rows) -> len(rows) x N, as in `sort_similarities`, for these queries
           q_labels: np.ndarray,       # Q fine labels
           g_labels: np.ndarray,       # N fine labels
           taxonomy: Taxonomy,
@@ -240,23 +259,25 @@ def judge(order,                      # function(rows, tag) -> len(rows) x N key
           chunk: int | None,
           sources: tuple,             # kept in the report, for `ranking`
          ) -> RetrievalReport:
-    "All measures of Section IV-B from the order of the gallery for each query; see `evaluate`."
+    "All measures of Section IV-B from the similarities of queries and gallery; see `evaluate`."
     fine, coarse = relevant_counts(q_labels, g_labels, taxonomy, same_set)
     N, most = len(g_labels) - same_set, fine[q_labels].max()
-    chunk = chunk or max(1, 2**21//len(g_labels))
+    chunk = chunk or max(1, 2**23//len(g_labels))
     parent = np.array(taxonomy.parent)
-    values = {m: np.full(len(q_labels), np.nan) for m in MEASURES}
-    for c in np.unique(q_labels):
-        tag = (g_labels == c) + 2*(parent[g_labels] == parent[c])                # (N,) bit 0: same fine class, bit 1: same coarse class
-        weights = rank_weights(fine[c], N, most, f1_at, ndcg_at) if fine[c] > 0 else {}
-        rows = np.flatnonzero(q_labels == c)
-        for part in np.split(rows, range(chunk, len(rows), chunk)):
-            keys = order(part, tag)[:, :N]                                       # (B, N) the query itself is last, cut off
-            relevance = (keys & 1) == 1                                          # (B, N)
-            values["map8"][part] = average_precision(relevance)
-            values["map2"][part] = average_precision((keys & 2) == 2)
-            for m, w in weights.items(): values[m][part] = np.clip(relevance @ w, 0, 1)  # the clip removes rounding errors of 1e-16
-    per_query = pd.DataFrame(values)
+    values = np.full((len(q_labels), len(MEASURES)), np.nan)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for c in np.unique(q_labels):
+            tag = (g_labels == c) + 2*(parent[g_labels] == parent[c])            # (N,) bit 0: same fine class, bit 1: same coarse class
+            weights = np.column_stack(list(rank_weights(max(fine[c], 1), N, most, f1_at, ndcg_at).values()))    # (N, 7)
+            rows = np.flatnonzero(q_labels == c)
+            for part in np.split(rows, range(chunk, len(rows), chunk)):
+                block = similarities(part)                                       # (B, N)
+                tile = len(part) if isinstance(block, torch.Tensor) else max(1, 2**17//len(g_labels))     # a megabyte of keys stays in a core's cache
+                starts = range(0, len(part), tile)
+                one = lambda i: measure_lists(block[i:i + tile], tag, part[i:i + tile] if same_set else None, weights)
+                values[part] = np.concatenate(list(pool.map(one, starts)))
+            if fine[c] < 1: values[rows] = np.where(np.array(list(MEASURES)) == "map2", values[rows], np.nan)
+    per_query = pd.DataFrame(values, columns=list(MEASURES))
     left_out = {"fine": int((fine[q_labels] < 1).sum()), "coarse": int((coarse[q_labels] < 1).sum())}
     return RetrievalReport(**per_query.mean().to_dict(), left_out=left_out, per_query=per_query,
                            floor=random_floor(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at), sources=sources)
@@ -270,7 +291,7 @@ def evaluate(query,                      # Q x D embeddings, torch or numpy; nor
              same_set: bool = False,     # query i is gallery image i and is left out of its own list
              f1_at: int = 20,            # F1 looks at this many results
              ndcg_at: int | None = None, # `ndcg` looks at this many results; None is the whole list
-             chunk: int | None = None,   # queries at a time (memory: about 5 x 8 x chunk x N bytes); None is about 80 MB. No effect on results
+             chunk: int | None = None,   # queries at a time (memory: 8 x chunk x N bytes); None is 64 MB. No effect on results
             ) -> RetrievalReport:
     """All measures of Section IV-B, exactly, by cosine similarity with ties in gallery order.
 
@@ -279,10 +300,9 @@ def evaluate(query,                      # Q x D embeddings, torch or numpy; nor
     q_labels, g_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels, taxonomy, "gallery")
     q, g = unit_rows(query, "query"), unit_rows(gallery, "gallery")
     check_sets(q, q_labels, g, g_labels, same_set)
-    order = lambda rows, tag: sort_gallery(q[rows], g, tag, rows if same_set else None)
-    return judge(order, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk, sources=(query, gallery, same_set))
+    return judge(lambda rows: q[rows] @ g.T, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk, sources=(query, gallery, same_set))
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-105
+# %% ../nbs/09_metrics.ipynb #09-metrics-107
 def evaluate_similarities(similarity,                  # Q x N in [-1, 1], larger is nearer, torch or numpy
                           query_labels,                # Q fine labels (integers)
                           gallery_labels,              # N fine labels
@@ -303,5 +323,4 @@ def evaluate_similarities(similarity,                  # Q x N in [-1, 1], large
     if not (abs(similarity) <= 1 + 1e-6).all():                                  # not true for NaN either
         raise ValueError("Similarities must be numbers from -1 to 1: divide them by the largest absolute value, which keeps the order, and look for NaN.")
     check_same_set(q_labels, g_labels, same_set)
-    order = lambda rows, tag: sort_similarities(similarity[rows].astype(np.float64), tag, rows if same_set else None)
-    return judge(order, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk, sources=(similarity, None, same_set))
+    return judge(lambda rows: similarity[rows].astype(np.float64), q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk, sources=(similarity, None, same_set))
