@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from .datasets import DecodedImages, ImageFiles, augment, decode, open_dataset, read_table
 from .emotions import MIKELS, LabelledImages, Taxonomy
-from .metrics import check_sets, evaluate, sort_gallery, unit_rows
+from .metrics import QueryMeans, check_sets, evaluate, sort_gallery, unit_rows
 from .network import ABLATION, APSE
 from .pair_losses import EmotionPairLoss, NPairLoss, check_batch, gram
 from .scenes import Scenes
@@ -192,7 +192,7 @@ def rank_correlations(found: np.ndarray,    # B x N embedding distances
 
 # %% ../nbs/14c_distributions.ipynb #14c-distributions-055
 @dataclass(eq=False)
-class GradedReport:
+class GradedReport(QueryMeans):
     "Graded measures of one retrieval run, means over queries."
     dcg: float                                       # mean over k of nDCG[k] with graded gains
     ndcg: float                                      # nDCG of the whole list
@@ -205,15 +205,6 @@ class GradedReport:
     def frame(self) -> pd.DataFrame:
         "One row a measure: `value` and `random floor`."
         return pd.DataFrame({"value": [getattr(self, m) for m in GRADED], "random floor": [self.floor[m] for m in GRADED]}, index=pd.Index(GRADED, name="measure"))
-
-    def interval(self, measure: str, level: float = 0.95, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-        "Bootstrap interval of a mean over queries (percentile method), as in chapter 09."
-        if measure not in GRADED: raise ValueError(f"Unknown measure {measure!r}: choose one of {', '.join(GRADED)}.")
-        values = self.per_query[measure].dropna().to_numpy()
-        rng = np.random.default_rng(seed)
-        means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
-        low, high = np.quantile(means, [(1 - level)/2, (1 + level)/2])
-        return float(low), float(high)
 
 # %% ../nbs/14c_distributions.ipynb #14c-distributions-056
 def evaluate_graded(query,                                    # Q x D embeddings

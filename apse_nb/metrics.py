@@ -17,7 +17,7 @@ from .emotions import Taxonomy
 
 # %% auto #0
 __all__ = ['MEASURES', 'rank_weights', 'average_precision', 'sort_similarities', 'sort_gallery', 'unit_rows', 'class_labels',
-           'relevant_counts', 'random_average_precision', 'random_floor', 'RetrievalReport', 'check_sets',
+           'relevant_counts', 'random_average_precision', 'random_floor', 'QueryMeans', 'RetrievalReport', 'check_sets',
            'check_same_set', 'measure_lists', 'judge', 'evaluate', 'evaluate_similarities']
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-041
@@ -166,8 +166,26 @@ def random_floor(query_labels,              # Q fine labels
     return ((table*known).sum()/known.sum()).to_dict()
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-075
+class QueryMeans:
+    "A report with a frame `per_query`: one row a query, one column a measure, NaN where a query is left out. What is reported are the means; this says how sure they are."
+
+    def interval(self,
+                 measure: str,             # a column of `per_query`
+                 level: float = 0.95,      # share of resamples inside the interval
+                 seed: int = 0,
+                 draws: int = 2000,        # resamples
+                ) -> tuple[float, float]:  # lower and upper end
+        "Bootstrap interval of a mean over queries (percentile method)."
+        if measure not in self.per_query: raise ValueError(f"Unknown measure {measure!r}: choose one of {', '.join(self.per_query)}.")
+        values = self.per_query[measure].dropna().to_numpy()
+        rng = np.random.default_rng(seed)
+        means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
+        low, high = np.quantile(means, [(1 - level)/2, (1 + level)/2])
+        return float(low), float(high)
+
+
 @dataclass(eq=False)
-class RetrievalReport:
+class RetrievalReport(QueryMeans):
     "The nine measures of one retrieval run (means over queries) with their per-query values and random floors."
     map8: float                                      # mean average precision on the fine level (any number of classes)
     map2: float                                      # mean average precision on the coarse level
@@ -187,20 +205,6 @@ class RetrievalReport:
         "One row a measure: `value`, `random floor` and which direction is `better`."
         return pd.DataFrame({"value": [getattr(self, m) for m in MEASURES], "random floor": [self.floor[m] for m in MEASURES],
                              "better": list(MEASURES.values())}, index=pd.Index(MEASURES, name="measure"))
-
-    def interval(self,
-                 measure: str,             # one of `MEASURES`
-                 level: float = 0.95,      # share of resamples inside the interval
-                 seed: int = 0,
-                 draws: int = 2000,        # resamples
-                ) -> tuple[float, float]:  # lower and upper end
-        "Bootstrap interval of a mean over queries (percentile method)."
-        if measure not in MEASURES: raise ValueError(f"Unknown measure {measure!r}: choose one of {', '.join(MEASURES)}.")
-        values = self.per_query[measure].dropna().to_numpy()
-        rng = np.random.default_rng(seed)
-        means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
-        low, high = np.quantile(means, [(1 - level)/2, (1 + level)/2])
-        return float(low), float(high)
 
     def ranking(self,
                 query_index: int,  # which query
