@@ -13,7 +13,7 @@ import json
 import os
 import re
 import warnings
-from collections import defaultdict
+from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -35,8 +35,8 @@ __all__ = ['FORMATS', 'SUFFIXES', 'PARTS', 'READERS', 'CHUNK', 'PROBLEMS', 'MEAN
            'emotion_columns', 'read_flickr_ldl', 'read_abstract', 'read_iapsa', 'read_emotion6', 'read_artphoto',
            'read_emoset', 'read_fi_lists', 'write_list', 'list_rows', 'read_list', 'first_that_knows', 'open_dataset',
            'part_sizes', 'stratified_split', 'save_split', 'load_split', 'PixelStore', 'MemoryStore', 'cache_key',
-           'core_count', 'decode_into', 'DecodedImages', 'decode', 'decode_to_cache', 'printable', 'DataReport',
-           'picture_digest', 'judge_copies', 'check_data', 'one_sentence_errors', 'reported_by_system',
+           'core_count', 'ahead', 'groups_of', 'decode_into', 'DecodedImages', 'decode', 'decode_to_cache', 'printable',
+           'DataReport', 'picture_digest', 'judge_copies', 'check_data', 'one_sentence_errors', 'reported_by_system',
            'apse_check_data', 'class_walk', 'balanced_batches', 'normalise', 'byte_tensor', 'augment', 'center_crop']
 
 # %% ../nbs/02_datasets.ipynb #02-datasets-014
@@ -52,7 +52,7 @@ def to_rgb(image: Image.Image,     # any Pillow mode
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")      # `convert` would copy a picture that needs nothing
 
 # %% ../nbs/02_datasets.ipynb #02-datasets-016
 Image.init()   # lets Pillow register all its formats; which ones depends on how it was built
@@ -70,7 +70,8 @@ def decode_bytes(data: bytes,                  # what the file holds
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if at_least: image.draft(None, (at_least, at_least))
         image.load()                           # the first frame, if there are several
-        return to_rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)      # not in place, it would copy also what is upright
+        return to_rgb(image)
     except Image.UnidentifiedImageError: reason = "its format is not known"
     except Image.DecompressionBombError: reason = "it claims to have too many pixels"
     except MemoryError: raise
@@ -572,6 +573,25 @@ def core_count() -> int:
     "How many cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+def ahead(pool: ThreadPoolExecutor, function, items, most: int):
+    "`map` in threads that is never more than `most` results ahead of its reader."
+    waiting = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > most: yield waiting.popleft().result()
+    while waiting: yield waiting.popleft().result()
+
+def groups_of(size: int, items):
+    "Lists of `size` items, the last one shorter."
+    group = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group: yield group
+
+# %% ../nbs/02_datasets.ipynb #02-datasets-121
 CHUNK = 256   # pictures between two notes of how far we got: at most this much work is lost
 
 def decode_into(store, files: ImageFiles, size: int, workers: int | None):
@@ -581,16 +601,17 @@ def decode_into(store, files: ImageFiles, size: int, workers: int | None):
         except (ValueError, OSError) as e: return str(e)
 
     bar = tqdm(total=len(files), initial=store.done, desc="decode", unit="img", disable=None)   # None: silent where there is no terminal
-    with ThreadPoolExecutor(workers or core_count()) as pool, bar:
-        while store.done < len(files):
-            start = store.done
-            results = list(pool.map(one, files.paths[start:start + CHUNK]))
-            rows = [r for r in results if not isinstance(r, str)]
-            skipped = [(start + i, r) for i, r in enumerate(results) if isinstance(r, str)]
-            store.append(rows, skipped)
-            bar.update(len(results))
+    pool = ThreadPoolExecutor(workers or core_count())
+    try:
+        with bar:
+            for results in groups_of(CHUNK, ahead(pool, one, files.paths[store.done:], CHUNK)):
+                rows = [r for r in results if not isinstance(r, str)]
+                skipped = [(store.done + i, r) for i, r in enumerate(results) if isinstance(r, str)]
+                store.append(rows, skipped)
+                bar.update(len(results))
+    finally: pool.shutdown(cancel_futures=True)      # after Ctrl-C or a full disk, what waits is not decoded any more
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-121
+# %% ../nbs/02_datasets.ipynb #02-datasets-123
 @dataclass
 class DecodedImages(LabelledImages):
     "Pictures decoded from files, together with those files and the ones that could not be read."
@@ -616,7 +637,7 @@ def decode(files: ImageFiles,              # what to decode
     kept = np.setdiff1d(np.arange(len(files)), [i for i, _ in store.skipped])
     return DecodedImages(store.array(), files.labels[kept], files.taxonomy, [names[i] for i in kept], files=files.subset(kept), skipped=skipped)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-122
+# %% ../nbs/02_datasets.ipynb #02-datasets-124
 def decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | None) -> PixelStore:
     "Fill the cache folder of these files, or find it full already; two processes take turns."
     folder = cache/f"{files.root.resolve().name}-{size}-{cache_key(files, size)}"
@@ -639,7 +660,7 @@ def printable(name: str) -> str:
     "A file name whose bytes are not UTF-8 cannot be printed or hashed: those bytes become escapes."
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-134
+# %% ../nbs/02_datasets.ipynb #02-datasets-136
 PROBLEMS = ("unreadable", "placeholder", "two labels", "duplicate")
 
 @dataclass
@@ -684,14 +705,14 @@ class DataReport:
         names = [os.path.relpath(os.path.abspath(p), home).replace(os.sep, "/") for p in self.clean.paths]
         write_list(path, names, self.clean.labels, self.clean.split, self.files.taxonomy)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-135
+# %% ../nbs/02_datasets.ipynb #02-datasets-137
 def picture_digest(path) -> tuple[str, str]:   # digest, or the reason why there is none
     "A digest of the decoded pixels of a file."
     try: image = read_image(path)
     except (ValueError, OSError) as e: return "", str(e)
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest(), ""
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-137
+# %% ../nbs/02_datasets.ipynb #02-datasets-139
 def judge_copies(group: list[int],            # positions of identical pictures, the one to keep first
                  files: ImageFiles,
                  names: list[str],            # of all files
@@ -703,7 +724,7 @@ def judge_copies(group: list[int],            # positions of identical pictures,
     problem = "placeholder" if len(group) >= copies else "two labels"
     return group, problem, f"the same picture {len(group)} times as {', '.join(emotions)}"
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-138
+# %% ../nbs/02_datasets.ipynb #02-datasets-140
 def check_data(root,                                # a data set, as in `open_dataset`
                kind: str = "auto",
                taxonomy: Taxonomy | None = None,
@@ -728,7 +749,7 @@ def check_data(root,                                # a data set, as in `open_da
         for i in wrong: problem[i], detail[i] = what, why
     return DataReport(files, problem, detail, groups)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-147
+# %% ../nbs/02_datasets.ipynb #02-datasets-149
 class one_sentence_errors(click.Command):
     "For `@click.command(cls=one_sentence_errors)`: whatever goes wrong is one line on stderr and exit status 2 (130 after Ctrl-C)."
     def say(self, sentence):
@@ -757,7 +778,7 @@ class one_sentence_errors(click.Command):
             except ValueError as e: self.fail(e)
             except OSError as e: self.fail(reported_by_system(e))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-148
+# %% ../nbs/02_datasets.ipynb #02-datasets-150
 def reported_by_system(e: OSError) -> str:
     "What the operating system reports, with what to do where that is known."
     if e.errno is None: return str(e)                     # a sentence written by this library
@@ -765,7 +786,7 @@ def reported_by_system(e: OSError) -> str:
         return f"The disk is full ({e.filename or 'while writing'}): free some space and run the same command again."
     return f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-149
+# %% ../nbs/02_datasets.ipynb #02-datasets-151
 @click.command(cls=one_sentence_errors)
 @click.argument("root")
 @click.option("--out", metavar="CSV", help="Write the clean list here; every command of this library takes it in place of a folder.")
@@ -790,7 +811,7 @@ def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     if problems: found.to_csv(problems, index=False)
     return int(len(found) > 0)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-160
+# %% ../nbs/02_datasets.ipynb #02-datasets-162
 def class_walk(members: np.ndarray,        # indices of one class, at least 2
                picks: int,                 # how many to draw, a multiple of k
                k: int,                     # images of this class in a batch
@@ -805,7 +826,7 @@ def class_walk(members: np.ndarray,        # indices of one class, at least 2
         walk = np.concatenate([walk, first, again[~np.isin(again, first)]])
     return walk[:picks]
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-164
+# %% ../nbs/02_datasets.ipynb #02-datasets-166
 def balanced_batches(labels,                         # N fine labels
                      classes=None,                   # which labels to use; None: all that occur
                      images_per_class: int = 4,      # K
@@ -825,17 +846,17 @@ def balanced_batches(labels,                         # N fine labels
     walks = [class_walk(m, steps*images_per_class, images_per_class, rng) for m in members]           # C arrays of steps K
     return np.stack([w.reshape(steps, images_per_class) for w in walks], axis=1).reshape(steps, -1)   # (steps, C, K) -> (steps, C K)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-174
+# %% ../nbs/02_datasets.ipynb #02-datasets-176
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # of ImageNet's pixels in [0, 1]: what pretrained networks expect
 
 def normalise(pixels: torch.Tensor,    # B x H x W x 3, uint8
              ) -> torch.Tensor:        # B x 3 x H x W, float32, in channels-last memory order
     "Bytes to the numbers that networks pretrained on ImageNet were fed: (x / 255 - mean) / std."
-    mean = 255*torch.tensor(MEAN, device=pixels.device)
-    std = 255*torch.tensor(STD, device=pixels.device)
+    # non_blocking: an ordinary copy would wait until the device has done all that it was given before
+    mean, std = (255*torch.tensor(values).to(pixels.device, non_blocking=True) for values in (MEAN, STD))
     return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-177
+# %% ../nbs/02_datasets.ipynb #02-datasets-179
 def byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-only memory map
                 crop: int,             # side of the crop to come
                ) -> torch.Tensor:      # the same, as a tensor
@@ -847,7 +868,7 @@ def byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-on
         raise ValueError(f"A crop of {crop} does not fit into pictures of {pixels.shape[1]} x {pixels.shape[2]}: choose a smaller crop or decode larger.")
     return pixels
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-178
+# %% ../nbs/02_datasets.ipynb #02-datasets-180
 def augment(pixels,                                      # B x H x W x 3, uint8
             crop: int,                                   # side of the crop
             generator: torch.Generator | None = None,    # of any device: its numbers are moved to the pixels
@@ -856,7 +877,7 @@ def augment(pixels,                                      # B x H x W x 3, uint8
     pixels = byte_tensor(pixels, crop)
     b, h, w, _ = pixels.shape
     home = "cpu" if generator is None else generator.device
-    draw = torch.rand(3, b, generator=generator, device=home).to(pixels.device)       # (3, B): top, left, mirrored?
+    draw = torch.rand(3, b, generator=generator, device=home).to(pixels.device, non_blocking=True)       # (3, B): top, left, mirrored?
     top, left = (draw[0]*(h - crop + 1)).long(), (draw[1]*(w - crop + 1)).long()
     steps = torch.arange(crop, device=pixels.device)
     across = torch.where((draw[2] < 0.5)[:, None], steps.flip(0), steps)              # (B, crop), backwards where mirrored
@@ -865,7 +886,7 @@ def augment(pixels,                                      # B x H x W x 3, uint8
     pieces = pixels.reshape(-1, 3).index_select(0, places.flatten())                  # (B crop crop, 3)
     return normalise(pieces.view(b, crop, crop, 3))
 
-# %% ../nbs/02_datasets.ipynb #02-datasets-180
+# %% ../nbs/02_datasets.ipynb #02-datasets-182
 def center_crop(pixels,            # B x H x W x 3, uint8
                 crop: int,         # side of the crop
                ) -> torch.Tensor:  # B x 3 x crop x crop, normalised

@@ -62,7 +62,7 @@ class Taxonomy:
                  ) -> torch.Tensor:   # N coarse labels, int64
         "Coarse labels of fine labels."
         labels = torch.as_tensor(labels)
-        return self.parents.to(labels.device)[labels]
+        return self.parents.to(labels.device, non_blocking=True)[labels]     # a blocking copy would make a GPU wait in every step
 
     @property
     def same_coarse(self) -> torch.Tensor:

@@ -20,7 +20,6 @@ import tempfile
 import time
 import warnings
 from base64 import b64encode
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -38,7 +37,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .backbones import Backbone, data_path
-from .datasets import FORMATS, as_square, core_count, decode_bytes, file_bytes, one_sentence_errors, printable, walk_images
+from .datasets import FORMATS, ahead, as_square, core_count, decode_bytes, file_bytes, groups_of, one_sentence_errors, printable, walk_images
 from .emotions import MIKELS, LabelledImages, Taxonomy
 from .network import APSEOutput
 from .training import Recipe, default_cache, embed, load_model
@@ -47,9 +46,9 @@ from .training import Recipe, default_cache, embed, load_model
 __all__ = ['THUMBNAIL', 'LARGEST', 'FACTS', 'EXACT_UP_TO', 'VECTORS', 'FORMAT', 'ENGINE', 'NOTE', 'FIELDS', 'CHUNK', 'STYLE',
            'PooledFeatures', 'Encoder', 'load_encoder', 'pack', 'unpack', 'key_of', 'one_line', 'shell_word', 'Taken',
            'digest_of', 'read_regular', 'thumbnail_bytes', 'upright_size', 'decoded', 'write_whole', 'Thumbnails',
-           'take', 'ahead', 'groups_of', 'engine_sentences', 'Shortcut', 'EdgeEngine', 'ServerEngine', 'Store', 'hold',
-           'write_note', 'is_ready', 'Entry', 'Contents', 'Seen', 'Update', 'Gallery', 'Query', 'result_rows',
-           'result_json', 'emotion_bars', 'inline_picture', 'result_page', 'apse_index', 'find_index', 'apse_search']
+           'take', 'engine_sentences', 'Shortcut', 'EdgeEngine', 'ServerEngine', 'Store', 'hold', 'write_note',
+           'is_ready', 'Entry', 'Contents', 'Seen', 'Update', 'Gallery', 'Query', 'result_rows', 'result_json',
+           'emotion_bars', 'inline_picture', 'result_page', 'apse_index', 'find_index', 'apse_search']
 
 # %% ../nbs/11_retrieval.ipynb #11-retrieval-012
 class PooledFeatures(nn.Module):
@@ -98,7 +97,7 @@ def load_encoder(source="scenes",     # 'scenes', 'imagenet', 'imagenet:NAME' (a
         name = source.partition(":")[2] or "resnet18"
         try: backbone = Backbone(name, stages="conv5", weights="imagenet")
         except FileNotFoundError as e: raise FileNotFoundError(f"{str(e).split(': convert')[0]}; go online once, or give --model a checkpoint of apse_train.") from None
-        return Encoder(PooledFeatures(backbone), dict(crop=224), 256, source, f"torchvision {name} IMAGENET1K_V1")
+        return Encoder(PooledFeatures(backbone), dict(crop=224, channels_last=True), 256, source, f"torchvision {name} IMAGENET1K_V1")
     path = data_path("weights/scenes_apse.safetensors") if source == "scenes" else Path(os.path.abspath(source))
     network, facts = load_model(path)
     if "recipe" not in facts: raise ValueError(f"{path} does not say with which recipe it was trained, so the size of its pictures is not known.")
@@ -209,26 +208,7 @@ def take(folder: str, name: str, resize: int, thumbnails: Thumbnails, known) -> 
         return taken._replace(pixels=pixels, width=width, height=height)
     except ValueError as e: return name, str(e).split(": download")[0]
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-027
-def ahead(pool: ThreadPoolExecutor, function, items, most: int):
-    "`map` in threads that is never more than `most` results ahead of its reader."
-    waiting = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > most: yield waiting.popleft().result()
-    while waiting: yield waiting.popleft().result()
-
-def groups_of(size: int, items):
-    "Lists of `size` items, the last one shorter."
-    group = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group: yield group
-
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-030
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-028
 @contextmanager
 def engine_sentences(place):
     "What the engine reports, as one sentence. Both kinds of Qdrant raise exceptions of their own, the embedded one plain `Exception`s."
@@ -242,7 +222,7 @@ def engine_sentences(place):
 FACTS = "0"*32                # key of the point that holds no picture but what `create` was told
 EXACT_UP_TO = 100_000         # rows; beyond, an exact search takes longer than a person likes to wait
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-031
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-029
 class Shortcut:
     """Where to look first: a FAISS file with all embeddings in 8 bits a number, sorted into cells, of which a search visits 32 (`IVF,SQ8`).
 
@@ -283,7 +263,7 @@ class Shortcut:
         found = self.index.search(np.asarray(vector, np.float32)[None], many)[1][0]
         return [self.rows[i].tobytes().hex() for i in found if i >= 0]
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-032
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-030
 class EdgeEngine:
     "Points in a folder of this machine, kept by Qdrant Edge inside this process. A point is (key, vectors by name, payload); keys have 32 hex digits."
     def __init__(self, folder: str):
@@ -345,7 +325,7 @@ class EdgeEngine:
                         must_not=[q.FieldCondition("digest", match=q.MatchValue(but_not))] if but_not else None)
         return self.shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(vector, field), filter=only, with_payload=True, with_vector=vectors, params=q.SearchParams(exact=True)))
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-033
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-031
 class ServerEngine:
     "The same points in a collection of a Qdrant server or cluster."
     def __init__(self, address: str, collection: str):
@@ -379,7 +359,7 @@ class ServerEngine:
         return self.client.query_points(self.collection, query=vector, using=field, limit=k, query_filter=without, with_payload=True, with_vectors=vectors,
                                         search_params=q.SearchParams(exact=field != "embedding", hnsw_ef=max(256, 2*k))).points
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-034
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-032
 VECTORS = ("embedding", "confidences")
 
 class Store:
@@ -450,7 +430,7 @@ def _vectors_in(fields) -> list[str] | bool: return [v for v in VECTORS if v in 
 
 def _row_of(point) -> dict: return dict(point.payload or {}, **(point.vector or {}), key=UUID(str(point.id)).hex)
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-038
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-036
 FORMAT, ENGINE, NOTE = 1, "pictures", "apse_index.json"     # version of the layout; the engine's folder and our note inside an index
 
 @contextmanager
@@ -479,7 +459,7 @@ def is_ready(home: Path) -> bool:
     _check_format(note, home)
     return note["state"] == "ready"
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-041
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-039
 @dataclass
 class Entry:
     "A picture of a gallery."
@@ -519,7 +499,7 @@ class Update:
     unchanged: int = 0
     seconds: float = 0.
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-043
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-041
 FIELDS = ["name", "digest", "width", "height", "emotion", "confidence"]
 
 class _Opened:
@@ -617,7 +597,7 @@ class _Opened:
         if self.encoder is None: self._use(self.facts["model"]["source"])
         return self.encoder
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-044
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-042
 def _check_format(facts: dict, index):
     if facts.get("format") != FORMAT:
         raise ValueError(f"The index {one_line(index)} was made by another version of apse_nb (layout {facts.get('format')}, this one reads {FORMAT}): run apse_index with --rebuild.")
@@ -659,7 +639,7 @@ def _open_store(stack: ExitStack, index, collection: str, thumbs, doing: str, wa
     stack.callback(store.close)
     return store, home, Path(thumbs) if thumbs else home
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-046
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-044
 CHUNK = 64                 # pictures embedded and written together
 
 class _Updated(_Opened):
@@ -745,7 +725,7 @@ class _Updated(_Opened):
         try: return [(unpack(name), reason) for name, reason in json.loads((self.home/"skipped.json").read_text())]
         except (OSError, ValueError): return []
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-048
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-046
 class Gallery(_Updated):
     "A searchable index of the pictures in a folder. Make one with `Gallery.create`, use it again with `Gallery.open`; a context manager."
     def see(self,
@@ -805,7 +785,7 @@ class Gallery(_Updated):
         stack = lambda what: np.stack([getattr(e, what) for e in entries]) if entries else np.zeros((0, self.facts["model"]["dim"] if what == "embedding" else len(self.taxonomy)), np.float32)
         return Contents(entries, stack("embedding"), stack("confidences") if self.taxonomy else None)
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-069
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-067
 class Query(NamedTuple):
     "What was asked, for the result page."
     text: str                                # file name or emotion, as it may be shown
@@ -825,7 +805,7 @@ def result_json(query: Query, hits: list[Entry], gallery: Gallery) -> str:
                     confidences=named(e.confidences), width=e.width, height=e.height, digest=e.digest) for rank, e in enumerate(hits, 1)]
     return json.dumps(dict(query=query.text, query_confidences=named(query.confidences), pictures=len(gallery), model=gallery.facts["model"], results=results), indent=1, ensure_ascii=False)
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-070
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-068
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #58626c; --page: #f6f5f2; --card: #fff; --line: #d9d6cf; --track: #e9e7e1; --link: #0b57a4 }
 @media (prefers-color-scheme: dark) { :root { --ink: #eceae6; --soft: #a9b0b8; --page: #16181b; --card: #202428; --line: #3a4047; --track: #757d86; --link: #8cc4ff } }
@@ -870,7 +850,7 @@ def inline_picture(data: bytes | None, alt: str) -> str:
     width, height = Image.open(io.BytesIO(data)).size
     return f'<img src="data:image/jpeg;base64,{b64encode(data).decode()}" alt="{html.escape(alt)}" width="{width}" height="{height}">'
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-071
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-069
 def result_page(query: Query,
                 hits: list[Entry],
                 gallery: Gallery,
@@ -893,7 +873,7 @@ def result_page(query: Query,
             f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">\n<title>{title}: {len(hits)} pictures</title><style>{STYLE}</style></head>\n'
             f'<body><a class="skip" href="#results">Skip to the results</a><header>{header}</header>\n<main id="results"><ol>\n' + "\n".join(cards) + "\n</ol></main></body></html>\n")
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-076
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-074
 def _say_demo(gallery: Gallery):
     if gallery.facts["model"]["source"] == "scenes":
         warnings.warn("the model 'scenes' was trained on drawn scenes and is a demo: for photographs, give apse_index --model a checkpoint that apse_train made of your own labels.")
@@ -931,7 +911,7 @@ def apse_index(folder, model, index, collection, thumbs, rebuild, workers, wait)
     click.echo(f"{total} pictures: {len(done.added)} new, {len(done.changed)} changed, {len(done.copied)} moved or copied, {len(done.removed)} removed, {done.unchanged} as before; "
                f"{len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped; {done.seconds:.1f} seconds" + (f", {looked_at/done.seconds:.0f} pictures a second." if looked_at else "."))
 
-# %% ../nbs/11_retrieval.ipynb #11-retrieval-077
+# %% ../nbs/11_retrieval.ipynb #11-retrieval-075
 def find_index(start: Path) -> Path:
     "The index of this folder, or of the nearest folder above it that has one."
     start = Path(os.path.abspath(start))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -29,7 +31,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from .attention import attention_loss
-from .datasets import augment, balanced_batches, center_crop, decode, one_sentence_errors, open_dataset, stratified_split
+from .datasets import ahead, augment, balanced_batches, center_crop, decode, one_sentence_errors, open_dataset, stratified_split
 from .emotions import TAXONOMIES, LabelledImages
 from .metrics import RetrievalReport, evaluate
 from .negatives import GeneratedEmotionPairLoss, total_loss
@@ -39,9 +41,9 @@ from .scenes import make_scenes
 
 # %% auto #0
 __all__ = ['METHODS', 'LOSSES', 'SCENES', 'RECIPES', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'find_method',
-           'whole_batch', 'losses_of', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess',
-           'write_checkpoint', 'read_checkpoint', 'save_model', 'load_model', 'Run', 'epoch_batches', 'fit',
-           'default_cache', 'MissingPart', 'load_images', 'apse_train', 'apse_evaluate']
+           'whole_batch', 'losses_of', 'read_ahead', 'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment',
+           'accuracy', 'assess', 'write_checkpoint', 'read_checkpoint', 'save_model', 'load_model', 'Run',
+           'epoch_batches', 'fit', 'default_cache', 'MissingPart', 'load_images', 'apse_train', 'apse_evaluate']
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def whole_batch(part: torch.Tensor,      # B/W x ...: this process's part of the
 
 # %% ../nbs/10_training.ipynb #10-training-025
 def losses_of(output,                    # APSEOutput of a whole batch
-              labels: torch.Tensor,      # B fine labels
+              labels: torch.Tensor,      # B fine labels, on the CPU
               taxonomy,
               pair_loss: nn.Module | None,
               lam: float,                # Eq. 14
@@ -166,13 +168,34 @@ def losses_of(output,                    # APSEOutput of a whole batch
         confidences = (output.high.confidences,) if wants else ()
         parts["pair"] = pair_loss(output.embedding, labels, *confidences)
     if output.low is not None or output.high is not None:
-        parts["attention"] = attention_loss(output.low, output.high, labels, taxonomy, low_labels=network_config["low_labels"], high_labels=network_config["high_labels"],
+        targets = labels.to(output.embedding.device, non_blocking=True)
+        parts["attention"] = attention_loss(output.low, output.high, targets, taxonomy, low_labels=network_config["low_labels"], high_labels=network_config["high_labels"],
                                             label_smoothing=label_smoothing)
     if not parts: raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the two.")
     loss = total_loss(parts["pair"], parts["attention"], lam) if len(parts) == 2 else next(iter(parts.values()))
     return {"loss": loss, **parts}
 
 # %% ../nbs/10_training.ipynb #10-training-027
+def read_ahead(images: LabelledImages,
+               batches,                    # positions of each batch's images
+               device: torch.device,       # where the pixels should go
+              ):                           # yields pixels B x H x W x 3 (uint8, on the device) and labels B (int64, on the CPU)
+    "The batches in their order; a thread reads the next one while this one is in use."
+    def read(batch):
+        pixels, labels = torch.from_numpy(images.pixels[batch]), torch.from_numpy(images.labels[batch])
+        return pixels.pin_memory() if device.type == "cuda" else pixels, labels
+    with ThreadPoolExecutor(1) as pool:
+        for pixels, labels in ahead(pool, read, batches, 1): yield pixels.to(device, non_blocking=True), labels
+
+# %% ../nbs/10_training.ipynb #10-training-031
+def keep_freed_memory() -> None:
+    "Ask the C library to keep freed memory for the next batch rather than give it back to the operating system; does nothing where the library is not glibc."
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4               # as in malloc.h
+    for setting, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_max, 0)): mallopt(setting, value)
+
+# %% ../nbs/10_training.ipynb #10-training-034
 class Diverged(ValueError):
     "The loss or the embeddings are no longer finite numbers."
 
@@ -194,21 +217,22 @@ def embed(model: APSE,
     "Embeddings (and emotion scores) of all images, in their order; the work is shared when several processes run."
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
+    if device.type == "cpu": keep_freed_memory()
     rank, world = _rank_and_world()
     mine = np.arange(rank, len(images), world)
-    embeddings, scores = [], []
-    for start in tqdm(range(0, len(mine), batch_size), desc="embed", disable=not progress, leave=False):
-        pixels = torch.from_numpy(images.pixels[mine[start:start + batch_size]]).to(device)
+    batches = [mine[start:start + batch_size] for start in range(0, len(mine), batch_size)]
+    embeddings, scores = [], []           # on the device: fetching each batch's would make the device wait
+    for pixels, _ in tqdm(read_ahead(images, batches, device), total=len(batches), desc="embed", disable=not progress, leave=False):
         x = _as_memory_format(center_crop(pixels, crop), channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16): outputs = [model(x), *([model(x.flip(3))] if mirror else [])]
-        embeddings.append(nn.functional.normalize(sum(output.embedding.float() for output in outputs)).cpu())
-        if outputs[0].high is not None: scores.append(sum(output.high.scores.float() for output in outputs).cpu()/len(outputs))
+        embeddings.append(nn.functional.normalize(sum(output.embedding.float() for output in outputs)))
+        if outputs[0].high is not None: scores.append(sum(output.high.scores.float() for output in outputs)/len(outputs))
     model.train(was_training)
     found = Embedded(_collect(embeddings, len(images), world), _collect(scores, len(images), world) if scores else None)
     if not found.embeddings.isfinite().all(): raise Diverged("The network's embeddings are not finite numbers: train again with a lower learning rate.")
     return found
 
-# %% ../nbs/10_training.ipynb #10-training-029
+# %% ../nbs/10_training.ipynb #10-training-036
 def _rank_and_world() -> tuple[int, int]:
     "This process's number and how many there are."
     if not torch.distributed.is_available() or not torch.distributed.is_initialized(): return 0, 1
@@ -218,8 +242,8 @@ def _as_memory_format(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 def _collect(parts: list[torch.Tensor], n: int, world: int) -> torch.Tensor:
-    "Rows of all processes in data order (process r holds rows r, r + world, ...)."
-    rows = torch.cat(parts)
+    "Rows of all processes in data order (process r holds rows r, r + world, ...), on the CPU."
+    rows = torch.cat(parts).cpu()
     if world == 1: return rows
     everyone = [None]*world
     torch.distributed.all_gather_object(everyone, rows)
@@ -227,7 +251,7 @@ def _collect(parts: list[torch.Tensor], n: int, world: int) -> torch.Tensor:
     for rank, theirs in enumerate(everyone): result[rank::world] = theirs
     return result
 
-# %% ../nbs/10_training.ipynb #10-training-033
+# %% ../nbs/10_training.ipynb #10-training-040
 class Assessment(NamedTuple):
     "What a trained network does on a query set and a gallery."
     report: RetrievalReport             # query images against the gallery
@@ -245,10 +269,11 @@ def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: 
     "Embed both sets and evaluate; pass the same object twice to let each image query the rest."
     q = embed(model, query, **recipe.look, progress=progress)
     g = q if gallery is query else embed(model, gallery, **recipe.look, progress=progress)
-    report = evaluate(q.embeddings, query.labels, g.embeddings, gallery.labels, query.taxonomy, same_set=gallery is query)
+    device = next(model.parameters()).device            # on a GPU the similarities are sorted there (chapter 09)
+    report = evaluate(q.embeddings.to(device), query.labels, g.embeddings.to(device), gallery.labels, query.taxonomy, same_set=gallery is query)
     return Assessment(report, accuracy(q, query), accuracy(g, gallery), q, g)
 
-# %% ../nbs/10_training.ipynb #10-training-037
+# %% ../nbs/10_training.ipynb #10-training-044
 def write_checkpoint(path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
     "Tensors and JSON-able facts in one safetensors file, written beside its place and moved there whole."
     path = Path(path)
@@ -273,7 +298,7 @@ def read_checkpoint(path) -> tuple[dict[str, torch.Tensor], dict]:
     except Exception as e:
         raise ValueError(f"{path} is not a checkpoint of apse_nb (a safetensors file that apse_train or save_model wrote).") from e
 
-# %% ../nbs/10_training.ipynb #10-training-039
+# %% ../nbs/10_training.ipynb #10-training-046
 def save_model(model: APSE, path, **facts) -> None:
     "The network alone, with its settings and whatever facts should travel with it (recipe, data, measures)."
     write_checkpoint(path, {f"model.{k}": v for k, v in model.state_dict().items()}, dict(network=model.config, **facts))
@@ -292,7 +317,7 @@ def _load_weights(module: nn.Module, tensors: dict[str, torch.Tensor], path, pre
     except RuntimeError as e:
         raise ValueError(f"{path} holds another architecture than the network it should go into; train again or give the checkpoint that belongs to it.") from e
 
-# %% ../nbs/10_training.ipynb #10-training-044
+# %% ../nbs/10_training.ipynb #10-training-051
 class Run(NamedTuple):
     "A finished training."
     model: APSE             # with the weights of the last step
@@ -300,7 +325,7 @@ class Run(NamedTuple):
     minutes: float          # of training and validation, over all restarts
     out: Path | None        # the folder with log.csv, best.safetensors and last.safetensors, if there is one
 
-# %% ../nbs/10_training.ipynb #10-training-046
+# %% ../nbs/10_training.ipynb #10-training-053
 class _Progress:
     "Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model`, `pair_loss` and `optimizer`."
     def __init__(self, model, pair_loss, optimizer, out, facts):
@@ -343,10 +368,11 @@ class _Progress:
         _load_weights(self.model, tensors, path)
         _load_weights(self.pair_loss, tensors, path, "loss.")
         for p, name in self.names.items():
-            if f"momentum.{name}" in tensors: self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{name}"].to(p.device)
+            if f"momentum.{name}" in tensors:      # in the weights' own memory layout (channels last?), which the optimiser needs to be fast
+                self.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{name}"])
         for key, value in facts["progress"].items(): setattr(self, key, value)
 
-# %% ../nbs/10_training.ipynb #10-training-048
+# %% ../nbs/10_training.ipynb #10-training-055
 @contextmanager
 def _alone_in(folder: Path | None):
     "Make the folder and keep other processes from training into it; without a folder there is nothing to do."
@@ -362,7 +388,7 @@ def _alone_in(folder: Path | None):
         yield
     finally: lock.release()
 
-# %% ../nbs/10_training.ipynb #10-training-050
+# %% ../nbs/10_training.ipynb #10-training-057
 class _Interrupts:
     "Turns the first Ctrl-C into a note (`.asked`) for as long as the block runs."
     def __enter__(self):
@@ -376,7 +402,7 @@ class _Interrupts:
     def __exit__(self, *_):
         if self.main: signal.signal(signal.SIGINT, self.before)
 
-# %% ../nbs/10_training.ipynb #10-training-052
+# %% ../nbs/10_training.ipynb #10-training-059
 def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndarray:    # (steps, B) positions of images
     "The batches of one epoch, as the recipe's sampler wants them. Both samplers have batches of the same size, and leave out what does not fill the last one."
     size = recipe.images_per_class*len(images.taxonomy)
@@ -385,18 +411,17 @@ def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndar
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(images))
     return order[:len(order)//size*size].reshape(-1, size)
 
-# %% ../nbs/10_training.ipynb #10-training-055
-def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, step, rank, world, device) -> dict[str, torch.Tensor]:
-    "Forward, losses of the whole batch, backward, update; returns the losses and the emotion head's accuracy."
-    seed = recipe.seed*1_000_003 + step
+# %% ../nbs/10_training.ipynb #10-training-062
+def _training_step(network, model, optimizer, pixels, labels, taxonomy, pair_loss, recipe, step, rank, world) -> dict[str, torch.Tensor]:
+    "Forward, losses of the whole batch, backward, update; returns the losses and the emotion head's accuracy. Pixels are on the device, labels on the CPU, as `read_ahead` yields them."
+    seed, device = recipe.seed*1_000_003 + step, pixels.device
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
-    x = augment(torch.from_numpy(images.pixels[batch]).to(device), recipe.crop, generator)[rank::world]    # (B/W, 3, crop, crop)
-    labels = torch.from_numpy(images.labels[batch]).to(device)                                             # (B,)
+    x = augment(pixels, recipe.crop, generator)[rank::world]      # (B/W, 3, crop, crop)
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16): output = network(_as_memory_format(x, recipe.channels_last))
     gathered = lambda head: None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank, world))
     output = output._replace(embedding=whole_batch(output.embedding.float(), rank, world), low=gathered(output.low), high=gathered(output.high))
-    try: parts = losses_of(output, labels, images.taxonomy, pair_loss, recipe.lam, model.config, recipe.label_smoothing)
+    try: parts = losses_of(output, labels, taxonomy, pair_loss, recipe.lam, model.config, recipe.label_smoothing)
     except ValueError as e:
         seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
         if all(x.isfinite().all() for x in seen): raise
@@ -405,10 +430,10 @@ def _training_step(network, model, optimizer, images, batch, pair_loss, recipe, 
     (parts["loss"]*world).backward()      # the distributed mean over processes divides by world again
     for p in () if pair_loss is None or world == 1 else pair_loss.parameters(): p.grad /= world      # every process has the whole batch's
     optimizer.step()
-    if output.high is not None: parts["accuracy"] = (output.high.scores.argmax(1) == labels).float().mean()
+    if output.high is not None: parts["accuracy"] = (output.high.scores.argmax(1) == labels.to(device, non_blocking=True)).float().mean()
     return parts
 
-# %% ../nbs/10_training.ipynb #10-training-057
+# %% ../nbs/10_training.ipynb #10-training-068
 def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, valid, recipe, lr: float) -> None:
     "Add a log row, validate, write log.csv and best.safetensors."
     row = dict(epoch=len(progress.log) + 1, step=progress.step, lr=lr, **progress.means(steps), images_per_second=images_per_second)
@@ -427,7 +452,7 @@ def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, val
         writer.writeheader()
         writer.writerows(progress.log)
 
-# %% ../nbs/10_training.ipynb #10-training-059
+# %% ../nbs/10_training.ipynb #10-training-070
 def fit(model: APSE,
         train: LabelledImages,
         recipe: Recipe,
@@ -445,6 +470,7 @@ def fit(model: APSE,
     steps_per_epoch, batch_size = batches_of(0).shape
     if batch_size % world: raise ValueError(f"A batch of {batch_size} images cannot be shared equally by {world} processes; choose a number of processes that divides it.")
     total, out = recipe.epochs*steps_per_epoch, None if out is None else Path(out)
+    if device.type == "cpu": keep_freed_memory()
     model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
     groups = model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay)
     if pair_loss is not None and list(pair_loss.to(device).parameters()):
@@ -459,10 +485,10 @@ def fit(model: APSE,
             while state.step < total:
                 epoch, first = divmod(state.step, steps_per_epoch)
                 started = time.perf_counter()
-                for position, batch in enumerate(batches_of(epoch)[first:], start=first + 1):
+                for position, (pixels, labels) in enumerate(read_ahead(train, batches_of(epoch)[first:], device), start=first + 1):
                     rate = learning_rate(state.step, steps_per_epoch, recipe)
                     for group, lr in zip(optimizer.param_groups, highest): group["lr"] = lr*rate/recipe.lr
-                    state.add(_training_step(network, model, optimizer, train, batch, pair_loss, recipe, state.step, rank, world, device))
+                    state.add(_training_step(network, model, optimizer, pixels, labels, train.taxonomy, pair_loss, recipe, state.step, rank, world))
                     bar.update()
                     images_per_second = (position - first)*batch_size/(time.perf_counter() - started)
                     if position % 20 == 0: bar.set_postfix({k: f"{v:.3f}" for k, v in state.means(position).items()} | {"images/s": f"{images_per_second:.0f}"})
@@ -475,7 +501,7 @@ def fit(model: APSE,
     model.eval()
     return Run(model, state.log, state.seconds/60, out)
 
-# %% ../nbs/10_training.ipynb #10-training-078
+# %% ../nbs/10_training.ipynb #10-training-094
 def default_cache() -> Path:
     "Where decoded pictures are kept: $XDG_CACHE_HOME/apse_nb or ~/.cache/apse_nb."
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"apse_nb"
@@ -507,7 +533,7 @@ def load_images(source: str,                     # a folder or list, or 'scenes'
         except ValueError as e: raise MissingPart(str(e)) from None
     return decode(files, size, cache=cache or default_cache())
 
-# %% ../nbs/10_training.ipynb #10-training-080
+# %% ../nbs/10_training.ipynb #10-training-096
 RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "strong": Recipe.strong, "scenes": Recipe.scenes}
 
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
@@ -546,7 +572,7 @@ def apse_train(source, out, method, backbone, weights, recipe_name, epochs, dim,
     click.echo(f"{len(train)} training images, {recipe.epochs} epochs, {run.minutes:.1f} minutes; validation mAP {last['valid_map8']:.3f} fine, {last['valid_map2']:.3f} coarse")
     click.echo(f"best network: {out/'best.safetensors'}")
 
-# %% ../nbs/10_training.ipynb #10-training-082
+# %% ../nbs/10_training.ipynb #10-training-098
 @click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--query", required=True, help="Folder with the query pictures, or 'scenes'.")
