@@ -37,7 +37,7 @@ from pygments.util import ClassNotFound
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = Path(__file__).resolve().parent/"site"                 # templates, style, script
-PARTS = {0: "Emotions and pictures", 3: "The network", 7: "Losses, measures, training", 11: "Search and explore", 13: "Experiments"}   # by first chapter
+PARTS = {0: "Emotions and pictures", 3: "The network", 7: "Losses, measures, training", 11: "Search and explore", 13: "Experiments", 18: "Speed"}   # by first chapter
 ITALIC = "".join(map(chr, [*range(0x1d434, 0x1d468), *range(0x1d6e2, 0x1d71c), 0x210e]))    # what browsers show for a lone letter in an equation
 
 

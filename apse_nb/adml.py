@@ -79,7 +79,7 @@ class AdaptiveSimilarityLoss(nn.Module):
 
     def told(self, distances, labels, confidences) -> torch.Tensor:
         "B x B: the number that the rule listens to; a large one asks for a wide margin."
-        if self.rule == "wheel": return self.steps.to(distances)[labels[:, None], labels]     # steps around the wheel
+        if self.rule == "wheel": return self.steps.to(distances, non_blocking=True)[labels[:, None], labels]     # steps around the wheel
         if self.rule == "distance": return -distances                                         # too near: wide
         belief = confidences[:, labels]                                                       # (B, B): how much a looks like y's emotion
         return (belief + belief.T)/2
@@ -96,6 +96,7 @@ class AdaptiveSimilarityLoss(nn.Module):
         p, r, n = companions(labels, self.taxonomy)
         if not (p.any(1).int() + r.any(1).int() + n.any(1).int() > 1).any():
             raise ValueError("No image of this batch has two kinds of companions to put in order: draw the batch with balanced_batches.")
+        p, r, n, labels = (t.to(embeddings.device, non_blocking=True) for t in (p, r, n, labels))
         distances = 2 - 2*gram(embeddings)                                                    # (B, B)
         value = None if self.rule == "fixed" else self.told(distances, labels, confidences)
         total = distances.new_zeros(())
@@ -171,7 +172,7 @@ def goals(seen: dict[str, Assessment],   # name of a network -> what it does (ch
     rows = {name: dict(accuracy=s.query_accuracy, nn=s.report.nn, map8=s.report.map8, map2=s.report.map2, anmrr=s.report.anmrr) for name, s in seen.items()}
     return pd.DataFrame(rows).T.astype(float)
 
-# %% ../nbs/15_adml.ipynb #15-adml-064
+# %% ../nbs/15_adml.ipynb #15-adml-066
 def _row(title: str, network: dict = {}, loss: str | None = "adaptive_similarity", **settings) -> dict:
     if loss == "adaptive_similarity": settings = dict(rule="distance") | settings
     return dict(title=title, network=dict(kind="ADML") | network, loss=loss, loss_settings=settings)

@@ -53,7 +53,7 @@ class BaselineLoss(nn.Module):
         embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
         if not len(labels): raise ValueError("The batch is empty: give at least one embedding.")
         if embeddings.shape[1] != self.dim: raise ValueError(f"The loss {self.name!r} was made for embeddings of {self.dim} numbers, but these have {embeddings.shape[1]}: make it again with dim={embeddings.shape[1]}.")
-        with torch.autocast(embeddings.device.type, enabled=False): return self.value(embeddings, labels)
+        with torch.autocast(embeddings.device.type, enabled=False): return self.value(embeddings, labels.to(embeddings.device, non_blocking=True))
 
     def value(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         "The loss of a batch that has been checked."

@@ -12,8 +12,9 @@ from torch import nn
 from .attention import at_least_float32
 
 # %% auto #0
-__all__ = ['POOLINGS', 'bilinear_pool', 'match_size', 'signed_sqrt', 'Compaction', 'Pooling', 'FullBilinear', 'LowRankBilinear',
-           'count_sketch', 'TensorSketch', 'gap', 'Concat', 'ConcatLinear', 'Gap', 'GapLinear', 'make_pooling']
+__all__ = ['POOLINGS', 'bilinear_pool', 'match_size', 'signed_sqrt', 'Compaction', 'Pooling', 'FullBilinear', 'project',
+           'LowRankBilinear', 'count_sketch', 'TensorSketch', 'gap', 'Concat', 'ConcatLinear', 'Gap', 'GapLinear',
+           'make_pooling']
 
 # %% ../nbs/05_clb.ipynb #05-clb-016
 def bilinear_pool(low: torch.Tensor,   # B x c1 x h x w
@@ -83,6 +84,13 @@ class FullBilinear(Pooling):
         return self.compact(signed_sqrt(products, self.eps).flatten(1))           # (B, dim)
 
 # %% ../nbs/05_clb.ipynb #05-clb-035
+def project(features: torch.Tensor,   # B x c x h x w
+            weight: torch.Tensor,     # d x c x 1 x 1, of a 1x1 convolution without bias
+           ) -> torch.Tensor:         # B x h*w x d, at least float32
+    "A 1x1 convolution as one matrix product over all positions of all images."
+    return at_least_float32(F.linear(features.flatten(2).mT, weight.flatten(1)))
+
+# %% ../nbs/05_clb.ipynb #05-clb-036
 class LowRankBilinear(Pooling):
     "`dim` rank-one bilinear forms: project both levels, multiply, sum over positions; signed square root; linear (Kim et al., ICLR 2017)."
 
@@ -94,10 +102,10 @@ class LowRankBilinear(Pooling):
         self.compact = Compaction(dim, dim)
 
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        products = at_least_float32(self.project_low(low))*at_least_float32(self.project_high(high))   # (B, dim, h, w)
-        return self.compact(signed_sqrt(products.sum((2, 3)), self.eps))                               # (B, dim)
+        products = project(low, self.project_low.weight)*project(high, self.project_high.weight)   # (B, h*w, dim)
+        return self.compact(signed_sqrt(products.sum(1), self.eps))                                # (B, dim)
 
-# %% ../nbs/05_clb.ipynb #05-clb-042
+# %% ../nbs/05_clb.ipynb #05-clb-043
 def count_sketch(x: torch.Tensor,        # B x c x N, channels in the middle
                  buckets: torch.Tensor,  # c integers in 0..dim-1: where each channel goes
                  signs: torch.Tensor,    # c numbers, +1 or -1
@@ -107,7 +115,7 @@ def count_sketch(x: torch.Tensor,        # B x c x N, channels in the middle
     signed = x*signs.to(x.dtype)[:, None]                                          # (B, c, N)
     return x.new_zeros(len(x), dim, x.shape[2]).index_add_(1, buckets, signed)     # (B, dim, N)
 
-# %% ../nbs/05_clb.ipynb #05-clb-043
+# %% ../nbs/05_clb.ipynb #05-clb-044
 class TensorSketch(Pooling):
     "A sketch of all c1*c2 products in `dim` numbers with nothing learned (Pham & Pagh, KDD 2013; Gao et al., CVPR 2016); signed square root."
 
@@ -138,13 +146,13 @@ class TensorSketch(Pooling):
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         return signed_sqrt(self.sketch(low, high), self.eps)
 
-# %% ../nbs/05_clb.ipynb #05-clb-059
+# %% ../nbs/05_clb.ipynb #05-clb-060
 def gap(features: torch.Tensor,   # B x c x h x w
        ) -> torch.Tensor:         # B x c, at least float32
     "Global average pooling: the mean over positions."
     return at_least_float32(features).mean((2, 3))
 
-# %% ../nbs/05_clb.ipynb #05-clb-060
+# %% ../nbs/05_clb.ipynb #05-clb-061
 class Concat(Pooling):
     "No products, nothing learned: both levels' averages side by side (Table II's rows without CLB). Its length is c1 + c2; `dim` is not used."
 
@@ -154,7 +162,7 @@ class Concat(Pooling):
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         return torch.cat((gap(low), gap(high)), 1)   # (B, c1 + c2)
 
-# %% ../nbs/05_clb.ipynb #05-clb-061
+# %% ../nbs/05_clb.ipynb #05-clb-062
 class ConcatLinear(Pooling):
     "The control of every claim about CLB: the same learned compaction after plain concatenation."
 
@@ -165,7 +173,7 @@ class ConcatLinear(Pooling):
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         return self.compact(torch.cat((gap(low), gap(high)), 1))   # (B, dim)
 
-# %% ../nbs/05_clb.ipynb #05-clb-062
+# %% ../nbs/05_clb.ipynb #05-clb-063
 class Gap(nn.Module):
     "One level only: the averages of the higher one (Table II's SO rows). The lower level is not looked at and may be None; `dim` is not used."
 
@@ -186,7 +194,7 @@ class GapLinear(Gap):
     def forward(self, low: torch.Tensor | None, high: torch.Tensor) -> torch.Tensor:
         return self.compact(super().forward(low, high))   # (B, dim)
 
-# %% ../nbs/05_clb.ipynb #05-clb-064
+# %% ../nbs/05_clb.ipynb #05-clb-065
 POOLINGS = {"low_rank": LowRankBilinear, "tensor_sketch": TensorSketch, "full": FullBilinear, "concat": Concat, "concat_linear": ConcatLinear, "gap": Gap, "gap_linear": GapLinear}
 
 def make_pooling(kind: str,                   # a key of `POOLINGS`; 'low_rank' at the paper's size

@@ -57,7 +57,7 @@ def rank_weights(relevant: int,               # NG: relevant images in the list,
 def average_precision(relevance: np.ndarray,   # B x N booleans or zeros and ones: is the image at this rank relevant?
                      ) -> np.ndarray:          # B values in (0, 1], float64; NaN for a list without a relevant image
     "Average precision of B whole ranked lists (Section IV-B)."
-    hits = relevance.cumsum(axis=1, dtype=np.float64)            # (B, N)
+    hits = relevance.cumsum(axis=1, dtype=np.int32)              # (B, N) counts: summing whole numbers took a tenth of the time that floats take
     NG = hits[:, -1].copy()                                      # (B,)
     hits *= relevance                                            # (B, N) what the precision at a relevant rank counts, 0 elsewhere
     return np.divide(hits @ (1/np.arange(1, hits.shape[1] + 1)), NG, out=np.full(len(NG), np.nan), where=NG > 0)
@@ -248,8 +248,8 @@ def measure_lists(similarity,              # B x N, as in `sort_similarities`: q
     "All measures of a few ranked lists."
     bits = (sort_similarities(similarity, tag, leave_out) & 3)[:, :len(weights)]         # (B, N') a query itself is last, cut off
     bits = bits.to("cpu", torch.uint8).numpy() if isinstance(bits, torch.Tensor) else bits.astype(np.uint8)
-    fine, coarse = (bits & 1).astype(np.float64), (bits >> 1).astype(np.float64)
-    sums = np.clip(fine @ weights, 0, 1)                                                 # the clip removes rounding errors of 1e-16
+    fine, coarse = bits & 1, bits >> 1
+    sums = np.clip(fine.astype(np.float64) @ weights, 0, 1)                              # the clip removes rounding errors of 1e-16
     return np.column_stack([average_precision(fine), average_precision(coarse), sums])
 
 

@@ -53,10 +53,10 @@ def check_confidences(confidences: torch.Tensor,  # B x K probabilities
                       embeddings: torch.Tensor,   # B x D
                       taxonomy: Taxonomy,         # has K fine classes
                      ) -> torch.Tensor:           # the same in the embeddings' type
-    "What the generated negatives ask of the confidences; `ValueError` with one sentence otherwise."
+    "What the generated negatives ask of the confidences; `ValueError` with one sentence otherwise. As in `check_batch`, values on a GPU are not looked at."
     if confidences.shape != (len(embeddings), len(taxonomy)):
         raise ValueError(f"Confidences must be {len(embeddings)} x {len(taxonomy)}, one row an embedding and one column a class of {taxonomy.name!r}, not {tuple(confidences.shape)}.")
-    if not (confidences.isfinite().all() and confidences.min() >= 0 and confidences.max() <= 1.001):
+    if confidences.is_cpu and not (confidences.min() >= 0 and confidences.max() <= 1.001):      # NaN fails both
         raise ValueError("Confidences must be probabilities between 0 and 1: apply softmax to the head's scores.")
     return confidences.to(embeddings.dtype)
 
@@ -81,7 +81,7 @@ class GeneratedEmotionPairLoss(nn.Module):
         if not set(generate_in) <= {"inter", "intra"}: raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
         if direction not in ("eq10", "eq12"): raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
         if positive not in ("anchor", "printed"): raise ValueError(f"positive must be 'anchor' or 'printed', not {positive!r}.")
-        self.taxonomy, self.scale, self.generate_in = taxonomy, positive_number(scale), tuple(generate_in)
+        self.taxonomy, self.scale, self.generate_in, self.same_coarse = taxonomy, positive_number(scale), tuple(generate_in), taxonomy.same_coarse
         self.gradient_through_lambda, self.direction, self.positive = gradient_through_lambda, direction, positive
 
     def forward(self,
@@ -91,37 +91,36 @@ class GeneratedEmotionPairLoss(nn.Module):
                ) -> torch.Tensor:           # scalar
         embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
         confidences = check_confidences(confidences, embeddings, self.taxonomy)
-        anchors, positives, classes = tuple_indices(labels)
+        anchors, positives, classes = (t.to(embeddings.device, non_blocking=True) for t in tuple_indices(labels))
         G = gram(embeddings)                                                       # (B, B)
         S = G[anchors[:, :, None], positives[:, None, :]]                          # (T, C, C)
-        same_coarse = self.taxonomy.same_coarse.to(S.device)[classes][:, classes]  # (C, C)
-        generated = self.generated_similarities(embeddings, G, confidences, anchors, positives, classes)
+        same_coarse = self.same_coarse.to(S.device, non_blocking=True)[classes][:, classes]  # (C, C)
+        generated = self.generated_similarities(embeddings, G, S, confidences[:, classes], anchors, positives)
         far = generated if "inter" in self.generate_in else S
         near = generated if "intra" in self.generate_in else S
         positive = S.diagonal(dim1=1, dim2=2)[:, :, None] if self.positive == "anchor" else S   # f_i . f_i^+, (T, C, 1)
         return (inter_terms(far, S, same_coarse, self.scale) + intra_terms(near, positive, same_coarse, self.scale)).mean()
 
-    def generated_similarities(self, embeddings, G, confidences, anchors, positives, classes) -> torch.Tensor:
-        "f_i . f_j^{i-} for every anchor i and class j of every tuple, T x C x C, from dot products."
-        rows, columns = anchors[:, :, None], positives[:, None, :]                           # (T, C, 1), (T, 1, C)
+    def generated_similarities(self, embeddings, G, S, confidences, anchors, positives) -> torch.Tensor:
+        "f_i . f_j^{i-} for every anchor i and class j of every tuple, T x C x C, from dot products; the confidences are those in the C classes of the tuples, B x C."
         squares = G.diagonal()                                                               # (B,)
+        own, other = squares[anchors][:, :, None], squares[positives][:, None, :]            # f_i . f_i, (T, C, 1), and f_j^+ . f_j^+, (T, 1, C)
         # below about sqrt(eps) a distance taken from dot products is rounding noise: clamped, it has gradient 0 instead of infinity
-        distances = (squares[:, None] + squares[None, :] - 2*G).clamp(min=16*torch.finfo(G.dtype).eps).sqrt()  # (B, B)
-        d_neg = distances[rows, columns]                                                     # d(f_i, f_j^+), (T, C, C)
+        d_neg = (own + other - 2*S).clamp(min=16*torch.finfo(S.dtype).eps).sqrt()            # d(f_i, f_j^+), (T, C, C)
         d_pos = d_neg.diagonal(dim1=1, dim2=2)[:, :, None]                                   # d(f_i, f_i^+), (T, C, 1)
-        w = hardness(confidences[rows, classes[None, None, :]], confidences[columns, classes[None, :, None]])  # (T, C, C)
+        w = hardness(confidences[anchors], confidences[positives].mT)                        # (T, C, C)
         lambda_0 = interpolation_weight(d_pos, d_neg, torch.exp(-w))
+        if not self.gradient_through_lambda: lambda_0 = lambda_0.detach()
+        if self.direction == "eq10": return (1 - lambda_0)*own + lambda_0*S
         length = lambda_0*d_neg                                                              # Eq. 12's bracket
-        if not self.gradient_through_lambda: lambda_0, length = lambda_0.detach(), length.detach()
-        if self.direction == "eq10": return (1 - lambda_0)*squares[rows] + lambda_0*G[rows, columns]
-        moved = squares[rows] + length*embeddings.sum(dim=1)[rows]                           # the length added to every coordinate
-        return torch.where(d_neg > d_pos, moved, G[rows, columns])
+        if not self.gradient_through_lambda: length = length.detach()
+        return torch.where(d_neg > d_pos, own + length*embeddings.sum(dim=1)[anchors][:, :, None], S)   # the length added to every coordinate
 
     def extra_repr(self) -> str:
         return (f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, generate_in={self.generate_in}, "
                 f"gradient_through_lambda={self.gradient_through_lambda}, direction={self.direction!r}, positive={self.positive!r}")
 
-# %% ../nbs/08_negatives.ipynb #08-negatives-073
+# %% ../nbs/08_negatives.ipynb #08-negatives-075
 def total_loss(pair: torch.Tensor,       # scalar: N-pair, EP or GEP loss
                attention: torch.Tensor,  # scalar: attention loss, Eq. 3
                lam: float = 0.5,         # weight of the pair loss, in [0, 1]; the paper's best is 0.5 (Fig. 6)

@@ -23,30 +23,30 @@ def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
     Tuple (a, r), a = 0..K-1, r = 1..K-1, takes each class's image a as anchor and image (a + r) mod K as positive, so T = K(K-1) and a class's images are
     numbered in batch order. Classes with one image are left out; unequal classes are cut to the smallest one that is left, which is K.
     `ValueError` if fewer than two classes are left."""
-    present, counts = torch.unique(labels, return_counts=True)
-    classes = present[counts >= 2]
+    images = {}                                                            # label -> positions in the batch
+    for position, label in enumerate(labels.tolist()): images.setdefault(label, []).append(position)
+    classes = sorted(label for label, found in images.items() if len(found) >= 2)
     if len(classes) < 2:
         raise ValueError(f"A pair loss needs two classes with two images each, but this batch has {len(classes)} such {'class' if len(classes) == 1 else 'classes'}: draw it with balanced_batches.")
-    K = int(counts[counts >= 2].min())
-    rows = torch.stack([(labels == c).nonzero()[:K, 0] for c in classes])  # (C, K)
-    a = torch.arange(K, device=labels.device).repeat_interleave(K - 1)     # 0 0 0 1 1 1 ...
-    r = torch.arange(1, K, device=labels.device).repeat(K)                 # 1 2 3 1 2 3 ...
-    return rows[:, a].T, rows[:, (a + r) % K].T, classes                   # (T, C), (T, C), (C,)
+    K = min(len(images[c]) for c in classes)
+    rows = torch.tensor([images[c][:K] for c in classes], device=labels.device).T                      # (K, C)
+    a, b = torch.tensor([(a, (a + r) % K) for a in range(K) for r in range(1, K)], device=labels.device).T   # (T,) each
+    return rows[a], rows[b], torch.tensor(classes, device=labels.device)                               # (T, C), (T, C), (C,)
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-022
 def check_batch(embeddings: torch.Tensor,   # B x D floats, on the unit sphere
-                labels,                     # B fine labels
+                labels,                     # B fine labels, best in main memory whatever device the embeddings are on
                 taxonomy: Taxonomy | None = None,  # when given, labels must lie in it
-               ) -> tuple[torch.Tensor, torch.Tensor]:  # the embeddings in float32 (float64 is kept) and the labels as int64 on the same device
-    "What every pair loss asks of its input; `ValueError` with one sentence otherwise."
+               ) -> tuple[torch.Tensor, torch.Tensor]:  # the embeddings in float32 (float64 is kept) and the labels as int64, each where it was
+    "What every pair loss asks of its input; `ValueError` with one sentence otherwise. Values are checked in main memory only: on a GPU the check would wait."
     if embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise ValueError(f"Embeddings must be a B x D tensor of floats, not {'x'.join(map(str, embeddings.shape)) or 'a scalar'} of type {embeddings.dtype}.")
-    labels = torch.as_tensor(labels, device=embeddings.device)
+    labels = torch.as_tensor(labels)
     if labels.is_floating_point() or labels.shape != embeddings.shape[:1]:
         raise ValueError(f"Give one integer label for each of the {len(embeddings)} embeddings, not a tensor of shape {tuple(labels.shape)} and type {labels.dtype}.")
-    if not embeddings.isfinite().all():
+    if embeddings.is_cpu and not embeddings.isfinite().all():
         raise ValueError("The embeddings hold NaN or infinity: look for a zero vector that was normalised, or lower the learning rate.")
-    if taxonomy is not None and len(labels) and not (0 <= labels.min() and labels.max() < len(taxonomy)):
+    if taxonomy is not None and labels.is_cpu and not set(labels.tolist()) <= set(range(len(taxonomy))):
         raise ValueError(f"Labels must lie in 0..{len(taxonomy)-1} for the taxonomy {taxonomy.name!r}, found {int(labels.min())}..{int(labels.max())}.")
     return (embeddings if embeddings.dtype == torch.float64 else embeddings.float()), labels.long()
 
@@ -59,10 +59,11 @@ def gram(embeddings: torch.Tensor,  # B x D
 
 def tuple_similarities(embeddings: torch.Tensor,  # B x D unit vectors
                        labels: torch.Tensor,      # B fine labels
+                       taxonomy: Taxonomy | None = None,  # when given, labels must lie in it
                       ) -> tuple[torch.Tensor, torch.Tensor]:  # S of shape T x C x C, and the C classes (sorted) its rows and columns stand for
     "S[t, i, j] = f_i . f_j^+ in tuple t (see `tuple_indices`): anchors are rows, the positive slots of all classes columns."
-    embeddings, labels = check_batch(embeddings, labels)
-    anchors, positives, classes = tuple_indices(labels)
+    embeddings, labels = check_batch(embeddings, labels, taxonomy)
+    anchors, positives, classes = (t.to(embeddings.device, non_blocking=True) for t in tuple_indices(labels))
     return gram(embeddings)[anchors[:, :, None], positives[:, None, :]], classes  # (T, C, C)
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-039
@@ -139,15 +140,14 @@ class EmotionPairLoss(nn.Module):
                 ):
         super().__init__()
         if not terms or not set(terms) <= {"inter", "intra"}: raise ValueError(f"terms must name 'inter', 'intra' or both, not {terms!r}.")
-        self.taxonomy, self.scale, self.terms = taxonomy, positive_number(scale), tuple(terms)
+        self.taxonomy, self.scale, self.terms, self.same_coarse = taxonomy, positive_number(scale), tuple(terms), taxonomy.same_coarse
 
     def forward(self,
                 embeddings: torch.Tensor,  # B x D unit vectors
                 labels: torch.Tensor,      # B fine labels of the taxonomy
                ) -> torch.Tensor:          # scalar
-        embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
-        S, classes = tuple_similarities(embeddings, labels)                        # (T, C, C)
-        same_coarse = self.taxonomy.same_coarse.to(S.device)[classes][:, classes]  # (C, C)
+        S, classes = tuple_similarities(embeddings, labels, self.taxonomy)         # (T, C, C)
+        same_coarse = self.same_coarse.to(S.device, non_blocking=True)[classes][:, classes]  # (C, C)
         loss = S.new_zeros(())
         if "inter" in self.terms: loss = loss + inter_terms(S, S, same_coarse, self.scale).mean()
         if "intra" in self.terms: loss = loss + intra_terms(S, S.diagonal(dim1=1, dim2=2)[:, :, None], same_coarse, self.scale).mean()

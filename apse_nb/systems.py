@@ -195,6 +195,7 @@ class SentimentConstraintLoss(nn.Module):
         p, r, n = companions(labels, self.taxonomy)
         if not (r.any(1) & (p.any(1) | n.any(1))).any():
             raise ValueError("The sentiment constraints need two emotions of one polarity, and beside them a second image of one or another polarity: draw the batch with balanced_batches.")
+        p, r, n = (mask.to(embeddings.device, non_blocking=True) for mask in (p, r, n))
         distances = 2 - 2*gram(embeddings)
         return ordered_hinge(distances, p, r, self.margins[0]) + ordered_hinge(distances, r, n, self.margins[1])
 
