@@ -101,7 +101,7 @@ def unit_rows(embeddings,      # N x D, torch or numpy, any number type, on any 
         embeddings = embeddings.double() if embeddings.is_cuda else embeddings.to("cpu", torch.float64).numpy()
     else: embeddings = np.asarray(embeddings, dtype=np.float64)
     if embeddings.ndim != 2: raise ValueError(f"The {role} embeddings must have the shape images x dimensions, not {tuple(embeddings.shape)}.")
-    norm = (embeddings*embeddings).sum(axis=1, keepdims=True)**.5                # (N, 1)
+    norm = (torch if isinstance(embeddings, torch.Tensor) else np).einsum("nd,nd->n", embeddings, embeddings)[:, None]**.5     # (N, 1)
     broken = int((~(norm < math.inf)).sum())                                     # not true for NaN either
     if broken: raise ValueError(f"{broken} of {len(embeddings)} {role} embeddings contain NaN or infinity: look for a diverged training or a broken image.")
     return embeddings/(norm + (norm == 0))
@@ -246,8 +246,8 @@ def measure_lists(similarity,              # B x N, as in `sort_similarities`: q
                   weights: np.ndarray,     # N' x 7 from `rank_weights`; N' is N, or N - 1 with `leave_out`
                  ) -> np.ndarray:          # B x 9 in the order of `MEASURES`; NaN in the first two where nothing is relevant
     "All measures of a few ranked lists."
-    bits = (sort_similarities(similarity, tag, leave_out) & 3)[:, :len(weights)]         # (B, N') a query itself is last, cut off
-    bits = bits.to("cpu", torch.uint8).numpy() if isinstance(bits, torch.Tensor) else bits.astype(np.uint8)
+    keys = sort_similarities(similarity, tag, leave_out)[:, :len(weights)]               # (B, N') a query itself is last, cut off
+    bits = (keys.byte().cpu().numpy() if isinstance(keys, torch.Tensor) else keys.astype(np.uint8)) & 3     # the lowest byte holds the tag
     fine, coarse = bits & 1, bits >> 1
     sums = np.clip(fine.astype(np.float64) @ weights, 0, 1)                              # the clip removes rounding errors of 1e-16
     return np.column_stack([average_precision(fine), average_precision(coarse), sums])
