@@ -47,8 +47,9 @@ __all__ = ['GOALS', 'COLUMNS', 'FI', 'EMOSET', 'PEERS', 'SGD', 'SIZES', 'DECODER
            'by_ranx', 'by_scikit_learn', 'installed', 'measures', 'generated_negative', 'gep_by_loops',
            'batch_of_embeddings', 'losses', 'pooling', 'stepper', 'for_training', 'random_pictures', 'two_steps',
            'step', 'noise_pictures', 'bare_pass', 'fit_and_limit', 'training', 'gpu', 'photographs',
-           'whole_with_pillow', 'draft_with_pillow', 'with_simplejpeg', 'with_opencv', 'decoding_parts', 'decoding',
-           'index', 'vector', 'machine_facts', 'read_table', 'benchmark', 'one_figure', 'apse_bench']
+           'whole_with_pillow', 'draft_with_pillow', 'with_simplejpeg', 'decode_with_opencv', 'with_opencv',
+           'decoding_parts', 'decoding', 'index', 'vector', 'machine_facts', 'read_table', 'benchmark', 'one_figure',
+           'apse_bench']
 
 # %% ../nbs/18_speed.ipynb #18-speed-007
 class Goal(NamedTuple):
@@ -159,6 +160,7 @@ def evaluate_memory(queries: int, gallery: int) -> float:   # MB
     "The most memory that `evaluate` takes on top of its input, in a process of its own."
     code = f"from apse_nb.speed import _print_memory; _print_memory({queries}, {gallery})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(apse_nb.__file__).parent.parent)
+    if not Path("/proc/self/clear_refs").exists(): raise ValueError("The memory of a process is read from /proc, which only Linux has: leave out the part 'measures'.")
     if done.returncode: raise ValueError(f"The memory could not be measured: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     return float(done.stdout.split()[-1])
 
@@ -407,7 +409,7 @@ def training(backbone: str = "resnet18", steps: int = 10, repeats: int = 3) -> l
 
 # %% ../nbs/18_speed.ipynb #18-speed-066
 def gpu(repeats: int = 20) -> list[dict]:
-    "What the issue asks of a GPU."
+    "The goals that need a GPU."
     if not torch.cuda.is_available(): return [row(name, status="not measured: needs a GPU") for name, goal in GOALS.items() if goal.part == "gpu"]
     name = torch.cuda.get_device_name()
     seconds = rounds(two_steps("resnet50", 224, 4, "cuda")[3], repeats, "cuda")
@@ -446,11 +448,16 @@ def with_simplejpeg(data: bytes, size: int):
     pixels = simplejpeg.decode_jpeg(data, min_height=2*size, min_width=2*size, min_factor=1)
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
 
-def with_opencv(data: bytes, size: int):
+def decode_with_opencv(data: bytes, size: int):
     import cv2
+    cv2.setNumThreads(1)
     shorter = min(Image.open(io.BytesIO(data)).size)             # OpenCV wants to be told by how much to reduce
     flag = next((flag for factor, flag in ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2)) if shorter >= 2*size*factor), cv2.IMREAD_COLOR)
-    return cv2.cvtColor(cv2.resize(cv2.imdecode(np.frombuffer(data, np.uint8), flag), (size, size), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+
+def with_opencv(data: bytes, size: int):
+    import cv2
+    return cv2.cvtColor(cv2.resize(decode_with_opencv(data, size), (size, size), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
 
 DECODERS = {"Pillow, whole picture": ("PIL", whole_with_pillow), "Pillow, draft": ("PIL", draft_with_pillow), "simplejpeg": ("simplejpeg", with_simplejpeg), "OpenCV": ("cv2", with_opencv)}
 
@@ -462,7 +469,7 @@ def decoding_parts(paths: list[Path], size: int, repeats: int) -> dict[str, np.n
     if importlib.util.find_spec("cv2"):
         import cv2
         arrays = [np.asarray(image) for image in images]
-        functions |= {"decode, OpenCV": lambda: [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in files],
+        functions |= {"decode, OpenCV": lambda: [decode_with_opencv(data, size) for data in files],
                       "resize, OpenCV (area)": lambda: [cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA) for array in arrays]}
     return rounds(functions, repeats)
 
