@@ -16,9 +16,10 @@ import torch
 from .emotions import Taxonomy
 
 # %% auto #0
-__all__ = ['MEASURES', 'rank_weights', 'average_precision', 'sort_similarities', 'sort_gallery', 'unit_rows', 'class_labels',
-           'relevant_counts', 'random_average_precision', 'random_floor', 'QueryMeans', 'RetrievalReport', 'check_sets',
-           'check_same_set', 'measure_lists', 'judge', 'evaluate', 'evaluate_similarities']
+__all__ = ['MEASURES', 'BLOCK', 'TILE', 'rank_weights', 'average_precision', 'sort_similarities', 'sort_gallery', 'unit_rows',
+           'class_labels', 'relevant_counts', 'random_average_precision', 'random_floor', 'QueryMeans',
+           'RetrievalReport', 'check_sets', 'check_same_set', 'measure_lists', 'judge', 'evaluate',
+           'evaluate_similarities']
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-041
 MEASURES = {"map8": "higher", "map2": "higher", "nn": "higher", "ft": "higher", "st": "higher",
@@ -253,6 +254,8 @@ def measure_lists(similarity,              # B x N, as in `sort_similarities`: q
     return np.column_stack([average_precision(fine), average_precision(coarse), sums])
 
 
+BLOCK, TILE = 2**23, 2**17      # similarities in one product, 64 MB, and in one thread's hands: a megabyte of keys stays in a core's cache
+
 def judge(similarities,               # function(rows) -> len(rows) x N, as in `sort_similarities`, for these queries
           q_labels: np.ndarray,       # Q fine labels
           g_labels: np.ndarray,       # N fine labels
@@ -266,7 +269,7 @@ def judge(similarities,               # function(rows) -> len(rows) x N, as in `
     "All measures of Section IV-B from the similarities of queries and gallery; see `evaluate`."
     fine, coarse = relevant_counts(q_labels, g_labels, taxonomy, same_set)
     N, most = len(g_labels) - same_set, fine[q_labels].max()
-    chunk = chunk or max(1, 2**23//len(g_labels))
+    chunk = chunk or max(1, BLOCK//len(g_labels))
     parent = np.array(taxonomy.parent)
     values = np.full((len(q_labels), len(MEASURES)), np.nan)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -276,7 +279,7 @@ def judge(similarities,               # function(rows) -> len(rows) x N, as in `
             rows = np.flatnonzero(q_labels == c)
             for part in np.split(rows, range(chunk, len(rows), chunk)):
                 block = similarities(part)                                       # (B, N)
-                tile = len(part) if isinstance(block, torch.Tensor) else max(1, 2**17//len(g_labels))     # a megabyte of keys stays in a core's cache
+                tile = len(part) if isinstance(block, torch.Tensor) else max(1, TILE//len(g_labels))
                 starts = range(0, len(part), tile)
                 one = lambda i: measure_lists(block[i:i + tile], tag, part[i:i + tile] if same_set else None, weights)
                 values[part] = np.concatenate(list(pool.map(one, starts)))

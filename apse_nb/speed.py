@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import itertools
-import os
 import subprocess
 import sys
 import tempfile
@@ -29,24 +28,24 @@ from torch import nn
 import apse_nb
 from .adml import StageVectors
 from .backbones import Backbone, build_network
-from .clb import POOLINGS, make_pooling
+from .clb import POOLINGS, make_pooling, project
 from .datasets import as_square, augment, core_count, decode_bytes, decode_square, one_sentence_errors
 from .emotions import MIKELS, LabelledImages, Taxonomy
 from .engines import machine
 from .experiments import code_version
-from .metrics import evaluate
+from .metrics import BLOCK, TILE, evaluate
 from .negatives import GeneratedEmotionPairLoss
 from .network import APSE
 from .pair_losses import EmotionPairLoss, NPairLoss, gram
-from .retrieval import Encoder, Gallery, PooledFeatures, decoded
+from .retrieval import Encoder, Gallery, PooledFeatures, decoded, write_whole
 from .training import Recipe, embed, fit, keep_freed_memory, losses_of
 
 # %% auto #0
 __all__ = ['GOALS', 'COLUMNS', 'FI', 'EMOSET', 'PEERS', 'SGD', 'SIZES', 'DECODERS', 'PARTS', 'Goal', 'row', 'rounds', 'threads',
            'clustered', 'product_and_sort', 'evaluate_memory', 'by_pytorch_metric_learning', 'by_torchmetrics',
            'by_ranx', 'by_scikit_learn', 'installed', 'measures', 'generated_negative', 'gep_by_loops',
-           'batch_of_embeddings', 'losses', 'pooling', 'stepper', 'for_training', 'random_pictures', 'two_steps',
-           'step', 'noise_pictures', 'bare_pass', 'fit_and_limit', 'training', 'gpu', 'photographs',
+           'batch_of_embeddings', 'losses', 'pooling', 'stepper', 'for_training', 'there_and_back', 'random_pictures',
+           'two_steps', 'step', 'noise_pictures', 'bare_pass', 'fit_and_limit', 'training', 'gpu', 'photographs',
            'whole_with_pillow', 'draft_with_pillow', 'with_simplejpeg', 'decode_with_opencv', 'with_opencv',
            'decoding_parts', 'decoding', 'index', 'vector', 'machine_facts', 'read_table', 'benchmark', 'one_figure',
            'apse_bench']
@@ -149,7 +148,7 @@ def product_and_sort(query: np.ndarray,     # Q x D, float32 or float64
                     ) -> None:
     "What every exact ranking needs, and nothing else: all similarities, and one sort of integers of the same size, on all cores. No measure comes out of it."
     integer = f"i{query.dtype.itemsize}"                    # the bits of a float, read as an integer
-    rows, tile = max(1, 2**23//len(gallery)), max(1, 2**17//len(gallery))
+    rows, tile = max(1, BLOCK//len(gallery)), max(1, TILE//len(gallery))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start in range(0, len(query), rows):
             keys = (query[start:start + rows] @ gallery.T).view(integer)
@@ -159,8 +158,8 @@ def product_and_sort(query: np.ndarray,     # Q x D, float32 or float64
 def evaluate_memory(queries: int, gallery: int) -> float:   # MB
     "The most memory that `evaluate` takes on top of its input, in a process of its own."
     code = f"from apse_nb.speed import _print_memory; _print_memory({queries}, {gallery})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(apse_nb.__file__).parent.parent)
     if not Path("/proc/self/clear_refs").exists(): raise ValueError("The memory of a process is read from /proc, which only Linux has: leave out the part 'measures'.")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(apse_nb.__file__).parent.parent)
     if done.returncode: raise ValueError(f"The memory could not be measured: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     return float(done.stdout.split()[-1])
 
@@ -297,9 +296,8 @@ def pooling(low_channels: int = 512, high_channels: int = 2048, side: int = 7, b
     low, high = (torch.rand(batch, c, side, side, generator=g).requires_grad_() for c in (low_channels, high_channels))
     kinds = {kind: make_pooling(kind, low_channels, high_channels, 8 if kind == "full" else 512) for kind in POOLINGS}      # 512 outputs of 'full' would take 4 GB
     clb = kinds["low_rank"]
-    project = lambda features, layer: F.linear(features.flatten(2).mT, layer.weight.flatten(1))     # (B, positions, 512)
     def products():        # the same multiplications and next to nothing between them
-        a, b = project(low, clb.project_low), project(high, clb.project_high)
+        a, b = project(low, clb.project_low.weight), project(high, clb.project_high.weight)
         return a.sum() + b.sum() + clb.compact(a.mean(1)).sum()
     functions = {kind: lambda pool=pool: pool(low, high).sum().backward() for kind, pool in kinds.items()}
     seconds = rounds(functions | {"products": lambda: products().backward()}, repeats)
@@ -328,6 +326,13 @@ def for_training(network: nn.Module, device) -> nn.Module:
     keep_freed_memory()
     return network.to(device, memory_format=torch.channels_last).train()
 
+def there_and_back(value: Callable, device: str = "cpu", bf16: bool = True) -> Callable:
+    "A function that computes a scalar, in bf16 where that is wanted, and its gradients."
+    def forward_and_backward():
+        with torch.autocast(device, torch.bfloat16, enabled=bf16): found = value()
+        found.backward()
+    return forward_and_backward
+
 def random_pictures(batch: int, side: int, device="cpu") -> torch.Tensor:
     "batch x 3 x side x side normal numbers, in the memory layout that convolutions prefer."
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)
@@ -354,13 +359,8 @@ def step(backbone: str = "resnet50", side: int = 224, images_per_class: int = 2,
         heads = [head._replace(scores=s) for head, s in zip((output.low, output.high), scores)]
         return losses_of(output._replace(embedding=embedding, low=heads[0], high=heads[1]), labels, MIKELS, gep, .5, apse.config)["loss"]
     parts = {"lower head": lambda: head(apse.low_head, low), "upper head": lambda: head(apse.high_head, high), "CLB": lambda: apse.pool(low, high).sum(), "losses": losses_alone}
-    def timed(function):
-        def forward_and_backward():
-            with torch.autocast("cpu", torch.bfloat16): value = function()
-            value.backward()
-        return forward_and_backward
     new = torch.optim.SGD([p for name, p in apse.named_parameters() if not name.startswith("backbone.")], **SGD)
-    split = rounds({name: timed(function) for name, function in parts.items()} | {"update of the new weights": new.step}, 2*repeats)
+    split = rounds({name: there_and_back(function) for name, function in parts.items()} | {"update of the new weights": new.step}, 2*repeats)
     text = f"{backbone}, {side} px, batch {len(x)}, bf16, channels_last, random weights"
     return [row("APSE step / plain step", seconds["APSE"]/seconds["plain"], remark=text), *(row(f"step: {name}", 1e3*s, "ms", text) for name, s in seconds.items()),
             *(row(f"step part: {name}", 1e3*s, "ms", text + "; on stored features") for name, s in split.items())]
@@ -373,10 +373,7 @@ def noise_pictures(n: int, side: int) -> LabelledImages:
 def bare_pass(backbone: str, x: torch.Tensor, bf16: bool = True) -> Callable:
     "A function that runs the bare backbone forwards and backwards on the batch `x`."
     network = for_training(Backbone(backbone, stages="conv5"), x.device)
-    def forward_and_backward():
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): value = network(x)["conv5"]
-        value.float().sum().backward()
-    return forward_and_backward
+    return there_and_back(lambda: network(x)["conv5"].float().sum(), x.device.type, bf16)
 
 def fit_and_limit(backbone: str, recipe: Recipe, steps: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
     "Images a second of `fit`, and of forward and backward of the bare backbone on a batch that is already there; one of each for every repetition."
@@ -441,12 +438,12 @@ def whole_with_pillow(data: bytes, size: int): return np.asarray(Image.open(io.B
 def draft_with_pillow(data: bytes, size: int):
     image = Image.open(io.BytesIO(data))
     image.draft("RGB", (2*size, 2*size))
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return as_square(image, size)
 
 def with_simplejpeg(data: bytes, size: int):
     import simplejpeg
     pixels = simplejpeg.decode_jpeg(data, min_height=2*size, min_width=2*size, min_factor=1)
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return as_square(Image.fromarray(pixels), size)
 
 def decode_with_opencv(data: bytes, size: int):
     import cv2
@@ -466,7 +463,7 @@ def decoding_parts(paths: list[Path], size: int, repeats: int) -> dict[str, np.n
     files = [path.read_bytes() for path in paths]
     images = [decode_bytes(data, "it", at_least=2*size) for data in files]
     functions = {"decode, our reader": lambda: [decode_bytes(data, "it", at_least=2*size) for data in files], "resize, our reader": lambda: [as_square(image, size) for image in images]}
-    if importlib.util.find_spec("cv2"):
+    if installed("cv2"):
         import cv2
         arrays = [np.asarray(image) for image in images]
         functions |= {"decode, OpenCV": lambda: [decode_with_opencv(data, size) for data in files],
@@ -479,7 +476,7 @@ def decoding(size: int = 256, repeats: int = 5) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder, threads(1):
         for kind, longer in SIZES.items():
             paths = photographs(Path(folder), longer)
-            peers = {name: function for name, (package, function) in DECODERS.items() if importlib.util.find_spec(package)}
+            peers = {name: function for name, (package, function) in DECODERS.items() if installed(package)}
             each = lambda function: lambda: [function(path.read_bytes(), size) for path in paths]
             seconds = rounds({"our reader": lambda: [decode_square(path, size) for path in paths]} | {name: each(function) for name, function in peers.items()}, repeats)
             text = f"{len(paths)} JPEGs of {longer} px to {size} x {size}, one core"
@@ -517,10 +514,7 @@ def vector(backbone: str = "resnet18", side: int = 112, images_per_class: int = 
     stages = Backbone(backbone, stages=("conv2", "conv3", "conv4", "conv5")).to(memory_format=torch.channels_last)
     textures = StageVectors(stages.channels, 16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16): features = {stage: f.detach().requires_grad_() for stage, f in stages(x).items()}
-    def forward_and_backward():
-        with torch.autocast("cpu", torch.bfloat16): value = textures(features).sum()
-        value.backward()
-    seconds = rounds({"plain": steps["plain"], "vector": forward_and_backward}, repeats)
+    seconds = rounds({"plain": steps["plain"], "vector": there_and_back(lambda: textures(features).sum())}, repeats)
     text = f"{backbone}, {side} px, batch {len(x)}, bf16; textures of four stages on stored features"
     return [row("sentiment vector / step", seconds["vector"]/seconds["plain"], remark=text), row("vector: alone", 1e3*seconds["vector"], "ms", text), row("vector: step", 1e3*seconds["plain"], "ms", text)]
 
@@ -549,10 +543,7 @@ def benchmark(parts,                 # names in `PARTS`
             say(one_figure(line))
         lines.sort(key=lambda line: list(PARTS).index(line["part"]))
         table = pd.DataFrame(lines, columns=COLUMNS)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = out.with_name(out.name + ".part")
-        table.to_csv(unfinished, index=False, float_format="%.4g")
-        os.replace(unfinished, out)
+        write_whole(out, table.to_csv(index=False, float_format="%.4g").encode())
     return read_table(out)
 
 def one_figure(line: dict) -> str:
