@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
@@ -22,10 +22,10 @@ setup(
     python_requires=f">={settings['min_python']}",
     # The paper's tables, measured results, shipped weights and the final notebook travel inside the wheel; in an
     # editable install the same files are found one level above the package.
-    packages=["apse_nb", "apse_nb.data", "apse_nb.nbs"],
+    packages=[*find_packages(include=["apse_nb", "apse_nb.*"]), "apse_nb.data", "apse_nb.nbs"],
     package_dir={"apse_nb.data": "data", "apse_nb.nbs": "nbs"},
     package_data={"apse_nb.data": ["paper/*.csv", "results/*.csv", "weights/*.safetensors", "weights/*.json"],
-                  "apse_nb.nbs": ["17_reproduce.ipynb"]},
+                  "apse_nb.nbs": ["13_reproduce.ipynb"]},
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split()},
     entry_points={"console_scripts": settings["console_scripts"].split(),

@@ -18,13 +18,13 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-import apse_nb
-from .datasets import augment, center_crop
+from .images import augment, center_crop
+from .tools.files import data_path
 
 # %% auto #0
 __all__ = ['STAGES', 'HEADS', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights', 'needed', 'misfit',
-           'copy_weights', 'load_weights', 'save_weights', 'load_imagenet', 'data_path', 'pretrained', 'Backbone',
-           'shape_accuracy', 'pretrain_on_shapes']
+           'copy_weights', 'load_weights', 'save_weights', 'load_imagenet', 'pretrained', 'Backbone', 'shape_accuracy',
+           'pretrain_on_shapes']
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-006
 class ResidualBlock(nn.Module):
@@ -173,14 +173,6 @@ def load_imagenet(module: nn.Module,  # a whole torchvision network, filled in p
     return copy_weights(module, tensors, f"torchvision's {name}")
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-041
-def data_path(relative: str,  # such as 'weights/scene_net_shapes.safetensors'
-             ) -> Path:       # where the file lies on this machine
-    "A file of the repo's data folder, which a wheel carries as apse_nb/data; `FileNotFoundError` if it is in neither place."
-    package = Path(apse_nb.__file__).parent
-    for root in (package/"data", package.parent/"data"):
-        if (root/relative).exists(): return root/relative
-    raise FileNotFoundError(f"The file data/{relative} is missing from this installation: install apse_nb again from a complete copy of the repo.")
-
 def pretrained(name: str,                            # as in `build_network`
                weights: str | Path | None = None,    # None (random), 'imagenet', 'shapes' (shipped, for scene_net) or a file
               ) -> nn.Module:                        # the whole network

@@ -23,8 +23,8 @@ from matplotlib.patheffects import withStroke
 from torch import nn
 
 from .attention import AttentionHead
-from .datasets import as_square, center_crop, decode_bytes
-from .emotions import LabelledImages, Taxonomy
+from .images import as_square, center_crop, decode_bytes
+from .emotions import LabelledImages
 
 # %% auto #0
 __all__ = ['READINGS', 'png', 'Picture', 'Message', 'Slider', 'Upload', 'OwnKeys', 'reading', 'Level', 'Seen', 'head_classes',

@@ -168,11 +168,11 @@ COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(lo
                 for low in ("conv2", "conv3", "conv4", "conv5") for labels in ("coarse", "fine")}
 
 # %% ../nbs/06_network.ipynb #06-network-052
-NETWORKS: dict[str, type[nn.Module]] = {"APSE": APSE}     # kind -> class; chapter 14a adds others
+NETWORKS: dict[str, type[nn.Module]] = {"APSE": APSE}     # kind -> class; the notebook `methods/systems` adds others
 
 def network_from_config(config: dict,      # the `.config` of a network of any kind
                        ) -> nn.Module:     # the same architecture with fresh weights
     "Build a network of the kind that its description names."
     kind = config.get("kind", "APSE")
-    if kind not in NETWORKS: raise ValueError(f"There is no network of the kind {kind!r}: this one knows {', '.join(NETWORKS)}; `import apse_nb.tables` adds those of chapters 14a to 15.")
+    if kind not in NETWORKS: raise ValueError(f"There is no network of the kind {kind!r}: this one knows {', '.join(NETWORKS)}; `import apse_nb.tables` adds those of the notebooks `methods/systems` to `methods/adml`.")
     return NETWORKS[kind].from_config({k: v for k, v in config.items() if k != "kind"})

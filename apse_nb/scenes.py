@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .emotions import MIKELS, LabelledImages
+from .emotions import LabelledImages, MIKELS
 
 # %% auto #0
 __all__ = ['BODY', 'SECOND', 'DARK', 'LIGHT', 'MOTIFS', 'DISTRACTORS', 'LAYERS', 'NEIGHBOURS', 'SHAPES', 'oklch', 'polygon',

@@ -11,17 +11,14 @@ import json
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-import click
 import numpy as np
 import torch
 import torch.nn as nn
@@ -31,19 +28,18 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from .attention import attention_loss
-from .datasets import ahead, augment, balanced_batches, center_crop, decode, one_sentence_errors, open_dataset, stratified_split
-from .emotions import TAXONOMIES, LabelledImages
+from .images import augment, balanced_batches, center_crop
+from .tools.work import ahead
+from .emotions import LabelledImages
 from .metrics import RetrievalReport, evaluate
 from .negatives import GeneratedEmotionPairLoss, total_loss
 from .network import ABLATION, APSE, network_from_config
 from .pair_losses import EmotionPairLoss, NPairLoss
-from .scenes import make_scenes
 
 # %% auto #0
-__all__ = ['METHODS', 'LOSSES', 'SCENES', 'RECIPES', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'find_method',
-           'whole_batch', 'losses_of', 'read_ahead', 'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment',
-           'accuracy', 'assess', 'write_checkpoint', 'read_checkpoint', 'save_model', 'load_model', 'Run',
-           'epoch_batches', 'fit', 'default_cache', 'MissingPart', 'load_images', 'apse_train', 'apse_evaluate']
+__all__ = ['METHODS', 'LOSSES', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'find_method', 'whole_batch', 'losses_of',
+           'read_ahead', 'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess',
+           'write_checkpoint', 'read_checkpoint', 'save_model', 'load_model', 'Run', 'epoch_batches', 'fit']
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class Recipe:
 
     @classmethod
     def strong(cls, **changes) -> Recipe:
-        "Chapter 14b's: every picture once an epoch, for the network `CosineClassifier`. An hour on one processor core for FI."
+        "The notebook `methods/strong`'s: every picture once an epoch, for the network `CosineClassifier`. An hour on one processor core for FI."
         return cls.cpu(**dict(epochs=8, sampler="natural", mirror=True) | changes)
 
     @classmethod
@@ -500,107 +496,3 @@ def fit(model: APSE,
                 if interrupts.asked: raise KeyboardInterrupt
     model.eval()
     return Run(model, state.log, state.seconds/60, out)
-
-# %% ../nbs/10_training.ipynb #10-training-094
-def default_cache() -> Path:
-    "Where decoded pictures are kept: $XDG_CACHE_HOME/apse_nb or ~/.cache/apse_nb."
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"apse_nb"
-
-SCENES = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # part: (number of pictures, seed)
-
-class MissingPart(ValueError):
-    "A data set that comes divided does not have the part that was asked for."
-
-@lru_cache(maxsize=8)      # a worker process that runs many rows opens its data once
-def load_images(source: str,                     # a folder or list, or 'scenes'
-                size: int,                       # side of the decoded pictures, pixels
-                split: str | None = None,        # 'train', 'val', 'test'; None takes everything (of the scenes: the test part)
-                taxonomy: str = "mikels",
-                cache: Path | None = None,       # folder for decoded pictures; `default_cache()` when left out
-                limit: int | None = None,        # draw at most so many scenes
-               ) -> LabelledImages:
-    "The pictures of a data set (or of one part of it) at the size a recipe wants."
-    if split not in (None, "train", "val", "test"): raise ValueError(f"A part is called train, val or test, not {split!r}.")
-    if taxonomy not in TAXONOMIES: raise ValueError(f"Unknown taxonomy {taxonomy!r}: choose one of {', '.join(TAXONOMIES)}.")
-    if source == "scenes":
-        if taxonomy != "mikels": raise ValueError("The scenes show the emotions of the taxonomy 'mikels': choose that one.")
-        n, seed = SCENES[split or "test"]
-        return make_scenes(min(n, limit or n), size=size, seed=seed)
-    files = open_dataset(source, taxonomy=TAXONOMIES[taxonomy])
-    if split is not None:
-        if not any(files.split): files.split = stratified_split(files.labels, seed=0)
-        try: files = files.part(split)
-        except ValueError as e: raise MissingPart(str(e)) from None
-    return decode(files, size, cache=cache or default_cache())
-
-# %% ../nbs/10_training.ipynb #10-training-096
-RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "strong": Recipe.strong, "scenes": Recipe.scenes}
-
-@click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
-@click.argument("source", metavar="ROOT")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/apse"), help="Folder for checkpoints and log; a run found there goes on.")
-@click.option("--method", default="gep", help=f"Row of the paper's Table II: {', '.join(METHODS)}.")
-@click.option("--backbone", default=None, help="Network: scene_net, resnet18, resnet50, ...  [default: scene_net for scenes, else resnet18]")
-@click.option("--weights", default=None, help="Pretrained weights: 'imagenet' (downloaded by torchvision), 'shapes' (scene_net), or a .safetensors[.xz] file.  [default: shapes for scenes, else imagenet]")
-@click.option("--recipe", "recipe_name", type=click.Choice(list(RECIPES)), default=None, help="Preset of the training.  [default: scenes for scenes, else cpu]")
-@click.option("--epochs", type=click.IntRange(1), default=None, help="Passes over the training images.  [default: the recipe's]")
-@click.option("--dim", type=click.IntRange(1), default=512, help="Size of the embedding, for methods with a learned compaction (clb, gep).")
-@click.option("--seed", type=int, default=0, help="Seed of initial weights, batches and crops.")
-@click.option("--taxonomy", type=click.Choice(list(TAXONOMIES)), default="mikels", help="Names of the emotions.")
-@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: ~/.cache/apse_nb]")
-def apse_train(source, out, method, backbone, weights, recipe_name, epochs, dim, seed, taxonomy, cache):
-    """Train one method on ROOT, a folder of pictures with emotion labels (or the word 'scenes' for the embedded data set).
-
-    The best network on the validation part is OUT/best.safetensors, the log OUT/log.csv. Interrupt it whenever you like:
-    the same command goes on from the last checkpoint.
-
-    \b
-    Examples:
-      apse_train scenes --out runs/scenes
-      apse_train data/fi --method clb --weights resnet18.safetensors --epochs 6
-      accelerate launch --num_processes 4 $(which apse_train) data/fi --recipe paper --backbone resnet50
-    """
-    embedded = source == "scenes"
-    recipe = RECIPES[recipe_name or ("scenes" if embedded else "cpu")](seed=seed)
-    if epochs: recipe = replace(recipe, epochs=epochs)
-    chosen = find_method(method)
-    train, valid = (load_images(source, recipe.resize, part, taxonomy, cache) for part in ("train", "val"))
-    torch.manual_seed(seed)
-    model = APSE(train.taxonomy, backbone=backbone or ("scene_net" if embedded else "resnet18"), weights=weights or ("shapes" if embedded else "imagenet"), dim=dim, **chosen.network)
-    run = fit(model, train, recipe, make_pair_loss(chosen.loss, train.taxonomy, model.dim), valid, out)
-    last = run.log[-1]
-    click.echo(f"{len(train)} training images, {recipe.epochs} epochs, {run.minutes:.1f} minutes; validation mAP {last['valid_map8']:.3f} fine, {last['valid_map2']:.3f} coarse")
-    click.echo(f"best network: {out/'best.safetensors'}")
-
-# %% ../nbs/10_training.ipynb #10-training-098
-@click.command(cls=one_sentence_errors, context_settings=dict(show_default=True))
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--query", required=True, help="Folder with the query pictures, or 'scenes'.")
-@click.option("--gallery", default=None, help="Folder with the gallery pictures, or 'scenes'.  [default: each query picture searches the other ones]")
-@click.option("--query-split", default=None, help="Only this part of the query folder: train, val or test.  [default: all pictures; of the scenes, test]")
-@click.option("--gallery-split", default=None, help="Only this part of the gallery, by default of the query folder: train, val or test.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the table to this CSV file too.")
-@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: ~/.cache/apse_nb]")
-def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, out, cache):
-    """Measure how well the network in CHECKPOINT retrieves pictures of the same emotion.
-
-    Prints the measures of the paper's Section IV-B beside the value that a random ranking would have.
-
-    \b
-    Examples:
-      apse_evaluate runs/fi/best.safetensors --query data/fi --query-split val --gallery data/fi --gallery-split train
-      apse_evaluate data/weights/scenes_apse.safetensors --query scenes --query-split test --gallery scenes --gallery-split train
-    """
-    model, facts = load_model(checkpoint)
-    if "recipe" not in facts: raise ValueError(f"{checkpoint} does not say with which recipe it was trained, so the size of its pictures is not known.")
-    recipe, taxonomy = Recipe(**facts["recipe"]), model.taxonomy.name
-    if gallery_split and gallery is None: gallery = query
-    same = gallery is None or (Path(gallery), gallery_split) == (Path(query), query_split)
-    queries = load_images(query, recipe.resize, query_split, taxonomy, cache)
-    gallery_images = queries if same else load_images(gallery, recipe.resize, gallery_split, taxonomy, cache)
-    seen = assess(model.to("cuda" if torch.cuda.is_available() else "cpu"), queries, gallery_images, recipe, progress=sys.stderr.isatty())
-    frame = seen.report.frame()
-    click.echo(f"{len(seen.query.embeddings)} queries, {len(seen.gallery.embeddings)} gallery images{' (each query searches the other ones)' if same else ''}")
-    click.echo(frame.round(4).to_string())
-    if seen.query_accuracy is not None: click.echo(f"emotion head's accuracy: {seen.query_accuracy:.3f} on queries, {seen.gallery_accuracy:.3f} on the gallery")
-    if out is not None: frame.to_csv(out)

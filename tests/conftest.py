@@ -85,7 +85,7 @@ def launch(tmp_path):
 @pytest.fixture
 def serve(tmp_path, launch):
     "Serve code cells as `apse_explore` serves its page: `serve('from apse_nb... ', ...) -> address`."
-    from apse_nb.app import server_arguments, write_page
+    from apse_nb.widgets.app import server_arguments, write_page
 
     def start(*cells: str) -> str:
         port = free_port()

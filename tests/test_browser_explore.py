@@ -10,7 +10,7 @@ import pytest
 from conftest import free_port
 
 WIDGET = """
-from apse_nb.backbones import data_path
+from apse_nb.tools.files import data_path
 from apse_nb.explore import AttentionExplorer
 from apse_nb.scenes import make_scenes
 from apse_nb.training import Recipe, load_model
@@ -68,7 +68,7 @@ def files(tmp_path):
 
 
 def test_scores_are_those_of_the_experiments():
-    "Chapter 12 may not import chapter 16; here they may meet."
+    "Chapter 12 may not import chapter 11; here they may meet."
     import numpy as np
     import torch
 

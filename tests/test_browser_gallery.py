@@ -1,4 +1,4 @@
-"The retrieval browser and the embedding map in a real browser (chapter 12b)."
+"The retrieval browser and the embedding map in a real browser (the notebook `widgets/browser`)."
 import re
 
 import numpy as np
@@ -7,9 +7,10 @@ import pytest
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 COLLECTION = f"""
 import numpy as np
-from apse_nb.backbones import data_path
-from apse_nb.browser import Collection, LinkedBrowser
-from apse_nb.training import Recipe, embed, load_images, load_model
+from apse_nb.tools.files import data_path
+from apse_nb.widgets.browser import Collection, LinkedBrowser
+from apse_nb.datasets.decoding import load_images
+from apse_nb.training import Recipe, embed, load_model
 model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
 images = load_images("scenes", 96, "test", limit=120)
 images.names[::3] = [f"{{i}}{HOSTILE}\\n.png" for i in range(0, 120, 3)]
@@ -40,7 +41,8 @@ def alts(grid) -> list[str]: return grid.locator("img").evaluate_all("all => all
 def test_browser_and_map(page, serve, shot, known):
     from playwright.sync_api import expect
 
-    from apse_nb.browser import Filter, failure_cases, flatten, nearest, on_canvas
+    from apse_nb.widgets.browser import Filter, failure_cases, nearest, on_canvas
+    from apse_nb.tools.embedding_map import flatten
     expect.set_options(timeout=30_000)
     page.goto(serve(COLLECTION, 'LinkedBrowser(collection, query=0, method="pca")', UNLABELLED))
     grid = page.get_by_role("group", name="results, most similar first").first

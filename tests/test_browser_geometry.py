@@ -1,4 +1,4 @@
-"Chapter 12a's widgets in a real browser: drag a point, move it with the keyboard, switch losses, choose a row."
+"The notebook `widgets/geometry`'s widgets in a real browser: drag a point, move it with the keyboard, switch losses, choose a row."
 import math
 import re
 import time
@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 pytest.importorskip("anywidget", reason="the widgets need anywidget: pip install anywidget")
-from apse_nb.geometry import ROLES, Circle, losses_sentence, make_batch, play, play_sentence, point_texts, positive_strip, read_circle, strip_sentence, touch_counts
+from apse_nb.widgets.geometry import (
+    Circle, ROLES, losses_sentence, make_batch, play, play_sentence, point_texts, positive_strip, read_circle,
+    strip_sentence, touch_counts)
 
 PAGE = ("from apse_nb.geometry import NegativeGeometry, LossPlayground", "NegativeGeometry()", "LossPlayground()")
 

@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from apse_nb.retrieval import Gallery, apse_search, one_line
+from apse_nb.search.retrieval import Gallery, apse_search
+from apse_nb.tools.files import one_line
 from apse_nb.scenes import make_scenes
 
 NAMES = ["<img src=x onerror=document.title='hacked'>.png", "\" onload=\"document.title='hacked'.png", "two\nlines.png", "画像 ñ.png", "plain.png", os.fsdecode(b"caf\xe9.png")]

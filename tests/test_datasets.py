@@ -11,8 +11,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from apse_nb import datasets
-from apse_nb.datasets import ImageFiles, apse_check_data, check_data, decode, one_sentence_errors, open_dataset, read_image
+from apse_nb import images as datasets
+from apse_nb.datasets.checks import apse_check_data, check_data
+from apse_nb.datasets.decoding import decode
+from apse_nb.datasets.readers import open_dataset
+from apse_nb.images import ImageFiles, read_image
+from apse_nb.tools.cli import OneLineErrors
 from apse_nb.emotions import MIKELS
 
 RAMP = np.linspace(0, 255, 40*60).reshape(40, 60).astype(np.uint8)
@@ -170,7 +174,7 @@ def test_bad_lists(tmp_path, text, words):
 def test_cache_survives_a_real_write_error(tmp_path):
     "A limit on the size of files is a write error that needs neither a full disk nor a trick; a second run completes the cache."
     folder_of(tmp_path/"data")
-    code = ("import resource, sys; from apse_nb import datasets as d; d.CHUNK = 2; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
+    code = ("import resource, sys; from apse_nb import images as datasets as d; d.CHUNK = 2; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
             f"d.decode(d.open_dataset({str(tmp_path/'data')!r}), 16, cache={str(tmp_path/'cache')!r}, workers=1)")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "OSError: The disk is full" in run.stderr and "the 4 of 8 images decoded so far are kept" in run.stderr
@@ -241,7 +245,7 @@ def test_help_is_a_manual():
 @pytest.mark.parametrize("error, status, words", [(KeyboardInterrupt(), 130, "run the same command again"), (ValueError("two\nlines"), 2, "two lines"), (FileNotFoundError("a sentence."), 2, "a sentence."),
                                                   (OSError(errno.ENOSPC, "No space left on device", "x.bin"), 2, "The disk is full (x.bin)"), (PermissionError(errno.EACCES, "Permission denied", "y"), 2, "Permission denied: y.")])
 def test_errors_become_one_sentence(error, status, words):
-    @click.command(cls=one_sentence_errors)
+    @click.command(cls=OneLineErrors)
     def apse_x(): raise error
 
     result = CliRunner().invoke(apse_x, [])
@@ -249,7 +253,7 @@ def test_errors_become_one_sentence(error, status, words):
 
 
 def test_warnings_become_one_line_and_bugs_stay_visible():
-    @click.command(cls=one_sentence_errors)
+    @click.command(cls=OneLineErrors)
     @click.option("--bug", is_flag=True)
     def apse_x(bug):
         warnings.warn("two images were skipped")
@@ -262,7 +266,7 @@ def test_warnings_become_one_line_and_bugs_stay_visible():
 def test_interrupt_from_outside(tmp_path):
     "A real Ctrl-C while the command works: one line, status 130."
     root = folder_of(tmp_path/"data")
-    code = ("import os, signal, sys; from apse_nb import datasets as d; real = d.picture_digest\n"
+    code = ("import os, signal, sys; from apse_nb import images as datasets as d; real = d.picture_digest\n"
             "def slow(path): os.kill(os.getpid(), signal.SIGINT); return real(path)\n"
             f"d.picture_digest = slow; sys.argv = ['apse_check_data', {str(root)!r}]; d.apse_check_data()")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -9,13 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from apse_nb import figures
-from apse_nb.backbones import data_path
-from apse_nb.emotions import EKMAN, MIKELS, LabelledImages
-from apse_nb.figures import (FoldStore, ceiling_curve, embedding_map, figure5, figure7, figure8, figure9, figure_ceiling, figure_confidence, figure_reasons, fine_tune_folds,
-                             first_results, fold_summary, judge_queries, needed_accuracy, pick_failures, simulated_scores, typical_queries, weights_digest)
+from apse_nb.report import figures
+from apse_nb.tools.files import data_path
+from apse_nb.emotions import EKMAN, LabelledImages, MIKELS
+from apse_nb.report.figures import (
+    FoldStore, ceiling_curve, embedding_map, figure5, figure7, figure8, figure9, figure_ceiling, figure_confidence,
+    figure_reasons, fine_tune_folds, first_results, fold_summary, judge_queries, needed_accuracy, pick_failures,
+    simulated_scores, typical_queries, weights_digest)
 from apse_nb.metrics import evaluate
-from apse_nb.training import Diverged, Recipe, load_images, load_model, make_pair_loss
+from apse_nb.datasets.decoding import load_images
+from apse_nb.training import Diverged, Recipe, load_model, make_pair_loss
 
 RECIPE = Recipe(epochs=1, resize=40, crop=36, lr=0.01, schedule="one_cycle")
 START = data_path("weights/scenes_apse.safetensors")

@@ -9,28 +9,51 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CHAPTERS = {re.search(r"#\| default_exp (\w+)", text).group(1): path.name.split("_")[0] for path in sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
-            if re.search(r"#\| default_exp (\w+)", text := path.read_text(encoding="utf-8"))}
+# The course is flat and numbered; wings are folders. Each may import from what stands at its right, and from itself.
+COURSE = {m[1]: path.name[:2] for path in sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
+          if (m := re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8")))}
+REPORT_LEVEL = {"experiments"}      # the course's chapters on running rows belong to the report's level
+MAY_IMPORT = {"tools": set(), "datasets": {"tools"}, "methods": {"tools", "datasets"}, "search": {"tools", "datasets"},
+              "widgets": {"tools", "datasets", "methods", "search"}, "report": {"tools", "datasets", "methods"},
+              "bench": {"tools", "datasets", "methods", "search", "widgets", "report"}}
+HIGHEST_CHAPTER = {"tools": "", "datasets": "02", "methods": "10", "search": "10", "widgets": "12", "report": "12", "bench": "12"}
+MODULES = sorted(p.relative_to(ROOT/"apse_nb").with_suffix("").as_posix() for p in (ROOT/"apse_nb").rglob("*.py")
+                 if p.name not in ("__init__.py", "_modidx.py"))
 
 
-def imported_chapters(module: str) -> set[str]:
-    "Chapters that a module imports, anywhere in its text."
-    tree = ast.parse((ROOT/"apse_nb"/f"{module}.py").read_text(encoding="utf-8"))
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.removeprefix("apse_nb.").split(".")[0] if node.level == 0 else node.module.split(".")[0])
-    return names & set(CHAPTERS)
+def imported_modules(module: str) -> set[str]:
+    "Modules of this package that a module imports, anywhere in its text, as 'wing/module' or 'module'."
+    path = ROOT/"apse_nb"/f"{module}.py"
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        inside = list(path.relative_to(ROOT).parent.parts)
+        parts = (inside[:len(inside) - node.level + 1] if node.level else []) + (node.module.split(".") if node.module else [])
+        if parts[:1] != ["apse_nb"]:
+            continue
+        for names in (parts[1:], *([*parts[1:], a.name] for a in node.names)):
+            if "/".join(names) in MODULES:
+                found.add("/".join(names))
+    return found
 
 
-@pytest.mark.parametrize("module", CHAPTERS)
-def test_imports_point_backwards(module):
-    ahead = {m for m in imported_chapters(module) if CHAPTERS[m] >= CHAPTERS[module]}
-    assert not ahead, f"{module} (chapter {CHAPTERS[module]}) imports {ahead}, which a reader has not met yet"
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_go_up_the_table_of_wings(module):
+    wing = module.split("/")[0] if "/" in module else "report" if module in REPORT_LEVEL else None
+    for other in sorted(imported_modules(module)):
+        its_wing = other.split("/")[0] if "/" in other else "report" if other in REPORT_LEVEL else None
+        if wing is None:
+            assert its_wing in (None, "tools"), f"{module} is a chapter of the course and imports {other}"
+            assert its_wing or COURSE[other] < COURSE[module], f"chapter {module} imports {other}, which a reader has not met yet"
+        elif its_wing is None:
+            assert COURSE[other] <= HIGHEST_CHAPTER[wing], f"{module} imports chapter {other}"
+        else:
+            assert its_wing == wing or its_wing in MAY_IMPORT[wing], f"{module} imports {other}"
 
 
 def test_nothing_is_unpickled():
-    for path in (ROOT/"apse_nb").glob("*.py"):
+    for path in (ROOT/"apse_nb").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"\bimport pickle|pickle\.load|torch\.load\(|allow_pickle=True|joblib", text), path.name
 
@@ -53,6 +76,6 @@ def test_shipped_weights_are_small():
 
 
 def test_notebooks_name_no_place_of_one_machine():
-    for path in [*(ROOT/"nbs").glob("*.ipynb"), ROOT/"README.md"]:
+    for path in [*(ROOT/"nbs").rglob("*.ipynb"), ROOT/"README.md"]:
         found = re.findall(r"/root/[\w.]+|/work/\w+|/home/\w+", path.read_text(encoding="utf-8"))
         assert not found, f"{path.name}: {sorted(set(found))}"

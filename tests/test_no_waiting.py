@@ -8,12 +8,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from apse_nb.adml import RULES, AdaptiveSimilarityLoss
-from apse_nb.baselines import BinomialDevianceLoss
+from apse_nb.methods.adml import AdaptiveSimilarityLoss, RULES
+from apse_nb.methods.losses import BinomialDevianceLoss
 from apse_nb.emotions import EKMAN, MIKELS
 from apse_nb.negatives import GeneratedEmotionPairLoss
 from apse_nb.pair_losses import EmotionPairLoss, NPairLoss
-from apse_nb.systems import SentimentConstraintLoss
+from apse_nb.methods.systems import SentimentConstraintLoss
 
 ANSWERS = {"_local_scalar_dense", "equal", "nonzero", "_unique2", "masked_select"}   # operations whose result the processor has to see
 DEVICE = "lazy"                                                                      # a device that PyTorch knows by name and this build has no code for

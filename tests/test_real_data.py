@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from apse_nb.backbones import Backbone
-from apse_nb.datasets import check_data, decode, open_dataset
+from apse_nb.datasets.checks import check_data
+from apse_nb.datasets.decoding import decode
+from apse_nb.datasets.readers import open_dataset
 from apse_nb.emotions import MIKELS
 from apse_nb.metrics import evaluate
 from apse_nb.network import APSE

@@ -14,8 +14,9 @@ from PIL import Image
 from apse_nb.emotions import MIKELS
 from apse_nb.experiments import ResultsStore, build_network, open_parts, run_name, run_rows
 from apse_nb.pair_losses import NPairLoss
-from apse_nb.tables import PROFILES, table2
-from apse_nb.training import fit, load_images, read_checkpoint
+from apse_nb.report.tables import PROFILES, table2
+from apse_nb.datasets.decoding import load_images
+from apse_nb.training import fit, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from apse_nb.experiments import apse_reproduce; apse_reproduce(prog_name='apse_reproduce')", "--profile", "tiny"]

@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from apse_nb import retrieval
-from apse_nb.retrieval import Gallery, apse_index, apse_search, load_encoder, one_line, pack, shell_word, unpack
+from apse_nb.search import retrieval
+from apse_nb.search.retrieval import Gallery, apse_index, apse_search, load_encoder, pack, unpack
+from apse_nb.tools.files import one_line, shell_word
 
 HOSTILE = ['<img src=x onerror=alert(1)>.png', 'a"b\'c`$(touch x).png', "line\nbreak.png", "\x1b[31mred.png", "画像 ñ Ω.png", "-rf.png", "%41 100%.png", os.fsdecode(b"caf\xe9\xff.png")]
 
@@ -105,7 +106,7 @@ KILLS = """
 import os, signal, sys, threading, time
 import torch
 torch.set_num_threads(1)
-import apse_nb.retrieval as r
+import apse_nb.search.retrieval as r
 import qdrant_edge
 r.CHUNK, encoder, real = 4, r.load_encoder('scenes'), r.Store.put
 

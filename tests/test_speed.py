@@ -7,9 +7,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from apse_nb import speed
-from apse_nb.backbones import data_path
-from apse_nb.speed import COLUMNS, GOALS, PARTS, apse_bench, read_table, row
+from apse_nb.bench import speed
+from apse_nb.tools.files import data_path
+from apse_nb.bench.speed import COLUMNS, GOALS, PARTS, apse_bench, read_table, row
 
 
 def run(*arguments): return CliRunner().invoke(apse_bench, [str(a) for a in arguments])
@@ -102,5 +102,5 @@ def test_the_notebook_shows_every_goal_of_the_issue():
     bounds = {(goal.part, goal.bound) for goal in GOALS.values()}
     wanted = {("measures", 2), ("measures", 700), ("losses", 1.5), ("losses", 80), ("pooling", 40), ("step", 1.10), ("gpu", 1.05), ("gpu", 2500), ("gpu", 12.5), ("vector", .05)}
     assert wanted <= bounds
-    text = Path(speed.__file__).parent.parent.joinpath("nbs", "18_speed.ipynb").read_text(encoding="utf-8")
+    text = Path(speed.__file__).parent.parent.joinpath("nbs", "bench", "speed.ipynb").read_text(encoding="utf-8")
     assert not re.search(r"/root/|/work/|/home/", text)
