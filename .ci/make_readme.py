@@ -12,8 +12,10 @@ kept = []
 for cell in notebook.cells:
     lines = cell.source.splitlines()
     directives = [line for line in lines if line.startswith("#|")] if cell.cell_type == "code" else []
-    if any("hide" in d.split() or "default_exp" in d for d in directives): continue
-    if any("echo:" in d and "false" in d for d in directives): cell.metadata["transient"] = {"remove_source": True}
+    if any("hide" in d.split() or "default_exp" in d for d in directives):
+        continue
+    if any("echo:" in d and "false" in d for d in directives):
+        cell.metadata["transient"] = {"remove_source": True}
     cell.source = "\n".join(line for line in lines if line not in directives)
     kept.append(cell)
 notebook.cells = kept

@@ -36,14 +36,17 @@ def at_least_float32(x: torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/04_attention.ipynb #04-attention-026
 def spatial_weights(features: torch.Tensor,  # B x c x h x w feature maps, the paper's F
-                    spatial: str = "mean",   # what enters the softmax: 'sum' over the channels (the letter of Eq. 1) or their 'mean'
+                    # what enters the softmax: 'sum' over the channels (the letter of Eq. 1) or
+                    # their 'mean'
+                    spatial: str = "mean",
                     rescale: bool = True,    # multiply by h*w, so that the weights have mean 1 instead of sum 1
                    ) -> torch.Tensor:        # B x 1 x h x w positive weights, at least float32: the paper's Z
     "Eq. 1: a softmax over the h*w positions of the features aggregated over their channels."
-    if spatial not in ("mean", "sum"): raise ValueError(f"spatial must be 'mean' or 'sum', not {spatial!r}.")
+    if spatial not in ("mean", "sum"):
+        raise ValueError(f"spatial must be 'mean' or 'sum', not {spatial!r}.")
     total = at_least_float32(features).sum(1, keepdim=True)             # (B, 1, h, w)
     energy = total/features.shape[1] if spatial == "mean" else total    # (B, 1, h, w)
-    weights = energy.flatten(2).softmax(2).view_as(energy)              # softmax over h*w positions, back to (B, 1, h, w)
+    weights = energy.flatten(2).softmax(2).view_as(energy)  # softmax over h*w positions, back to (B, 1, h, w)
     h, w = features.shape[2:]
     return weights*(h*w) if rescale else weights
 
@@ -53,21 +56,25 @@ def normalize_map(maps: torch.Tensor,     # B x 1 x h x w, any real numbers
                  ) -> torch.Tensor:       # B x 1 x h x w in [0, 1]
     "Eq. 2's norm, image by image. A map in which no position stands out becomes a uniform one, never a zero one."
     h, w = maps.shape[2:]
-    if norm == "softmax": return maps.flatten(2).softmax(2).view_as(maps)
+    if norm == "softmax":
+        return maps.flatten(2).softmax(2).view_as(maps)
     if norm == "relu_l1":
         kept = maps.relu()
         total = kept.sum((2, 3), keepdim=True)                                          # (B, 1, 1, 1)
         empty = total == 0
-        return torch.where(empty, 1/(h*w), kept/total.masked_fill(empty, 1))            # never divides by 0, not even in the branch not taken
+        # never divides by 0, not even in the branch not taken
+        return torch.where(empty, 1/(h*w), kept/total.masked_fill(empty, 1))
     if norm == "minmax":
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)    # (B, 1, 1, 1) each
-        flat = high - low <= 8*torch.finfo(maps.dtype).eps*torch.maximum(low.abs(), high.abs())   # equal but for rounding
+        # equal but for rounding
+        flat = high - low <= 8*torch.finfo(maps.dtype).eps*torch.maximum(low.abs(), high.abs())
         return torch.where(flat, 1., (maps - low)/(high - low).masked_fill(flat, 1))
     raise ValueError(f"norm must be 'minmax', 'relu_l1' or 'softmax', not {norm!r}.")
 
 # %% ../nbs/04_attention.ipynb #04-attention-062
 class AttentionHead(nn.Module):
-    "Eq. 1-2 and Section III-A of the paper: spatial weights, a 1x1 convolution to K class maps, their confidence-weighted sum as attention."
+    """Eq. 1-2 and Section III-A of the paper: spatial weights, a 1x1 convolution to K class maps, their
+    confidence-weighted sum as attention."""
 
     def __init__(self,
                  channels: int,           # c, channels of the features
@@ -78,7 +85,8 @@ class AttentionHead(nn.Module):
                  attend: bool = True,     # False: a plain classifier, features pass through unweighted
                 ):
         super().__init__()
-        if classes < 1: raise ValueError(f"An attention head needs at least one class, not {classes}.")
+        if classes < 1:
+            raise ValueError(f"An attention head needs at least one class, not {classes}.")
         self.spatial, self.rescale, self.norm, self.attend = spatial, rescale, norm, attend
         self.classify = nn.Conv2d(channels, classes, 1)
 
@@ -87,11 +95,14 @@ class AttentionHead(nn.Module):
                ) -> HeadOutput:
         "Attended features, logits, class maps and attention of a batch."
         if features.ndim != 4 or features.shape[1] != self.classify.in_channels:
-            raise ValueError(f"This head reads B x {self.classify.in_channels} x h x w features, not {' x '.join(map(str, features.shape))}.")
-        weights = spatial_weights(features, self.spatial, self.rescale) if self.attend else torch.ones_like(features[:, :1])   # (B, 1, h, w)
+            raise ValueError(f"This head reads B x {self.classify.in_channels} x h x w features, not "
+                             f"{' x '.join(map(str, features.shape))}.")
+        # (B, 1, h, w)
+        weights = spatial_weights(features, self.spatial,
+                                  self.rescale) if self.attend else torch.ones_like(features[:, :1])
         class_maps = at_least_float32(F.conv2d(features, self.classify.weight))*weights        # (B, K, h, w)
-        class_maps = class_maps + at_least_float32(self.classify.bias)[:, None, None]          # the bias is not weighted by Z
-        scores = class_maps.mean((2, 3))                                                       # (B, K) logits by global average pooling
+        class_maps = class_maps + at_least_float32(self.classify.bias)[:, None, None]  # the bias is not weighted by Z
+        scores = class_maps.mean((2, 3))  # (B, K) logits by global average pooling
         confidences = scores.softmax(1)[:, :, None, None]                                      # (B, K, 1, 1)
         attention = normalize_map((confidences*class_maps).sum(1, keepdim=True), self.norm)    # (B, 1, h, w)
         attended = features*(weights*attention).to(features.dtype) if self.attend else features
@@ -101,13 +112,16 @@ class AttentionHead(nn.Module):
         return f"spatial={self.spatial!r}, rescale={self.rescale}, norm={self.norm!r}, attend={self.attend}"
 
 # %% ../nbs/04_attention.ipynb #04-attention-076
-def _level_loss(head: HeadOutput, labels: torch.Tensor, taxonomy: Taxonomy, level: str, label_smoothing: float) -> torch.Tensor:
+def _level_loss(head: HeadOutput, labels: torch.Tensor, taxonomy: Taxonomy, level: str,
+                label_smoothing: float) -> torch.Tensor:
     "Eq. 3 for one head: cross-entropy of its scores against fine or coarse labels, in at least float32."
-    if level not in ("fine", "coarse"): raise ValueError(f"Labels of a head are 'fine' or 'coarse', not {level!r}.")
+    if level not in ("fine", "coarse"):
+        raise ValueError(f"Labels of a head are 'fine' or 'coarse', not {level!r}.")
     images, classes = len(labels), len(taxonomy) if level == "fine" else len(taxonomy.coarse)
     if head.scores.shape != (images, classes):
         found = " x ".join(map(str, head.scores.shape))
-        raise ValueError(f"{level.capitalize()} labels of {images} images need scores of shape {images} x {classes}, not {found}.")
+        raise ValueError(f"{level.capitalize()} labels of {images} images need scores of shape {images} x {classes}, "
+                         f"not {found}.")
     target = labels if level == "fine" else taxonomy.to_coarse(labels)
     return F.cross_entropy(at_least_float32(head.scores), target, label_smoothing=label_smoothing)
 
@@ -116,15 +130,17 @@ def attention_loss(low: HeadOutput | None,          # the lower head, or None wh
                    high: HeadOutput | None,         # the higher head, or None
                    labels: torch.Tensor,            # B fine labels
                    taxonomy: Taxonomy,
-                   low_labels: str = "coarse",      # what the lower head is taught: 'coarse' (polarity) or 'fine' (emotion)
+                   low_labels: str = "coarse",  # what the lower head is taught: 'coarse' (polarity) or 'fine' (emotion)
                    high_labels: str = "fine",       # what the higher head is taught
                    reduction: str = "sum",          # of the heads' losses: 'sum' or 'mean'
                    label_smoothing: float = 0.,     # as in torch's cross_entropy; 0 is the paper
                   ) -> torch.Tensor:                # a scalar, at least float32
     "The attention loss: Eq. 3 for each head that is there, summed (or averaged) over the heads."
-    if reduction not in ("sum", "mean"): raise ValueError(f"reduction must be 'sum' or 'mean', not {reduction!r}.")
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction must be 'sum' or 'mean', not {reduction!r}.")
     parts = [_level_loss(head, labels, taxonomy, level, label_smoothing)
              for head, level in ((low, low_labels), (high, high_labels)) if head is not None]
-    if not parts: raise ValueError("The attention loss needs at least one head; this network has none.")
+    if not parts:
+        raise ValueError("The attention loss needs at least one head; this network has none.")
     total = torch.stack(parts).sum()
     return total/len(parts) if reduction == "mean" else total

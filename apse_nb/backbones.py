@@ -28,7 +28,8 @@ __all__ = ['STAGES', 'HEADS', 'ResidualBlock', 'SceneNet', 'build_network', 'sta
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-006
 class ResidualBlock(nn.Module):
-    "Two 3x3 convolutions beside a shortcut: B x a x H x W -> B x b x H/stride x W/stride (He et al., CVPR 2016, Fig. 2)."
+    """Two 3x3 convolutions beside a shortcut: B x a x H x W -> B x b x H/stride x W/stride (He et al., CVPR 2016, Fig.
+    2)."""
     def __init__(self,
                  a: int,           # input channels
                  b: int,           # output channels
@@ -38,7 +39,8 @@ class ResidualBlock(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)
         self.conv2, self.bn2 = nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b)
         same = a == b and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
+        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False),
+                                                                 nn.BatchNorm2d(b))
 
     def forward(self, x):
         y = F.relu(self.bn1(self.conv1(x)))
@@ -46,19 +48,22 @@ class ResidualBlock(nn.Module):
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-010
 class SceneNet(nn.Module):
-    "A small ResNet for pictures of 64 to 96 pixels: stages at 1/4, 1/8, 1/16 and 1/16 of the side with 16, 32, 64 and 128 channels."
+    """A small ResNet for pictures of 64 to 96 pixels: stages at 1/4, 1/8, 1/16 and 1/16 of the side with 16, 32, 64 and
+    128 channels."""
     def __init__(self,
                  classes: int = 10,  # outputs of the classifier used in pretraining; a `Backbone` leaves it out
                 ):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())  # (B, 16, H/2, W/2)
+        # (B, 16, H/2, W/2)
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.layer1 = ResidualBlock(16, 16, stride=2)   # (B, 16, H/4, W/4)
         self.layer2 = ResidualBlock(16, 32, stride=2)   # (B, 32, H/8, W/8)
         self.layer3 = ResidualBlock(32, 64, stride=2)   # (B, 64, H/16, W/16)
         self.layer4 = ResidualBlock(64, 128)            # (B, 128, H/16, W/16)
         self.fc = nn.Linear(128, classes)
         for m in self.modules():
-            if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x):  # B x 3 x H x W -> B x classes
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
@@ -68,7 +73,8 @@ class SceneNet(nn.Module):
 def build_network(name: str,           # 'scene_net' or a name of torchvision
                  ) -> nn.Module:       # the whole classification network, random weights
     "A network by name; `ValueError` for families whose stages are not known."
-    if name == "scene_net": return SceneNet()
+    if name == "scene_net":
+        return SceneNet()
     from torchvision.models import get_model, list_models  # takes a second, so only where it is needed
     if not re.match(r"(wide_)?resne(x)?t\d|vgg\d|alexnet$|googlenet$", name) or name not in list_models():
         raise ValueError(f"Unknown backbone {name!r}: use 'scene_net', 'alexnet', 'googlenet', "
@@ -85,21 +91,29 @@ def stage_nodes(name: str,            # as in `build_network`
                ) -> dict[str, str]:   # stage -> name of the module whose output it is
     "Where conv1..conv5 end in each family: the last layer before the next downsampling."
     layers = ("layer1", "layer2", "layer3", "layer4")
-    if name == "scene_net": nodes = ("stem", *layers)
-    elif name == "alexnet": nodes = ("features.1", "features.4", "features.7", "features.9", "features.11")
-    elif name == "googlenet": nodes = ("conv1", "conv3", "inception3b", "inception4e", "inception5b")
-    elif name.startswith("vgg"): nodes = [f"features.{i - 1}" for i, m in enumerate(network.features) if isinstance(m, nn.MaxPool2d)]
-    else: nodes = ("relu", *layers)
+    if name == "scene_net":
+        nodes = ("stem", *layers)
+    elif name == "alexnet":
+        nodes = ("features.1", "features.4", "features.7", "features.9", "features.11")
+    elif name == "googlenet":
+        nodes = ("conv1", "conv3", "inception3b", "inception4e", "inception5b")
+    elif name.startswith("vgg"):
+        nodes = [f"features.{i - 1}" for i, m in enumerate(network.features) if isinstance(m, nn.MaxPool2d)]
+    else:
+        nodes = ("relu", *layers)
     return dict(zip(STAGES, nodes))
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-026
 def read_weights(path,                            # a .safetensors or .safetensors.xz file
                 ) -> dict[str, torch.Tensor]:     # tensors by name
-    "The tensors of a file; `FileNotFoundError` or `ValueError` says in one sentence why there are none. Never unpickles."
+    """The tensors of a file; `FileNotFoundError` or `ValueError` says in one sentence why there are none. Never
+    unpickles."""
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"There is no weights file {path}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weights file {path}.")
     if not path.name.endswith((".safetensors", ".safetensors.xz")):
-        raise ValueError(f"{path.name} is not a .safetensors or .safetensors.xz file: convert it once with safetensors.torch.save_file.")
+        raise ValueError(f"{path.name} is not a .safetensors or .safetensors.xz file: convert it once with "
+                         f"safetensors.torch.save_file.")
     try:
         data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
         return load_safetensors(data)
@@ -118,11 +132,14 @@ def misfit(own: dict[str, torch.Tensor],    # what a network needs
           ) -> str:                         # what does not fit, in words; '' if all fits
     "The first difference in names or shapes."
     for k in own:
-        if k not in given: return f"it lacks {k}"
+        if k not in given:
+            return f"it lacks {k}"
     for k in sorted(given):                 # a file keeps no order of its own
-        if k not in own: return f"it has {k}, which this network has not"
+        if k not in own:
+            return f"it has {k}, which this network has not"
     for k, v in own.items():
-        if given[k].shape != v.shape: return f"its {k} is {'x'.join(map(str, given[k].shape))}, not {'x'.join(map(str, v.shape))}"
+        if given[k].shape != v.shape:
+            return f"its {k} is {'x'.join(map(str, given[k].shape))}, not {'x'.join(map(str, v.shape))}"
     return ""
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-029
@@ -133,11 +150,14 @@ def copy_weights(module: nn.Module,                 # a whole network, filled in
     "Fill a network from named tensors, exactly; `ValueError` says what does not fit."
     own = {k: v for k, v in module.state_dict().items() if needed(k)}
     given = {k: v for k, v in tensors.items() if needed(k)}
-    if problem := misfit(own, given): raise ValueError(f"{source} holds the weights of another architecture: {problem}.")
+    if problem := misfit(own, given):
+        raise ValueError(f"{source} holds the weights of another architecture: {problem}.")
     bad = next((k for k in own if not given[k].isfinite().all()), None)
-    if bad: raise ValueError(f"{source} cannot be used: {bad} contains NaN or infinite numbers.")
+    if bad:
+        raise ValueError(f"{source} cannot be used: {bad} contains NaN or infinite numbers.")
     with torch.no_grad():
-        for k, v in own.items(): v.copy_(given[k])  # copy_ also casts half precision to the network's type
+        for k, v in own.items():
+            v.copy_(given[k])  # copy_ also casts half precision to the network's type
     return module
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-030
@@ -162,26 +182,35 @@ def save_weights(module: nn.Module,  # a network
 def load_imagenet(module: nn.Module,  # a whole torchvision network, filled in place
                   name: str,          # its name
                  ) -> nn.Module:      # the same module
-    "Fill a network with torchvision's first ImageNet weights (IMAGENET1K_V1), downloaded once; `FileNotFoundError` where that is impossible."
-    if name == "scene_net": raise ValueError("scene_net has no ImageNet weights: use weights='shapes', a file, or None.")
+    """Fill a network with torchvision's first ImageNet weights (IMAGENET1K_V1), downloaded once; `FileNotFoundError`
+    where that is impossible."""
+    if name == "scene_net":
+        raise ValueError("scene_net has no ImageNet weights: use weights='shapes', a file, or None.")
     from torchvision.models import get_model_weights
     published = get_model_weights(name).IMAGENET1K_V1
-    try: tensors = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    try:
+        tensors = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as e:
-        raise FileNotFoundError(f"The ImageNet weights of {name} could not be downloaded ({e}): convert {published.url} to safetensors "
+        raise FileNotFoundError(f"The ImageNet weights of {name} could not be downloaded ({e}): convert "
+                                f"{published.url} to safetensors "
                                 "where there is a connection, and give weights='FILE.safetensors'.") from None
     return copy_weights(module, tensors, f"torchvision's {name}")
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-041
 def pretrained(name: str,                            # as in `build_network`
-               weights: str | Path | None = None,    # None (random), 'imagenet', 'shapes' (shipped, for scene_net) or a file
+               # None (random), 'imagenet', 'shapes' (shipped, for scene_net) or a file
+               weights: str | Path | None = None,
               ) -> nn.Module:                        # the whole network
     "A network with its weights."
     network = build_network(name)
-    if weights is None: return network
-    if weights == "imagenet": return load_imagenet(network, name)
-    if weights != "shapes": return load_weights(network, weights)
-    if name != "scene_net": raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {name}: use 'imagenet' or a file.")
+    if weights is None:
+        return network
+    if weights == "imagenet":
+        return load_imagenet(network, name)
+    if weights != "shapes":
+        return load_weights(network, weights)
+    if name != "scene_net":
+        raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {name}: use 'imagenet' or a file.")
     return load_weights(network, data_path("weights/scene_net_shapes.safetensors"))
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-044
@@ -191,10 +220,12 @@ class Backbone(nn.Module):
     `channels` gives c for each stage. Parameters keep the names they have in the network. Bad settings raise `ValueError`, missing weights `FileNotFoundError`.
     """
     def __init__(self,
-                 name: str = "resnet50",                # 'scene_net' or a ResNet, VGG, AlexNet or GoogLeNet of torchvision
+                 name: str = "resnet50",  # 'scene_net' or a ResNet, VGG, AlexNet or GoogLeNet of torchvision
                  stages=("conv3", "conv5"),             # which stages to return, of conv1..conv5
-                 weights: str | Path | None = None,     # None (random), 'imagenet' (downloaded), 'shapes' (shipped, for scene_net) or a file
-                 frozen_bn: bool = False,               # batch norms use and keep their running statistics, also in training
+                 # None (random), 'imagenet' (downloaded), 'shapes' (shipped, for scene_net) or a
+                 # file
+                 weights: str | Path | None = None,
+                 frozen_bn: bool = False,  # batch norms use and keep their running statistics, also in training
                  freeze: str | None = None,             # everything up to and including this stage stays as it is
                 ):
         super().__init__()
@@ -202,18 +233,22 @@ class Backbone(nn.Module):
         whole = pretrained(name, weights)
         nodes = stage_nodes(name, whole)
         stages = [stages] if isinstance(stages, str) else list(stages)
-        if not stages: raise ValueError("Name at least one stage to return, such as 'conv5'.")
+        if not stages:
+            raise ValueError("Name at least one stage to return, such as 'conv5'.")
         for stage in stages + [freeze]*(freeze is not None):
-            if stage not in nodes: raise ValueError(f"Unknown stage {stage!r} of {name}: choose from {', '.join(nodes)}.")
+            if stage not in nodes:
+                raise ValueError(f"Unknown stage {stage!r} of {name}: choose from {', '.join(nodes)}.")
         self.name = name
         self.network = create_feature_extractor(whole, {nodes[stage]: stage for stage in stages})
         # the network cut after stage `freeze` has exactly the layers to freeze; it shares them with self.network
         frozen = create_feature_extractor(whole, {nodes[freeze]: freeze}) if freeze else nn.Module()
-        for p in frozen.parameters(): p.requires_grad_(False)
+        for p in frozen.parameters():
+            p.requires_grad_(False)
         norms = {n for n, m in self.network.named_modules() if isinstance(m, nn.BatchNorm2d)}
         self.still_norms = norms if frozen_bn else norms & {n for n, _ in frozen.named_modules()}
-        self.eval()                                                           # a look at the channels must not move batch norm
-        with torch.no_grad(): features = self(torch.zeros(1, 3, 64, 64))
+        self.eval()  # a look at the channels must not move batch norm
+        with torch.no_grad():
+            features = self(torch.zeros(1, 3, 64, 64))
         self.channels = {stage: f.shape[1] for stage, f in features.items()}
         self.train()
 
@@ -221,7 +256,8 @@ class Backbone(nn.Module):
         "Training or evaluation mode; batch norms that must not move stay in evaluation mode."
         super().train(mode)
         for n, m in self.network.named_modules():
-            if n in self.still_norms: m.eval()
+            if n in self.still_norms:
+                m.eval()
         return self
 
     def forward(self,
@@ -229,7 +265,8 @@ class Backbone(nn.Module):
                ) -> dict[str, torch.Tensor]:    # stage -> B x c x h x w
         "The features of every stage asked for; `ValueError` for anything but floats with three channels."
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"A backbone takes floats of shape B x 3 x H x W, not {images.dtype} of shape {' x '.join(map(str, images.shape))}: "
+            raise ValueError(f"A backbone takes floats of shape B x 3 x H x W, not {images.dtype} of shape "
+                             f"{' x '.join(map(str, images.shape))}: "
                              "turn bytes into floats with `augment` or `center_crop`.")
         return self.network(images)
 
@@ -243,7 +280,8 @@ def shape_accuracy(network: nn.Module,    # images -> B x classes
                   ) -> float:             # fraction whose largest score is the right one
     "Accuracy of a classifier."
     network.eval()
-    found = [network(center_crop(torch.as_tensor(pixels[i:i + 256]).to(device), crop)).argmax(1).cpu() for i in range(0, len(labels), 256)]
+    found = [network(center_crop(torch.as_tensor(pixels[i:i + 256]).to(device), crop)).argmax(1).cpu()
+             for i in range(0, len(labels), 256)]
     return (torch.cat(found) == torch.as_tensor(labels)).double().mean().item()
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-072
@@ -262,7 +300,8 @@ def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     test, train = np.split(rng.permutation(len(labels)), [int(len(labels)*held_out)])
-    if len(train) < batch: raise ValueError(f"{len(labels)} pictures are too few for a batch of {batch}: draw more shapes.")
+    if len(train) < batch:
+        raise ValueError(f"{len(labels)} pictures are too few for a batch of {batch}: draw more shapes.")
     network = SceneNet(int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = len(train)//batch
@@ -270,9 +309,11 @@ def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from
     for epoch in range(epochs):
         network.train()
         total = 0.
-        for chosen in rng.permutation(train)[:steps*batch].reshape(steps, batch):      # what fills no batch sits this epoch out
+        # what fills no batch sits this epoch out
+        for chosen in rng.permutation(train)[:steps*batch].reshape(steps, batch):
             images = augment(torch.as_tensor(pixels[chosen]).to(device), crop, generator)
-            with torch.autocast(device, dtype=torch.bfloat16): scores = network(images)
+            with torch.autocast(device, dtype=torch.bfloat16):
+                scores = network(images)
             loss = F.cross_entropy(scores.float(), torch.as_tensor(labels[chosen]).to(device))
             optimiser.zero_grad()
             loss.backward()

@@ -34,7 +34,8 @@ def match_size(low: torch.Tensor,     # B x c1 x h1 x w1
 def signed_sqrt(x: torch.Tensor,      # any shape
                 eps: float = 1e-2,    # keeps the slope at zero finite: it is 1/sqrt(eps) there
                ) -> torch.Tensor:     # the same shape
-    "sign(x) * sqrt(|x|) (Lin et al., ICCV 2015), written x / sqrt(|x| + eps): equal but for |x| near eps, with a finite slope everywhere."
+    """sign(x) * sqrt(|x|) (Lin et al., ICCV 2015), written x / sqrt(|x| + eps): equal but for |x| near eps, with a
+    finite slope everywhere."""
     return x/(x.abs() + eps).sqrt()
 
 # %% ../nbs/05_clb.ipynb #05-clb-030
@@ -45,12 +46,14 @@ class Compaction(nn.Linear):
         super().__init__(inputs, outputs, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):   # not in half precision, even where the rest of the network is
+        # not in half precision, even where the rest of the network is
+        with torch.autocast(x.device.type, enabled=False):
             return F.linear(at_least_float32(x), at_least_float32(self.weight))
 
 # %% ../nbs/05_clb.ipynb #05-clb-031
 class Pooling(nn.Module):
-    "What all poolings of two levels share. A subclass writes `pool(low, high)`, which gets both levels checked and of the same height and width. Nothing is l2-normalised here."
+    """What all poolings of two levels share. A subclass writes `pool(low, high)`, which gets both levels checked and of
+    the same height and width. Nothing is l2-normalised here."""
 
     def __init__(self,
                  low_channels: int,    # c1
@@ -66,15 +69,18 @@ class Pooling(nn.Module):
                ) -> torch.Tensor:     # B x out_dim, at least float32
         for name, level, channels in (("lower", low, self.low_channels), ("higher", high, self.high_channels)):
             if level.ndim != 4 or level.shape[1] != channels:
-                raise ValueError(f"The {name} level must be B x {channels} x h x w, not {' x '.join(map(str, level.shape))}.")
-        if len(low) != len(high): raise ValueError(f"The two levels hold {len(low)} and {len(high)} images; they must be of the same batch.")
+                raise ValueError(f"The {name} level must be B x {channels} x h x w, not "
+                                 f"{' x '.join(map(str, level.shape))}.")
+        if len(low) != len(high):
+            raise ValueError(f"The two levels hold {len(low)} and {len(high)} images; they must be of the same batch.")
         return self.pool(match_size(low, high), high)
 
 # %% ../nbs/05_clb.ipynb #05-clb-032
 class FullBilinear(Pooling):
-    "All c1*c2 products, signed square root, linear to `dim` (Lin et al., ICCV 2015). For small widths: the linear has c1*c2*dim weights."
+    """All c1*c2 products, signed square root, linear to `dim` (Lin et al., ICCV 2015). For small widths: the linear has
+    c1*c2*dim weights."""
 
-    def __init__(self, low_channels: int, high_channels: int, dim: int, eps: float = 1e-2):      # eps: see `signed_sqrt`
+    def __init__(self, low_channels: int, high_channels: int, dim: int, eps: float = 1e-2):  # eps: see `signed_sqrt`
         super().__init__(low_channels, high_channels, dim)
         self.eps = eps
         self.compact = Compaction(low_channels*high_channels, dim)
@@ -92,9 +98,10 @@ def project(features: torch.Tensor,   # B x c x h x w
 
 # %% ../nbs/05_clb.ipynb #05-clb-036
 class LowRankBilinear(Pooling):
-    "`dim` rank-one bilinear forms: project both levels, multiply, sum over positions; signed square root; linear (Kim et al., ICLR 2017)."
+    """`dim` rank-one bilinear forms: project both levels, multiply, sum over positions; signed square root; linear (Kim
+    et al., ICLR 2017)."""
 
-    def __init__(self, low_channels: int, high_channels: int, dim: int, eps: float = 1e-2):      # eps: see `signed_sqrt`
+    def __init__(self, low_channels: int, high_channels: int, dim: int, eps: float = 1e-2):  # eps: see `signed_sqrt`
         super().__init__(low_channels, high_channels, dim)
         self.eps = eps
         self.project_low = nn.Conv2d(low_channels, dim, 1, bias=False)     # U
@@ -117,7 +124,8 @@ def count_sketch(x: torch.Tensor,        # B x c x N, channels in the middle
 
 # %% ../nbs/05_clb.ipynb #05-clb-044
 class TensorSketch(Pooling):
-    "A sketch of all c1*c2 products in `dim` numbers with nothing learned (Pham & Pagh, KDD 2013; Gao et al., CVPR 2016); signed square root."
+    """A sketch of all c1*c2 products in `dim` numbers with nothing learned (Pham & Pagh, KDD 2013; Gao et al., CVPR
+    2016); signed square root."""
 
     def __init__(self,
                  low_channels: int,
@@ -138,10 +146,12 @@ class TensorSketch(Pooling):
                high: torch.Tensor,   # B x c2 x h x w
               ) -> torch.Tensor:     # B x dim, at least float32
         "The sketch of the bilinear matrix, with one inverse FFT an image."
-        a = count_sketch(at_least_float32(low).flatten(2), self.low_buckets, self.low_signs, self.out_dim)       # (B, dim, h*w)
-        b = count_sketch(at_least_float32(high).flatten(2), self.high_buckets, self.high_signs, self.out_dim)    # (B, dim, h*w)
-        spectrum = (torch.fft.rfft(a, dim=1)*torch.fft.rfft(b, dim=1)).sum(2)                                    # (B, dim//2 + 1), complex
-        return torch.fft.irfft(spectrum, n=self.out_dim, dim=1)                                                  # (B, dim)
+        # (B, dim, h*w)
+        a = count_sketch(at_least_float32(low).flatten(2), self.low_buckets, self.low_signs, self.out_dim)
+        # (B, dim, h*w)
+        b = count_sketch(at_least_float32(high).flatten(2), self.high_buckets, self.high_signs, self.out_dim)
+        spectrum = (torch.fft.rfft(a, dim=1)*torch.fft.rfft(b, dim=1)).sum(2)  # (B, dim//2 + 1), complex
+        return torch.fft.irfft(spectrum, n=self.out_dim, dim=1)  # (B, dim)
 
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         return signed_sqrt(self.sketch(low, high), self.eps)
@@ -154,7 +164,8 @@ def gap(features: torch.Tensor,   # B x c x h x w
 
 # %% ../nbs/05_clb.ipynb #05-clb-061
 class Concat(Pooling):
-    "No products, nothing learned: both levels' averages side by side (Table II's rows without CLB). Its length is c1 + c2; `dim` is not used."
+    """No products, nothing learned: both levels' averages side by side (Table II's rows without CLB). Its length is c1
+    + c2; `dim` is not used."""
 
     def __init__(self, low_channels: int, high_channels: int, dim: int | None = None):
         super().__init__(low_channels, high_channels, low_channels + high_channels)
@@ -175,7 +186,8 @@ class ConcatLinear(Pooling):
 
 # %% ../nbs/05_clb.ipynb #05-clb-063
 class Gap(nn.Module):
-    "One level only: the averages of the higher one (Table II's SO rows). The lower level is not looked at and may be None; `dim` is not used."
+    """One level only: the averages of the higher one (Table II's SO rows). The lower level is not looked at and may be
+    None; `dim` is not used."""
 
     def __init__(self, low_channels: int | None, high_channels: int, dim: int | None = None):
         super().__init__()
@@ -185,7 +197,8 @@ class Gap(nn.Module):
         return gap(high)   # (B, c2)
 
 class GapLinear(Gap):
-    "One level only and a learned compaction to `dim` numbers: what brings networks of different widths to the same embedding size for a fair comparison (chapter 11)."
+    """One level only and a learned compaction to `dim` numbers: what brings networks of different widths to the same
+    embedding size for a fair comparison (chapter 11)."""
 
     def __init__(self, low_channels: int | None, high_channels: int, dim: int):
         super().__init__(low_channels, high_channels)
@@ -195,7 +208,8 @@ class GapLinear(Gap):
         return self.compact(super().forward(low, high))   # (B, dim)
 
 # %% ../nbs/05_clb.ipynb #05-clb-065
-POOLINGS = {"low_rank": LowRankBilinear, "tensor_sketch": TensorSketch, "full": FullBilinear, "concat": Concat, "concat_linear": ConcatLinear, "gap": Gap, "gap_linear": GapLinear}
+POOLINGS = {"low_rank": LowRankBilinear, "tensor_sketch": TensorSketch, "full": FullBilinear, "concat": Concat,
+            "concat_linear": ConcatLinear, "gap": Gap, "gap_linear": GapLinear}
 
 def make_pooling(kind: str,                   # a key of `POOLINGS`; 'low_rank' at the paper's size
                  low_channels: int | None,    # c1, channels of the lower level (None for 'gap' and 'gap_linear')
@@ -204,5 +218,6 @@ def make_pooling(kind: str,                   # a key of `POOLINGS`; 'low_rank' 
                  **settings,                  # of that kind: eps of the bilinear ones, seed of the sketch
                 ) -> nn.Module:               # called with (low, high), returns B x `.out_dim`, not yet l2-normalised
     "The pooling of this name."
-    if kind not in POOLINGS: raise ValueError(f"Unknown pooling {kind!r}: choose one of {', '.join(POOLINGS)}.")
+    if kind not in POOLINGS:
+        raise ValueError(f"Unknown pooling {kind!r}: choose one of {', '.join(POOLINGS)}.")
     return POOLINGS[kind](low_channels, high_channels, dim, **settings)

@@ -24,14 +24,17 @@ class Taxonomy:
     coarse: tuple[str, ...]                     # P coarse names
     parent: tuple[int, ...]                     # K indices into `coarse`
     palette: tuple[str, ...]                    # K colours (hex), colour-blind safe, used by every figure
-    aliases: dict[str, str] = field(default_factory=dict, hash=False)  # other spellings found in data sets -> fine name (a dict cannot be hashed)
+    # other spellings found in data sets -> fine name (a dict cannot be hashed)
+    aliases: dict[str, str] = field(default_factory=dict, hash=False)
     wheel: tuple[str, ...] = ()                 # fine names around a circle of similarity, if there is one
 
     def __post_init__(self):
         if not len(self.fine) == len(self.parent) == len(self.palette):
-            raise ValueError(f"Taxonomy {self.name!r} needs one parent and one colour for each of its {len(self.fine)} fine names.")
+            raise ValueError(f"Taxonomy {self.name!r} needs one parent and one colour for each of its "
+                             f"{len(self.fine)} fine names.")
         if set(self.parent) != set(range(len(self.coarse))):
-            raise ValueError(f"Taxonomy {self.name!r}: every coarse name needs at least one fine name, and parents must be indices into {self.coarse}.")
+            raise ValueError(f"Taxonomy {self.name!r}: every coarse name needs at least one fine name, and parents "
+                             f"must be indices into {self.coarse}.")
 
     @classmethod
     def from_dict(cls, described: dict) -> Taxonomy:
@@ -47,7 +50,8 @@ class Taxonomy:
         "The label of a fine name; raises `ValueError` with the nearest known name otherwise."
         key = name.strip().lower()
         key = self.aliases.get(key, key)
-        if key in self.fine: return self.fine.index(key)
+        if key in self.fine:
+            return self.fine.index(key)
         near = difflib.get_close_matches(key, [*self.fine, *self.aliases], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"Unknown label {name!r}: the taxonomy {self.name!r} knows {', '.join(self.fine)}.{hint}")
@@ -62,7 +66,8 @@ class Taxonomy:
                  ) -> torch.Tensor:   # N coarse labels, int64
         "Coarse labels of fine labels."
         labels = torch.as_tensor(labels)
-        return self.parents.to(labels.device, non_blocking=True)[labels]     # a blocking copy would make a GPU wait in every step
+        # a blocking copy would make a GPU wait in every step
+        return self.parents.to(labels.device, non_blocking=True)[labels]
 
     @property
     def same_coarse(self) -> torch.Tensor:
@@ -71,7 +76,8 @@ class Taxonomy:
 
     def wheel_distance(self) -> np.ndarray:
         "K x K steps between fine classes around the wheel (0 on the diagonal)."
-        if not self.wheel: raise ValueError(f"The taxonomy {self.name!r} has no wheel.")
+        if not self.wheel:
+            raise ValueError(f"The taxonomy {self.name!r} has no wheel.")
         place = np.array([self.wheel.index(f) for f in self.fine])
         steps = np.abs(place[:, None] - place[None, :])
         return np.minimum(steps, len(self.fine) - steps)      # the shorter way round
@@ -84,7 +90,8 @@ MIKELS = Taxonomy(
     parent=(0, 0, 0, 0, 1, 1, 1, 1),
     # Okabe & Ito's eight colours that stay apart under the common colour-vision deficiencies
     palette=("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#000000", "#0072B2"),
-    aliases={"content": "contentment", "sad": "sadness", "excite": "excitement", "excited": "excitement", "amused": "amusement", "angry": "anger",
+    aliases={"content": "contentment", "sad": "sadness", "excite": "excitement", "excited": "excitement",
+             "amused": "amusement", "angry": "anger",
              "disgusted": "disgust"},
     wheel=("amusement", "contentment", "awe", "excitement", "fear", "sadness", "disgust", "anger"),
 )
@@ -122,16 +129,21 @@ class LabelledImages:
     def __post_init__(self):
         self.labels = np.asarray(self.labels, dtype=np.int64)
         if self.pixels.ndim != 4 or self.pixels.shape[3] != 3 or self.pixels.dtype != np.uint8:
-            raise ValueError(f"Pixels must be N x H x W x 3 of type uint8, not {'x'.join(map(str, self.pixels.shape))} of type {self.pixels.dtype}.")
-        if not self.names: self.names = [f"{i:06d}" for i in range(len(self.pixels))]
+            raise ValueError(f"Pixels must be N x H x W x 3 of type uint8, not "
+                             f"{'x'.join(map(str, self.pixels.shape))} of type {self.pixels.dtype}.")
+        if not self.names:
+            self.names = [f"{i:06d}" for i in range(len(self.pixels))]
         if not len(self.pixels) == len(self.labels) == len(self.names):
-            raise ValueError(f"{len(self.pixels)} pictures, {len(self.labels)} labels and {len(self.names)} names do not match.")
+            raise ValueError(f"{len(self.pixels)} pictures, {len(self.labels)} labels and {len(self.names)} names do "
+                             f"not match.")
         if self.masks is not None and self.masks.shape != self.pixels.shape[:3]:
             raise ValueError(f"Masks of shape {self.masks.shape} do not fit pictures of shape {self.pixels.shape}.")
         if len(self.labels) and not (0 <= self.labels.min() and self.labels.max() < len(self.taxonomy)):
-            raise ValueError(f"Labels must lie in 0..{len(self.taxonomy)-1}, found {self.labels.min()}..{self.labels.max()}.")
+            raise ValueError(f"Labels must lie in 0..{len(self.taxonomy)-1}, found "
+                             f"{self.labels.min()}..{self.labels.max()}.")
 
-    def __len__(self) -> int: return len(self.labels)
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
         "Picture i (H x W x 3, uint8) and its fine label."
@@ -142,8 +154,10 @@ class LabelledImages:
               ) -> LabelledImages:
         "The pictures at these positions."
         indices = np.asarray(indices)
-        if indices.dtype == bool: indices = np.flatnonzero(indices)
-        return LabelledImages(self.pixels[indices], self.labels[indices], self.taxonomy, [self.names[i] for i in indices],
+        if indices.dtype == bool:
+            indices = np.flatnonzero(indices)
+        return LabelledImages(self.pixels[indices], self.labels[indices], self.taxonomy,
+                              [self.names[i] for i in indices],
                               None if self.masks is None else self.masks[indices])
 
     def counts(self) -> dict[str, int]:
@@ -151,18 +165,23 @@ class LabelledImages:
         return dict(zip(self.taxonomy.fine, np.bincount(self.labels, minlength=len(self.taxonomy)).tolist()))
 
     def fingerprint(self) -> str:
-        "12 hex digits that change when a label, a name, the size or (sampled) pixels change; written beside every result."
+        """12 hex digits that change when a label, a name, the size or (sampled) pixels change; written beside every
+        result."""
         h = hashlib.sha256(repr((self.pixels.shape, self.taxonomy.name)).encode())
         h.update(self.labels.tobytes())
         h.update("\n".join(self.names).encode())
-        sample = np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int)   # hashing all pixels of a large data set would take minutes
-        for i in sample: h.update(np.ascontiguousarray(self.pixels[i]).tobytes())
+        # hashing all pixels of a large data set would take minutes
+        sample = np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int)
+        for i in sample:
+            h.update(np.ascontiguousarray(self.pixels[i]).tobytes())
         return h.hexdigest()[:12]
 
 # %% ../nbs/00_emotions.ipynb #00-emotions-033
 def show_images(pictures,                      # pictures, H x W x 3 (uint8, or float in [0, 1]) or H x W
                 titles=None,                   # one line of text above each
-                labels=None,                   # fine labels: draws a frame in the emotion's colour, dashed where the polarity is not the first
+                # fine labels: draws a frame in the emotion's colour, dashed where the polarity is not
+                # the first
+                labels=None,
                 taxonomy: Taxonomy = MIKELS,
                 columns: int = 8,              # pictures in a row
                 size: float = 1.1,             # side of one picture in inches
@@ -172,15 +191,20 @@ def show_images(pictures,                      # pictures, H x W x 3 (uint8, or 
     import matplotlib.pyplot as plt
     rows = -(-len(pictures)//columns)
     title_room = 0.18 if titles is not None else 0.06
-    fig, axes = plt.subplots(rows, columns, figsize=(columns*size, rows*(size + title_room)), squeeze=False, layout="constrained")
-    for ax in axes.flat: ax.axis("off")
+    fig, axes = plt.subplots(rows, columns, figsize=(columns*size, rows*(size + title_room)), squeeze=False,
+                             layout="constrained")
+    for ax in axes.flat:
+        ax.axis("off")
     for i, (ax, picture) in enumerate(zip(axes.flat, pictures)):
         ax.imshow(picture, cmap="gray" if np.ndim(picture) == 2 else None)
-        if titles is not None: ax.set_title(titles[i], fontsize=fontsize, pad=4)
+        if titles is not None:
+            ax.set_title(titles[i], fontsize=fontsize, pad=4)
         if labels is not None:
             label = int(labels[i])
             h, w = np.shape(picture)[:2]
             dashes = "-" if taxonomy.parent[label] == 0 else (0, (2, 1))
-            for colour, width, style in (("white", 4, "-"), (taxonomy.palette[label], 3, dashes)):   # white below, for the gaps
-                ax.add_patch(plt.Rectangle((-0.5, -0.5), w, h, fill=False, clip_on=False, edgecolor=colour, linewidth=width, linestyle=style))
+            # white below, for the gaps
+            for colour, width, style in (("white", 4, "-"), (taxonomy.palette[label], 3, dashes)):
+                ax.add_patch(plt.Rectangle((-0.5, -0.5), w, h, fill=False, clip_on=False, edgecolor=colour,
+                                           linewidth=width, linestyle=style))
     return fig

@@ -51,23 +51,30 @@ __all__ = ['open_parts', 'has_test_part', 'ResultsStore', 'setup_of', 'run_name'
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-006
 def open_parts(source: str, profile: Profile, cache=None, queries: str = "test"):
-    "Gallery (the training part) and queries (the test part, or the validation part where there is no test part or `queries` is 'val')."
+    """Gallery (the training part) and queries (the test part, or the validation part where there is no test part or
+    `queries` is 'val')."""
     look = lambda part: load_images(source, profile.recipe.resize, part, cache=cache, limit=profile.limit)
     train = look("train")
-    try: return train, look(queries)
-    except MissingPart: return train, look("val")
+    try:
+        return train, look(queries)
+    except MissingPart:
+        return train, look("val")
 
 def has_test_part(source: str, profile: Profile, cache=None) -> bool:
     "Does this data set come with (or is it divided into) a test part?"
-    try: load_images(source, profile.recipe.resize, "test", cache=cache, limit=profile.limit)
-    except MissingPart: return False
+    try:
+        load_images(source, profile.recipe.resize, "test", cache=cache, limit=profile.limit)
+    except MissingPart:
+        return False
     return True
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-008
 class ResultsStore:
     "A CSV file of finished rows."
-    columns = ("name", "status", "profile", "source", "data", "setup", "seed", "epochs", "map8", "map8_low", "map8_high", "map2", "map2_low", "map2_high",
-               "nn", "ft", "st", "dcg", "ndcg", "anmrr", "f1", "own_map8", "own_map2", "query_accuracy", "train_accuracy",
+    columns = ("name", "status", "profile", "source", "data", "setup", "seed", "epochs", "map8", "map8_low",
+               "map8_high", "map2", "map2_low", "map2_high",
+               "nn", "ft", "st", "dcg", "ndcg", "anmrr", "f1", "own_map8", "own_map2", "query_accuracy",
+               "train_accuracy",
                "minutes", "device", "threads", "commit", "finished", "remark")
     texts = ("name", "source", "data", "setup", "commit")      # never numbers, whatever they look like
 
@@ -76,20 +83,26 @@ class ResultsStore:
 
     def frame(self) -> pd.DataFrame:
         "All lines so far."
-        if not self.path.exists(): return pd.DataFrame(columns=list(self.columns))
+        if not self.path.exists():
+            return pd.DataFrame(columns=list(self.columns))
         return pd.read_csv(self.path, dtype={name: str for name in self.texts})
 
     def add(self, row: dict) -> None:
         "Add one finished row; the file is replaced whole or not at all."
         unknown = set(row) - set(self.columns)
-        if unknown: raise ValueError(f"The store has no column {', '.join(sorted(unknown))}.")
+        if unknown:
+            raise ValueError(f"The store has no column {', '.join(sorted(unknown))}.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         before = self.path.read_bytes() if self.path.exists() else b""
-        if before and before.split(b"\n", 1)[0].decode() != ",".join(self.columns):      # an older version's columns: its lines stay, as they were
-            before = pd.read_csv(io.BytesIO(before), dtype=str).reindex(columns=list(self.columns)).to_csv(index=False, lineterminator="\n").encode()
+        # an older version's columns: its lines stay, as they were
+        if before and before.split(b"\n", 1)[0].decode() != ",".join(self.columns):
+            before = pd.read_csv(io.BytesIO(before),
+                                 dtype=str).reindex(columns=list(self.columns)).to_csv(index=False,
+                                         lineterminator="\n").encode()
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        if not before: writer.writeheader()
+        if not before:
+            writer.writeheader()
         writer.writerow(row)
         unfinished = self.path.with_name(self.path.name + ".part")
         with open(unfinished, "wb") as f:
@@ -101,14 +114,17 @@ class ResultsStore:
     def has(self, name: str, setup: str, data: str, seed: int) -> bool:
         "Is this very row, same settings, same data, same seed, already finished?"
         f = self.frame()
-        return bool(((f["name"] == name) & (f["setup"] == setup) & (f["data"] == data) & (f["seed"] == seed) & (f["status"] != "failed")).any())
+        return bool(((f["name"] == name) & (f["setup"] == setup) & (f["data"] == data) & (f["seed"] == seed)
+                     & (f["status"] != "failed")).any())
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-010
 def setup_of(experiment: Experiment, profile: Profile) -> str:
     "8 hex digits over every setting that can change a row's result."
     usual, recipe = asdict(Recipe()), asdict(replace(profile.recipe, **experiment.recipe))
-    settings = [experiment.network, experiment.loss, experiment.loss_settings, {k: v for k, v in recipe.items() if v != usual[k]},
-                profile.backbone, Path(profile.weights).name, profile.freeze, profile.dim, *([[_content(f) for f in experiment.features]] if experiment.features else [])]
+    settings = [experiment.network, experiment.loss, experiment.loss_settings,
+                {k: v for k, v in recipe.items() if v != usual[k]},
+                profile.backbone, Path(profile.weights).name, profile.freeze, profile.dim,
+                *([[_content(f) for f in experiment.features]] if experiment.features else [])]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 def _content(features: str) -> str:
@@ -129,16 +145,23 @@ def build_network(experiment: Experiment, profile: Profile, taxonomy, seed: int)
     known = inspect.signature(kind).parameters
     return kind(taxonomy, **{k: v for k, v in shared.items() if k in known} | own)
 
-def train_and_assess(experiment: Experiment, profile: Profile, train, query, seed: int, out: Path, progress: bool = False) -> dict:
-    "Train a row's network and measure it; returns the columns that are known only then and leaves the network in OUT/models."
+def train_and_assess(experiment: Experiment, profile: Profile, train, query, seed: int, out: Path,
+                     progress: bool = False) -> dict:
+    """Train a row's network and measure it; returns the columns that are known only then and leaves the network in
+    OUT/models."""
     recipe = replace(profile.recipe, seed=seed, **experiment.recipe)
     name, minutes, epochs = run_name(experiment, profile, seed), 0.0, recipe.epochs
     model = build_network(experiment, profile, train.taxonomy, seed).to("cuda" if torch.cuda.is_available() else "cpu")
-    if not experiment.trains: epochs = 0
-    else: minutes = fit(model, train, recipe, make_pair_loss(experiment.loss, train.taxonomy, model.dim, **experiment.loss_settings), out=out/"runs"/name, progress=progress).minutes
+    if not experiment.trains:
+        epochs = 0
+    else:
+        minutes = fit(model, train, recipe, make_pair_loss(experiment.loss, train.taxonomy, model.dim,
+                                                           **experiment.loss_settings), out=out/"runs"/name,
+                      progress=progress).minutes
     seen, own = assess(model, query, train, recipe), assess(model, query, query, recipe)
     row = dict(epochs=epochs, minutes=round(minutes, 2)) | measures_of(seen.report, own.report)
-    if seen.query_accuracy is not None: row |= dict(query_accuracy=round(seen.query_accuracy, 4), train_accuracy=round(seen.gallery_accuracy, 4))
+    if seen.query_accuracy is not None:
+        row |= dict(query_accuracy=round(seen.query_accuracy, 4), train_accuracy=round(seen.gallery_accuracy, 4))
     save_model(model, out/"models"/f"{name}.safetensors", recipe=asdict(recipe), row=row)
     return row
 
@@ -152,14 +175,18 @@ def measures_of(seen, own) -> dict:
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-016
 def describe(name: str, train, query) -> tuple[np.ndarray, np.ndarray]:
-    "Query and gallery features (N x D) of a descriptor, or out of a feature file with a line for every picture of both parts."
+    """Query and gallery features (N x D) of a descriptor, or out of a feature file with a line for every picture of
+    both parts."""
     if name in DESCRIPTORS:
         descriptor = DESCRIPTORS[name]().fit(train)
         return descriptor.transform(query), descriptor.transform(train)
-    if Path(name).suffix == ".npy":                       # no names: the gallery's rows come first, then the queries', each in the data set's order
+    # no names: the gallery's rows come first, then the queries', each in the data set's order
+    if Path(name).suffix == ".npy":
         both = read_features(name, count=len(train) + len(query))
         return both[len(train):], both[:len(train)]
-    if train.names is None: raise ValueError(f"The feature file {name} names pictures, but these pictures have no names: use a folder of pictures.")
+    if train.names is None:
+        raise ValueError(f"The feature file {name} names pictures, but these pictures have no names: use a folder of "
+                         f"pictures.")
     return read_features(name, list(query.names)), read_features(name, list(train.names))
 
 def describe_and_assess(experiment: Experiment, train, query) -> dict:
@@ -171,37 +198,50 @@ def describe_and_assess(experiment: Experiment, train, query) -> dict:
         own = evaluate(queries[0], query.labels, queries[0], query.labels, train.taxonomy, same_set=True)
     else:
         seen = evaluate_similarities(multi_graph(queries, galleries), query.labels, train.labels, train.taxonomy)
-        own = evaluate_similarities(multi_graph(queries, queries, same_set=True), query.labels, query.labels, train.taxonomy, same_set=True)
+        own = evaluate_similarities(multi_graph(queries, queries, same_set=True), query.labels, query.labels,
+                                    train.taxonomy, same_set=True)
     return dict(epochs=0, minutes=round((time.perf_counter() - started)/60, 2)) | measures_of(seen, own)
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-018
-def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None, queries: str = "test") -> dict:
+def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None,
+            queries: str = "test") -> dict:
     "Run one row and return its line for the store."
     train, query = open_parts(source, profile, cache, queries)
-    row = dict(name=experiment.name, status="ok", profile=profile.name, source="scenes" if source == "scenes" else Path(source).name,
-               data=f"{train.fingerprint()}-{query.fingerprint()}", setup=setup_of(experiment, profile), seed=seed, epochs=replace(profile.recipe, **experiment.recipe).epochs,
-               device="cuda" if torch.cuda.is_available() else "cpu", threads=torch.get_num_threads(), commit=code_version())
+    row = dict(name=experiment.name, status="ok", profile=profile.name, source="scenes" if source == "scenes"
+               else Path(source).name,
+               data=f"{train.fingerprint()}-{query.fingerprint()}", setup=setup_of(experiment, profile), seed=seed,
+               epochs=replace(profile.recipe, **experiment.recipe).epochs,
+               device="cuda" if torch.cuda.is_available() else "cpu", threads=torch.get_num_threads(),
+               commit=code_version())
     try:
-        if experiment.features: row |= describe_and_assess(experiment, train, query)
-        else: row |= train_and_assess(experiment, profile, train, query, seed, Path(out))
-    except Diverged: row["status"] = "diverged"
-    except (ValueError, RuntimeError, OSError, ImportError) as e: row |= dict(status="failed", remark=f"{type(e).__name__}: {e}"[:300].replace("\n", " "))
+        if experiment.features:
+            row |= describe_and_assess(experiment, train, query)
+        else:
+            row |= train_and_assess(experiment, profile, train, query, seed, Path(out))
+    except Diverged:
+        row["status"] = "diverged"
+    except (ValueError, RuntimeError, OSError, ImportError) as e:
+        row |= dict(status="failed", remark=f"{type(e).__name__}: {e}"[:300].replace("\n", " "))
     return row | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-020
 @contextmanager
 def _worker_environment(threads: int):
     "Environment for worker processes: threads of each, and an allocator that keeps its memory (glibc)."
-    wanted = dict(OMP_NUM_THREADS=str(threads), MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(2**34), MALLOC_TOP_PAD_=str(2**28))
+    wanted = dict(OMP_NUM_THREADS=str(threads), MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(2**34),
+                  MALLOC_TOP_PAD_=str(2**28))
     before = {k: os.environ.get(k) for k in wanted}
     os.environ.update(wanted)
-    try: yield
+    try:
+        yield
     finally:
-        for k, v in before.items(): os.environ.pop(k) if v is None else os.environ.update({k: v})
+        for k, v in before.items():
+            os.environ.pop(k) if v is None else os.environ.update({k: v})
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-022
 def _start_worker() -> None:
-    "In a new worker: end when the parent process has ended, however it did, and ignore Ctrl-C while there is no row to run."
+    """In a new worker: end when the parent process has ended, however it did, and ignore Ctrl-C while there is no row
+    to run."""
     def watch():
         parent_process().join()
         os._exit(1)
@@ -211,37 +251,50 @@ def _start_worker() -> None:
 def _run_row_in_worker(*args) -> dict:
     "`run_row`, and Ctrl-C stops it."
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    try: return run_row(*args)
-    finally: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return run_row(*args)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 @contextmanager
 def _turn(folder: Path, report):
     "Wait until no other process fills the store in this folder."
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder/"lock")
-    try: lock.acquire(timeout=0)
+    try:
+        lock.acquire(timeout=0)
     except Timeout:
         report("another process is filling this store; waiting for its end")
         lock.acquire()
-    try: yield
-    finally: lock.release()
+    try:
+        yield
+    finally:
+        lock.release()
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-024
-def _side_by_side(wanted: list, profile: Profile, source: str, out: Path, workers: int, cache, queries: str, store: ResultsStore, report) -> None:
+def _side_by_side(wanted: list, profile: Profile, source: str, out: Path, workers: int, cache, queries: str,
+                  store: ResultsStore, report) -> None:
     "Run these (experiment, seed) pairs in worker processes and store each as it finishes."
     threads = max(1, core_count()//workers)
-    with _worker_environment(threads), ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
-        futures = {pool.submit(_run_row_in_worker, e, profile, source, seed, out, cache, queries): (e, seed) for e, seed in wanted}
+    with _worker_environment(threads), ProcessPoolExecutor(workers, mp_context=get_context("spawn"),
+                                                           initializer=_start_worker) as pool:
+        futures = {pool.submit(_run_row_in_worker, e, profile, source, seed, out, cache, queries): (e, seed) for e,
+                   seed in wanted}
         try:
             for n, future in enumerate(as_completed(futures), 1):
                 e, seed = futures[future]
-                try: row = future.result()
+                try:
+                    row = future.result()
                 except Exception as error:
                     report(f"[{n}/{len(wanted)}] {e.name} seed {seed} FAILED: {error}")
                     continue
                 store.add(row)
-                if row["status"] != "failed": (out/"runs"/run_name(e, profile, seed)/"last.safetensors").unlink(missing_ok=True)      # the way back is not needed any more
-                outcome = {"ok": lambda: f"mAP8 {row['map8']:.3f}, mAP2 {row['map2']:.3f} in {row['minutes']:.1f} min", "diverged": lambda: "diverged", "failed": lambda: f"FAILED: {row['remark']}"}[row["status"]]()
+                if row["status"] != "failed":
+                    # the way back is not needed any more
+                    (out/"runs"/run_name(e, profile, seed)/"last.safetensors").unlink(missing_ok=True)
+                outcome = {"ok": lambda: f"mAP8 {row['map8']:.3f}, mAP2 {row['map2']:.3f} in {row['minutes']:.1f} "
+                           f"min", "diverged": lambda: "diverged",
+                           "failed": lambda: f"FAILED: {row['remark']}"}[row["status"]]()
                 report(f"[{n}/{len(wanted)}] {e.name} seed {seed}: {outcome}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -258,7 +311,8 @@ def run_rows(experiments: dict[str, Experiment],
              queries: str = "test",          # 'val' for choices that must not see the test pictures
              report=print,                   # called with one line of text for each row
             ) -> pd.DataFrame:               # the store's lines of these rows, these settings and this data
-    "Run all rows with all seeds (rows without training once), side by side, skipping finished ones; a failed row is reported and the others go on."
+    """Run all rows with all seeds (rows without training once), side by side, skipping finished ones; a failed row is
+    reported and the others go on."""
     out = Path(out)
     store = ResultsStore(out/"results.csv")
     train, query = open_parts(source, profile, cache, queries)      # decodes once, before the workers share the cache
@@ -267,13 +321,16 @@ def run_rows(experiments: dict[str, Experiment],
     jobs = [(e, seed) for seed in range(seeds or profile.seeds) for e in experiments.values() if e.trains or seed == 0]
     with _turn(out, report):
         wanted = [(e, seed) for e, seed in jobs if not store.has(e.name, setup_of(e, profile), data, seed)]
-        if len(wanted) < len(jobs): report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")
+        if len(wanted) < len(jobs):
+            report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")
         workers = workers or (1 if torch.cuda.is_available() else core_count())
-        if wanted: _side_by_side(wanted, profile, source, out, workers, cache, queries, store, report)
+        if wanted:
+            _side_by_side(wanted, profile, source, out, workers, cache, queries, store, report)
     lines = store.frame()
     setups = {(e.name, setup_of(e, profile)) for e in experiments.values()}
     mine = (lines["data"] == data) & np.array([key in setups for key in zip(lines["name"], lines["setup"])], dtype=bool)
-    return lines[mine].drop_duplicates(["name", "setup", "seed"], keep="last")      # a run counted twice would look like two seeds
+    # a run counted twice would look like two seeds
+    return lines[mine].drop_duplicates(["name", "setup", "seed"], keep="last")
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-037
 def tune(candidates: dict[str, list[Experiment]],   # row name -> the same row with different settings
@@ -281,14 +338,18 @@ def tune(candidates: dict[str, list[Experiment]],   # row name -> the same row w
         ) -> dict[str, Experiment]:                 # row name -> the candidate with the best validation mAP8 (seed 0)
     "Spend the tuning budget on validation pictures; a row whose candidates all diverged keeps its first one."
     if not has_test_part(source, profile, cache):
-        raise ValueError("This data set has no test part, so tuning on its validation pictures would look at the very queries that the table reports: divide it into three parts, or run the rows of --table 1, which are not tuned.")
+        raise ValueError("This data set has no test part, so tuning on its validation pictures would look at the very "
+                         "queries that the table reports: divide it into three parts, or run the rows of --table 1, "
+                         "which are not tuned.")
     chosen = {}
     numbered = {f"{name}#{i}": e for name, several in candidates.items() for i, e in enumerate(several)}
     lines = run_rows(numbered, profile, source, out, seeds=1, cache=cache, queries="val", report=report)
     for name, several in candidates.items():
-        scores = [lines.loc[(lines["name"] == name) & (lines["setup"] == setup_of(e, profile)) & (lines["seed"] == 0) & (lines["status"] == "ok"), "map8"].max() for e in several]
+        scores = [lines.loc[(lines["name"] == name) & (lines["setup"] == setup_of(e, profile)) & (lines["seed"] == 0)
+                            & (lines["status"] == "ok"), "map8"].max() for e in several]
         chosen[name] = several[0] if np.isnan(scores).all() else several[int(np.nanargmax(scores))]
-        report(f"{name}: " + ", ".join(f"{e.loss_settings} {score:.3f}" for e, score in zip(several, scores)) + f" -> {chosen[name].loss_settings}")
+        report(f"{name}: " + ", ".join(f"{e.loss_settings} {score:.3f}" for e, score in zip(several, scores))
+               + f" -> {chosen[name].loss_settings}")
     return chosen
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-042
@@ -300,26 +361,33 @@ def summary(lines: pd.DataFrame,                     # of `run_rows` or a store
     rows = []
     for name, e in experiments.items():
         mine = lines[(lines["name"] == name) & (lines["status"] == "ok")]
-        if not len(mine): continue
+        if not len(mine):
+            continue
         row = dict(row=e.title, seeds=len(mine))
         for m in measures:
             row[m] = mine[m].mean()
             bounds = seed_interval(mine[m]) if len(mine) > 1 else (mine[f"{m}_low"].iloc[0], mine[f"{m}_high"].iloc[0])
             row[f"{m} interval"] = f"{bounds[0]:.3f} to {bounds[1]:.3f}"
             row[f"{m} paper (FI)"] = e.paper.get(m, np.nan)
-        rows.append(row | dict(interval="over seeds" if len(mine) > 1 else "over queries", query_accuracy=mine["query_accuracy"].mean(), train_accuracy=mine["train_accuracy"].mean(),
+        rows.append(row | dict(interval="over seeds" if len(mine) > 1 else "over queries",
+                               query_accuracy=mine["query_accuracy"].mean(),
+                               train_accuracy=mine["train_accuracy"].mean(),
                                own_map8=mine["own_map8"].mean(), minutes=mine["minutes"].mean()))
-    if not rows: raise ValueError("None of these rows has finished: the reasons are in the lines above.")
+    if not rows:
+        raise ValueError("None of these rows has finished: the reasons are in the lines above.")
     return pd.DataFrame(rows).set_index("row")
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-045
 def localisation(attention: torch.Tensor,    # N x 1 x h x w, at any resolution
                  masks: torch.Tensor,        # N x H x W booleans, the true regions
-                ) -> dict[str, np.ndarray]:  # 'pointing' (N, 0 or 1), 'energy' (N, 0..1), 'chance' (N: the area of the region)
+                # 'pointing' (N, 0 or 1), 'energy' (N, 0..1), 'chance' (N: the area of the region)
+                ) -> dict[str, np.ndarray]:
     "Pointing game and energy in mask of attention maps, resized bilinearly to the masks."
     masks = torch.as_tensor(masks)
-    maps = torch.nn.functional.interpolate(attention.float(), masks.shape[1:], mode="bilinear", align_corners=False)[:, 0]      # (N, H, W)
-    peak = maps.flatten(1).argmax(1, keepdim=True)                                                                             # (N, 1)
+    # (N, H, W)
+    maps = torch.nn.functional.interpolate(attention.float(), masks.shape[1:], mode="bilinear",
+                                           align_corners=False)[:, 0]
+    peak = maps.flatten(1).argmax(1, keepdim=True)  # (N, 1)
     pointing = masks.flatten(1).gather(1, peak)[:, 0]
     energy = (maps*masks).sum((1, 2))/maps.sum((1, 2)).clamp(min=1e-12)
     return dict(pointing=pointing.float().numpy(), energy=energy.numpy(), chance=masks.float().mean((1, 2)).numpy())
@@ -336,7 +404,8 @@ def attention_maps(model: APSE,
     for start in range(0, len(images), 64):
         output = model(center_crop(images.pixels[start:start + 64], crop).to(device))
         for level, head in (("low", output.low), ("high", output.high)):
-            if head is not None: found.setdefault(level, []).append(head.attention.cpu())
+            if head is not None:
+                found.setdefault(level, []).append(head.attention.cpu())
     return {level: torch.cat(maps) for level, maps in found.items()}
 
 def cropped_masks(images, crop: int) -> torch.Tensor:
@@ -346,10 +415,13 @@ def cropped_masks(images, crop: int) -> torch.Tensor:
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-053
 def why_wrong(query_label: int, result_label: int, taxonomy=MIKELS) -> str:
-    "The reason a reader can see: 'right', 'neighbour', 'same polarity' or 'opposite polarity'; a neighbour across the border is called both."
-    if query_label == result_label: return "right"
+    """The reason a reader can see: 'right', 'neighbour', 'same polarity' or 'opposite polarity'; a neighbour across the
+    border is called both."""
+    if query_label == result_label:
+        return "right"
     near = bool(taxonomy.wheel) and taxonomy.wheel_distance()[query_label, result_label] == 1
-    if taxonomy.parent[query_label] != taxonomy.parent[result_label]: return "opposite polarity, neighbour" if near else "opposite polarity"
+    if taxonomy.parent[query_label] != taxonomy.parent[result_label]:
+        return "opposite polarity, neighbour" if near else "opposite polarity"
     return "neighbour" if near else "same polarity"
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-056
@@ -357,11 +429,14 @@ def final_notebook() -> Path:
     "Where chapter 13 lies: in the repo, or inside an installed package."
     package = Path(apse_nb.__file__).parent
     for place in (package/"nbs", package.parent/"nbs"):
-        if (place/"13_reproduce.ipynb").exists(): return place/"13_reproduce.ipynb"
-    raise FileNotFoundError("The notebook 13_reproduce.ipynb is missing from this installation: install apse_nb again from a complete copy of the repo.")
+        if (place/"13_reproduce.ipynb").exists():
+            return place/"13_reproduce.ipynb"
+    raise FileNotFoundError("The notebook 13_reproduce.ipynb is missing from this installation: install apse_nb again "
+                            "from a complete copy of the repo.")
 
 def execute_report(out: Path, **parameters) -> Path:
-    "Run chapter 13 with these parameters, printing its output; returns the HTML page. A failing cell leaves the notebook with its error in `out`."
+    """Run chapter 13 with these parameters, printing its output; returns the HTML page. A failing cell leaves the
+    notebook with its error in `out`."""
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -369,15 +444,19 @@ def execute_report(out: Path, **parameters) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     notebook = out/"13_reproduce.ipynb"
     try:
-        papermill.execute_notebook(final_notebook(), notebook, parameters=dict(parameters, out=str(out.resolve())), kernel_name="python3",
+        papermill.execute_notebook(final_notebook(), notebook, parameters=dict(parameters, out=str(out.resolve())),
+                                   kernel_name="python3",
                                    cwd=Path.cwd(), progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except papermill.PapermillExecutionError as e:
-        raise ValueError(f"The notebook stopped with: {e.evalue} (all of it is in {notebook}; finished rows are kept, the same command goes on).") from e
+        raise ValueError(f"The notebook stopped with: {e.evalue} (all of it is in {notebook}; finished rows are kept, "
+                         f"the same command goes on).") from e
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)      # or it prints a hundred lines about the cell that was cut off
+        # or it prints a hundred lines about the cell that was cut off
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
     except DeadKernelError as e:
-        raise ValueError("The notebook's process was ended from outside, perhaps for lack of memory; finished rows are kept, the same command goes on.") from e
+        raise ValueError("The notebook's process was ended from outside, perhaps for lack of memory; finished rows "
+                         "are kept, the same command goes on.") from e
     page = out/"report.html"
     body, _ = HTMLExporter(exclude_input=True).from_notebook_node(nbformat.read(notebook, 4))
     page.write_text(body, encoding="utf-8")
@@ -392,21 +471,34 @@ def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experimen
     table.to_csv(path)
     click.echo(table.drop(columns=["interval", "minutes"]).round(3).to_string())
     for (row, status), found in lines[lines["status"] != "ok"].groupby(["name", "status"]):
-        remark = next((r for r in found["remark"] if isinstance(r, str)), "the loss or the embeddings were no longer finite")
+        remark = next((r for r in found["remark"] if isinstance(r, str)), "the loss or the embeddings were no longer "
+                      "finite")
         click.echo(f"{row}: {len(found)} of {(lines['name'] == row).sum()} runs {status}: {remark}")
     return path
 
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
-@click.option("--data", "source", default="scenes", metavar="scenes|ROOT", help="The drawn scenes, or a folder (or list) of pictures with emotion labels.")
-@click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="quick", help="How much: tiny (seconds), quick (scenes, ten minutes), cpu (a folder, ResNet-18 at 112 px), paper (ResNet-50 at 224 px, GPU).")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("reports/quick"), help="Folder for the page, tables, figures, store and networks.")
+@click.option("--data", "source", default="scenes", metavar="scenes|ROOT",
+              help="The drawn scenes, or a folder (or list) of pictures with emotion labels.")
+@click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="quick",
+              help="How much: tiny (seconds), quick (scenes, ten minutes), cpu (a folder, ResNet-18 at 112 px), paper "
+              "(ResNet-50 at 224 px, GPU).")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("reports/quick"),
+              help="Folder for the page, tables, figures, store and networks.")
 @click.option("--weights", default=None, help="Pretrained weights instead of the profile's: a .safetensors[.xz] file.")
-@click.option("--table", "tables", multiple=True, type=click.Choice(["1", "controlled", "2", "3", "fig6", "readings", "strong", "adml"]), help="Only train and print this table: the paper's Tables I to III or Fig. 6, Table I under equal conditions, the open points, the notebook `methods/strong`'s steps, or the notebook `methods/adml`'s second system. May be given several times.")
-@click.option("--features", multiple=True, metavar="NAME=FILE", help=f"Feature file (.npy or CSV, one line a picture) of a row of Table I without a public model: {', '.join(WITHOUT_MODEL)}.")
-@click.option("--rows", default=None, help=f"Only these rows, separated by commas; without --table they are rows of Table II: {','.join(METHODS)}.")
+@click.option("--table", "tables", multiple=True,
+              type=click.Choice(["1", "controlled", "2", "3", "fig6", "readings", "strong", "adml"]),
+              help="Only train and print this table: the paper's Tables I to III or Fig. 6, Table I under equal "
+              "conditions, the open points, the notebook `methods/strong`'s steps, or the notebook `methods/adml`'s "
+              "second system. May be given several times.")
+@click.option("--features", multiple=True, metavar="NAME=FILE", help=f"Feature file (.npy or CSV, one line a picture) "
+              f"of a row of Table I without a public model: {', '.join(WITHOUT_MODEL)}.")
+@click.option("--rows", default=None, help=f"Only these rows, separated by commas; without --table they are rows of "
+              f"Table II: {','.join(METHODS)}.")
 @click.option("--seeds", type=click.IntRange(1), default=None, help="Runs of each row.  [default: the profile's]")
-@click.option("--epochs", type=click.IntRange(1), default=None, help="Passes over the training images.  [default: the profile's]")
-@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: ~/.cache/apse_nb]")
+@click.option("--epochs", type=click.IntRange(1), default=None, help="Passes over the training images.  [default: the "
+              "profile's]")
+@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: "
+              "~/.cache/apse_nb]")
 def apse_reproduce(source, profile_name, out, tables, features, weights, rows, seeds, epochs, cache):
     """Train the rows of the paper's tables, measure them, and write a report.
 
@@ -424,32 +516,53 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     profile = find_profile(profile_name)
     files = dict(f.partition("=")[::2] for f in features)
     for name, file in files.items():
-        if name not in WITHOUT_MODEL or not Path(file).is_file(): raise ValueError(f"--features takes NAME=FILE with a name among {', '.join(WITHOUT_MODEL)} and an existing file, not {name}={file}.")
-    if files and "1" not in tables: raise ValueError("--features belongs to --table 1: add it.")
+        if name not in WITHOUT_MODEL or not Path(file).is_file():
+            raise ValueError(f"--features takes NAME=FILE with a name among {', '.join(WITHOUT_MODEL)} and an "
+                             f"existing file, not {name}={file}.")
+    if files and "1" not in tables:
+        raise ValueError("--features belongs to --table 1: add it.")
     wanted = [r for r in (rows or "").split(",") if r]
-    find = lambda table: {name: several[0] for name, several in table1_controlled().items()} if table == "controlled" else find_table(table, profile, {n: str(Path(f).resolve()) for n, f in files.items()})
+    find = lambda table: {name: several[0] for name,
+                          several in table1_controlled().items()} if table == "controlled" else find_table(table,
+                                  profile, {n: str(Path(f).resolve()) for n, f in files.items()})
     known = {name: None for table in tables for name in find(table)} if tables else METHODS
     unknown = [r for r in wanted if r not in known]
-    if unknown: raise ValueError(f"Unknown row {unknown[0]!r}: choose among {', '.join(known)}.")
-    if source == "scenes" and profile.backbone != "scene_net": raise ValueError(f"The profile {profile_name!r} needs a folder of pictures: add --data ROOT.")
-    if source != "scenes" and not Path(source).exists(): raise FileNotFoundError(f"There is no folder {source}; give one with emotion-labelled pictures, or 'scenes'.")
-    if source != "scenes" and profile.backbone == "scene_net": raise ValueError(f"The profile {profile_name!r} is made for scenes: for a folder add --profile cpu or --profile paper.")
+    if unknown:
+        raise ValueError(f"Unknown row {unknown[0]!r}: choose among {', '.join(known)}.")
+    if source == "scenes" and profile.backbone != "scene_net":
+        raise ValueError(f"The profile {profile_name!r} needs a folder of pictures: add --data ROOT.")
+    if source != "scenes" and not Path(source).exists():
+        raise FileNotFoundError(f"There is no folder {source}; give one with emotion-labelled pictures, or 'scenes'.")
+    if source != "scenes" and profile.backbone == "scene_net":
+        raise ValueError(f"The profile {profile_name!r} is made for scenes: for a folder add --profile cpu or "
+                         f"--profile paper.")
     if weights not in (None, "imagenet", "shapes"):
-        if not Path(weights).is_file(): raise FileNotFoundError(f"There is no weights file {weights}.")
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"There is no weights file {weights}.")
         weights = str(Path(weights).resolve())
     started = time.perf_counter()
-    if weights: profile = replace(profile, weights=weights)
-    if epochs: profile = replace(profile, recipe=replace(profile.recipe, epochs=epochs))
+    if weights:
+        profile = replace(profile, weights=weights)
+    if epochs:
+        profile = replace(profile, recipe=replace(profile.recipe, epochs=epochs))
     for table in tables:
         experiments = {name: e for name, e in find(table).items() if not wanted or name in wanted}
-        if not experiments: continue
+        if not experiments:
+            continue
         common = dict(cache=cache, report=click.echo)
-        if table == "controlled": experiments = tune({name: table1_controlled()[name] for name in experiments}, profile, source, out, **common)
+        if table == "controlled":
+            experiments = tune({name: table1_controlled()[name] for name in experiments}, profile, source, out,
+                               **common)
         path = write_table(table, run_rows(experiments, profile, source, out, seeds=seeds, **common), experiments, out)
         lacking = [name for name in WITHOUT_MODEL if table == "1" and name not in experiments and not wanted]
-        if lacking: click.echo(f"{', '.join(lacking)}: no public model can be fetched; give the features of these rows with --features NAME=FILE")
-        click.echo(f"table {table} after {(time.perf_counter() - started)/60:.1f} minutes: {path}; its evidence: {out/'results.csv'}")
-    if tables: return
-    page = execute_report(out, source=source if source == "scenes" else str(Path(source).resolve()), profile_name=profile_name, weights=weights,
+        if lacking:
+            click.echo(f"{', '.join(lacking)}: no public model can be fetched; give the features of these rows with "
+                       f"--features NAME=FILE")
+        click.echo(f"table {table} after {(time.perf_counter() - started)/60:.1f} minutes: {path}; its evidence: "
+                   f"{out/'results.csv'}")
+    if tables:
+        return
+    page = execute_report(out, source=source if source == "scenes" else str(Path(source).resolve()),
+                          profile_name=profile_name, weights=weights,
                           rows=rows, seeds=seeds, epochs=epochs, cache=str(cache.resolve()) if cache else None)
     click.echo(f"done in {(time.perf_counter() - started)/60:.1f} minutes: {page}")

@@ -43,7 +43,8 @@ def png(figure,              # matplotlib figure; one made with `matplotlib.figu
 
 # %% ../nbs/12_explore.ipynb #12-explore-012
 class Picture(anywidget.AnyWidget):
-    "A PNG in an `<img>` with alternative text. The element stays, only its source changes: no flicker, and a screen reader keeps its place."
+    """A PNG in an `<img>` with alternative text. The element stays, only its source changes: no flicker, and a screen
+    reader keeps its place."""
     data = traitlets.Bytes(b"").tag(sync=True)       # the PNG file
     alt = traitlets.Unicode("").tag(sync=True)       # what is to be seen, in words; plain text, never HTML
 
@@ -72,7 +73,8 @@ class Picture(anywidget.AnyWidget):
 class Message(anywidget.AnyWidget):
     "One sentence that screen readers read out when it changes."
     text = traitlets.Unicode("").tag(sync=True)      # plain text, never HTML
-    alarm = traitlets.Bool(False).tag(sync=True)     # True: something went wrong; shown with a sign and a bar, read out at once
+    # True: something went wrong; shown with a sign and a bar, read out at once
+    alarm = traitlets.Bool(False).tag(sync=True)
 
     _esm = """
     export default { render({ model, el }) {
@@ -93,15 +95,18 @@ class Message(anywidget.AnyWidget):
 
     def say(self, text: str) -> None:
         "Show a sentence."
-        with self.hold_sync(): self.text, self.alarm = text, False
+        with self.hold_sync():
+            self.text, self.alarm = text, False
 
     def warn(self, text: str) -> None:
         "Show a sentence about something that went wrong."
-        with self.hold_sync(): self.text, self.alarm = text, True
+        with self.hold_sync():
+            self.text, self.alarm = text, True
 
 # %% ../nbs/12_explore.ipynb #12-explore-017
 class Slider(anywidget.AnyWidget):
-    "A slider and a number field with one name. (The handle of an ipywidgets slider has no name: a screen reader calls each of them just 'slider'.)"
+    """A slider and a number field with one name. (The handle of an ipywidgets slider has no name: a screen reader calls
+    each of them just 'slider'.)"""
     value = traitlets.Float(0.).tag(sync=True)
     min = traitlets.Float(0.).tag(sync=True)
     max = traitlets.Float(1.).tag(sync=True)
@@ -150,7 +155,8 @@ class Upload(anywidget.AnyWidget):
     accept = traitlets.Unicode("image/*").tag(sync=True)     # what the file dialogue offers; a hint, not a check
     limit = traitlets.Int(8_000_000).tag(sync=True)          # bytes
     name = traitlets.Unicode("").tag(sync=True)              # of the last file
-    content = traitlets.Bytes(b"").tag(sync=True, from_json=lambda value, widget: bytes(value))    # it arrives as a memoryview
+    # it arrives as a memoryview
+    content = traitlets.Bytes(b"").tag(sync=True, from_json=lambda value, widget: bytes(value))
     problem = traitlets.Unicode("").tag(sync=True)
     count = traitlets.Int(0).tag(sync=True)                  # files so far
 
@@ -190,23 +196,29 @@ class OwnKeys(anywidget.AnyWidget):
     """
 
 # %% ../nbs/12_explore.ipynb #12-explore-022
-READINGS = dict(spatial=("mean", "sum"), rescale=(True, False), norm=("minmax", "relu_l1", "softmax"))   # of Eq. 1 and 2, see chapter 04
+# of Eq. 1 and 2, see chapter 04
+READINGS = dict(spatial=("mean", "sum"), rescale=(True, False), norm=("minmax", "relu_l1", "softmax"))
 
 @contextmanager
 def reading(model: nn.Module,    # a network with attention heads
             **changes,           # `spatial`, `rescale`, `norm`
            ):
-    "Inside a `with` block, all heads of a network read Eq. 1-2 in another way; afterwards as before. The weights stay as they are."
+    """Inside a `with` block, all heads of a network read Eq. 1-2 in another way; afterwards as before. The weights stay
+    as they are."""
     for name, value in changes.items():
-        if name not in READINGS: raise ValueError(f"A reading is one of {', '.join(READINGS)}, not {name!r}.")
-        if value not in READINGS[name]: raise ValueError(f"{name} must be one of {', '.join(map(repr, READINGS[name]))}, not {value!r}.")
+        if name not in READINGS:
+            raise ValueError(f"A reading is one of {', '.join(READINGS)}, not {name!r}.")
+        if value not in READINGS[name]:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, READINGS[name]))}, not {value!r}.")
     heads = [m for m in model.modules() if isinstance(m, AttentionHead)]
     before = [{name: getattr(head, name) for name in changes} for head in heads]
     try:
-        for head in heads: vars(head).update(changes)
+        for head in heads:
+            vars(head).update(changes)
         yield model
     finally:
-        for head, old in zip(heads, before): vars(head).update(old)
+        for head, old in zip(heads, before):
+            vars(head).update(old)
 
 # %% ../nbs/12_explore.ipynb #12-explore-025
 class Level(NamedTuple):
@@ -248,11 +260,14 @@ def look_at(model: nn.Module,          # APSE with at least one head
             **readings,                # see `reading`; those left out stay as trained
            ) -> Seen:
     "Send one picture through a network and keep what its heads say."
-    if getattr(model, "high_head", None) is None: raise ValueError("This network has no attention head to look through: train one with heads='high' or 'both'.")
+    if getattr(model, "high_head", None) is None:
+        raise ValueError("This network has no attention head to look through: train one with heads='high' or 'both'.")
     was_training = model.training
-    with reading(model.eval(), **readings): output = model(center_crop(picture[None], crop).to(next(model.parameters()).device))
+    with reading(model.eval(), **readings):
+        output = model(center_crop(picture[None], crop).to(next(model.parameters()).device))
     model.train(was_training)
-    levels = [Level(*head_classes(model)[name], *(x[0].float().cpu().numpy() for x in (head.confidences, head.class_maps, head.attention[:, 0])))
+    levels = [Level(*head_classes(model)[name],
+                    *(x[0].float().cpu().numpy() for x in (head.confidences, head.class_maps, head.attention[:, 0])))
               for name, head in (("low", output.low), ("high", output.high)) if head is not None]
     return Seen(cut_middle(picture, crop), output.embedding[0].float().cpu(), tuple(levels))
 
@@ -261,7 +276,8 @@ def enlarge(a_map: np.ndarray,    # h x w
             side: int,
            ) -> np.ndarray:       # side x side
     "A map at the picture's size, bilinearly."
-    return F.interpolate(torch.as_tensor(a_map)[None, None].float(), (side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
+    return F.interpolate(torch.as_tensor(a_map)[None, None].float(), (side, side), mode="bilinear",
+                         align_corners=False)[0, 0].numpy()
 
 class Region(NamedTuple):
     "A map against the true region."
@@ -274,11 +290,13 @@ def on_region(a_map: np.ndarray,     # h x w, not negative
              ) -> Region:
     "Pointing game and share inside of one map, as in chapter 04."
     large = enlarge(a_map, len(mask))
-    return Region(bool(mask.flat[large.argmax()]), float((large*mask).sum()/max(large.sum(), 1e-12)), float(mask.mean()))
+    return Region(bool(mask.flat[large.argmax()]), float((large*mask).sum()/max(large.sum(), 1e-12)),
+                  float(mask.mean()))
 
 # %% ../nbs/12_explore.ipynb #12-explore-037
 class _Listener(nn.Module):
-    "Images -> embeddings. On its way the highest stage passes through `self.stage`, a layer that grad-cam can listen to."
+    """Images -> embeddings. On its way the highest stage passes through `self.stage`, a layer that grad-cam can listen
+    to."""
     def __init__(self, model):
         super().__init__()
         self.model, self.stage = model, nn.Identity()
@@ -286,8 +304,10 @@ class _Listener(nn.Module):
     def forward(self, images):
         divert = lambda module, given, stages: stages | {self.model.high: self.stage(stages[self.model.high])}
         handle = self.model.backbone.register_forward_hook(divert)
-        try: return self.model(images).embedding
-        finally: handle.remove()
+        try:
+            return self.model(images).embedding
+        finally:
+            handle.remove()
 
 def grad_cam(model: nn.Module,
              picture: np.ndarray,         # H x W x 3 bytes
@@ -295,7 +315,8 @@ def grad_cam(model: nn.Module,
              crop: int,
              **readings,                  # see `reading`
             ) -> np.ndarray:              # crop x crop in [0, 1]; all 0 where nothing makes the two more similar
-    "Grad-cam (Selvaraju et al., ICCV 2017) of the similarity to a reference picture, at the highest stage. Clears the gradients of the model's weights."
+    """Grad-cam (Selvaraju et al., ICCV 2017) of the similarity to a reference picture, at the highest stage. Clears the
+    gradients of the model's weights."""
     from pytorch_grad_cam import GradCAM    # imports torchvision: only when it is wanted
     was_training = model.training
     device = next(model.parameters()).device
@@ -304,7 +325,8 @@ def grad_cam(model: nn.Module,
     def target(embedding):
         similarity.append(embedding @ reference.to(device))
         return similarity[-1]
-    with torch.enable_grad(), reading(model.eval(), **readings), GradCAM(listener, [listener.stage]) as cam: found = cam(images, [target])[0]
+    with torch.enable_grad(), reading(model.eval(), **readings), GradCAM(listener, [listener.stage]) as cam:
+        found = cam(images, [target])[0]
     model.zero_grad()
     model.train(was_training)
     # at the top of the hill there is no slope: the library would stretch rounding errors to a full map
@@ -312,18 +334,23 @@ def grad_cam(model: nn.Module,
 
 # %% ../nbs/12_explore.ipynb #12-explore-043
 def peak(a_map: np.ndarray,                          # h x w
-        ) -> tuple[float, float] | None:             # x and y of the maximum in 0..1 from the upper left corner; None if a tenth of the map is (within 1 %) as high
+        # x and y of the maximum in 0..1 from the upper left corner; None if a tenth of the map is (within 1
+        # %) as high
+        ) -> tuple[float, float] | None:
     "Where a map has its maximum."
     top, bottom = a_map.max(), a_map.min()
-    if (a_map >= top - .01*(top - bottom)).mean() > .1: return None       # many places share the maximum: which of them comes first says nothing
+    if (a_map >= top - .01*(top - bottom)).mean() > .1:
+        return None       # many places share the maximum: which of them comes first says nothing
     y, x = np.unravel_index(a_map.argmax(), a_map.shape)
     return (x + .5)/a_map.shape[1], (y + .5)/a_map.shape[0]
 
 def in_words(place: tuple[float, float] | None) -> str:
     "A place in a picture as one would say it."
-    if place is None: return "nowhere in particular"
+    if place is None:
+        return "nowhere in particular"
     x, y = (min(int(3*v), 2) for v in place)
-    return {(1, 1): "in the centre", (0, 1): "at the left", (2, 1): "at the right", (1, 0): "at the top", (1, 2): "at the bottom"}.get(
+    return {(1, 1): "in the centre", (0, 1): "at the left", (2, 1): "at the right", (1, 0): "at the top",
+            (1, 2): "at the bottom"}.get(
         (x, y), f"at the {('upper', '', 'lower')[y]} {('left', '', 'right')[x]}")
 
 def percent(share: float) -> str:
@@ -348,10 +375,12 @@ def describe(seen: Seen,
     parts = [f"{title}."]
     for level in seen.levels:
         best = level.confidences.argsort()[::-1][:2]
-        parts.append(f"{level.title.capitalize()}: {' and '.join(f'{level.names[k]} {percent(level.confidences[k])}' for k in best)}, "
+        parts.append(f"{level.title.capitalize()}: "
+                     f"{' and '.join(f'{level.names[k]} {percent(level.confidences[k])}' for k in best)}, "
                      f"highest {in_words(peak(level.attention))}" + _region_words(level.attention, mask) + ".")
     if comparison is not None:
-        parts.append(f"Grad-cam towards {comparison.title} (cosine {comparison.similarity:.2f}): highest {in_words(peak(comparison.cam))}"
+        parts.append(f"Grad-cam towards {comparison.title} (cosine {comparison.similarity:.2f}): highest "
+                     f"{in_words(peak(comparison.cam))}"
                      + _region_words(comparison.cam, mask) + ".")
     return " ".join(parts)
 
@@ -367,7 +396,8 @@ def judge(seen: Seen,
     return f"True region ({percent(float(mask.mean()))} of the picture): {'; '.join(parts)}."
 
 def _region_words(a_map: np.ndarray, mask: np.ndarray | None) -> str:
-    if mask is None: return ""
+    if mask is None:
+        return ""
     region = on_region(a_map, mask)
     verdict = "" if peak(a_map) is None else "inside " if region.hit else "outside "
     return f", {verdict}the true region{' ' if verdict == '' else ', which '}holds {percent(region.inside)} of the map and covers {percent(region.area)} of the picture"
@@ -387,7 +417,8 @@ def blend(picture: np.ndarray,                # side x side x 3 bytes
 _WIDTH, _SIDE, _GAP = 9., 2.1, .12     # inches: figure, one picture, between two
 
 class _Sheet:
-    "A figure that is one pair of axes in inches from the upper left corner: redrawn faster than many axes, and nothing moves from one drawing to the next."
+    """A figure that is one pair of axes in inches from the upper left corner: redrawn faster than many axes, and
+    nothing moves from one drawing to the next."""
     def __init__(self, height: float):
         self.figure = Figure(figsize=(_WIDTH, height))
         self.axes = self.figure.add_axes((0, 0, 1, 1))
@@ -397,16 +428,19 @@ class _Sheet:
     def text(self, x: float, y: float, words: str, **look) -> None:
         self.axes.text(x, y, words, parse_math=False, **dict(fontsize=9, va="center") | look)
 
-    def picture(self, x: float, y: float, side: float, pixels: np.ndarray, title: str = "", mask=None, place=None) -> None:
+    def picture(self, x: float, y: float, side: float, pixels: np.ndarray, title: str = "", mask=None,
+                place=None) -> None:
         "A picture, perhaps with the outline of a region and a cross."
         self.text(x + side/2, y - .1, title, ha="center")
         self.axes.imshow(pixels, extent=(x, x + side, y + side, y), aspect="auto")
         if mask is not None:
             middles = (np.arange(len(mask)) + .5)*side/len(mask)                # of the mask's pixels, in inches
-            self.axes.contour(x + middles, y + middles, mask, [.5], colors="white", linewidths=1.2, path_effects=[withStroke(linewidth=2.6, foreground="black")])
+            self.axes.contour(x + middles, y + middles, mask, [.5], colors="white", linewidths=1.2,
+                              path_effects=[withStroke(linewidth=2.6, foreground="black")])
         if place is not None:
             for colour, size, width in (("black", 10, 3), ("white", 9, 1.4)):
-                self.axes.plot(x + place[0]*side, y + place[1]*side, "+", color=colour, markersize=size, markeredgewidth=width)
+                self.axes.plot(x + place[0]*side, y + place[1]*side, "+", color=colour, markersize=size,
+                               markeredgewidth=width)
 
     def bars(self, x: float, y: float, width: float, step: float, level: Level, labels: tuple[str, ...]) -> None:
         "Confidences as bars, `step` apart; a triangle points at a true class."
@@ -426,7 +460,8 @@ def draw_attention(seen: Seen,
                    class_maps: bool = False,                # also the map of every class
                    comparison: Comparison | None = None,    # also grad-cam
                   ) -> Figure:
-    "Picture, attention maps and confidences; on demand grad-cam and the maps of all classes. A pure function of what was seen."
+    """Picture, attention maps and confidences; on demand grad-cam and the maps of all classes. A pure function of what
+    was seen."""
     names = [name for level in seen.levels for name in level.names]
     small, columns, head = 1.6, 5, .3                        # side of a class map, how many in a row, room for a title
     rows = -(-len(names)//columns) if class_maps else 0
@@ -438,7 +473,8 @@ def draw_attention(seen: Seen,
     sheet.picture(column(0), y, _SIDE, seen.picture, title, mask)
     for i, level in enumerate(seen.levels, start=1):
         top = level.attention.max()
-        sheet.picture(column(i), y, _SIDE, over(level.attention, (0, top)), f"{level.title}, 0 to {top:.2g}", mask, peak(level.attention))
+        sheet.picture(column(i), y, _SIDE, over(level.attention, (0, top)), f"{level.title}, 0 to {top:.2g}", mask,
+                      peak(level.attention))
     down, step = y, (_SIDE - .15*(len(seen.levels) - 1))/len(names)
     for level in seen.levels:
         sheet.bars(_WIDTH - 1.4, down, 1., step, level, labels)
@@ -449,14 +485,17 @@ def draw_attention(seen: Seen,
         sheet.picture(column(0), y, _SIDE, comparison.reference, comparison.title.replace("picture", "reference"))
         sheet.picture(column(2), y, _SIDE, over(cam, (0, 1)), "grad-cam towards the reference", mask, peak(cam))
         words = f"cosine of the two pictures: {comparison.similarity:.2f}\n\n" + (
-            f"correlation of grad-cam\nwith the {ours.title}: {map_correlation(cam, ours.attention):.2f}" if cam.any() else "grad-cam finds nothing that\nwould make them more similar")
+            f"correlation of grad-cam\nwith the {ours.title}: {map_correlation(cam, ours.attention):.2f}"
+                    if cam.any() else "grad-cam finds nothing that\nwould make them more similar")
         sheet.text(column(1) + .1, y + _SIDE/2, words)
         y += _SIDE + head
     if class_maps:
         panels = [(level, k) for level in seen.levels for k in range(len(level.names))]
         for i, (level, k) in enumerate(panels):
-            one, scale = level.class_maps[k], (level.class_maps.min(), level.class_maps.max())    # one scale for all classes of a head
-            sheet.picture(.05 + i % columns*(small + .2), y + i//columns*(small + head), small, over(one, scale), f"{level.names[k]}, {one.min():.1f} to {one.max():.1f}", mask)
+            # one scale for all classes of a head
+            one, scale = level.class_maps[k], (level.class_maps.min(), level.class_maps.max())
+            sheet.picture(.05 + i % columns*(small + .2), y + i//columns*(small + head), small, over(one, scale),
+                          f"{level.names[k]}, {one.min():.1f} to {one.max():.1f}", mask)
     return sheet.figure
 
 def map_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -489,7 +528,8 @@ class Choice:
     reference: int = 1            # position of the picture that grad-cam compares with
 
     @property
-    def readings(self) -> dict: return {name: getattr(self, name) for name in READINGS}
+    def readings(self) -> dict:
+        return {name: getattr(self, name) for name in READINGS}
 
 # %% ../nbs/12_explore.ipynb #12-explore-057
 class AttentionState:
@@ -502,7 +542,8 @@ class AttentionState:
                  crop: int,                   # side of the centre crop, pixels: `recipe.crop`
                  labelled: bool = True,       # False: the labels are made up and are not shown
                 ):
-        if not len(images): raise ValueError("There is no picture to explore: give at least one.")
+        if not len(images):
+            raise ValueError("There is no picture to explore: give at least one.")
         self.model, self.images, self.crop, self.labelled = model, images, crop, labelled
         self.upload_name, self.upload_pixels = "", None
         self.choice = Choice(reference=min(1, len(images) - 1), **self.trained)
@@ -516,20 +557,28 @@ class AttentionState:
     def set(self, **changes) -> None:
         "Change some settings; `ValueError` with one sentence, and nothing changed, if one of them is impossible."
         for name, value in changes.items():
-            if name not in Choice.__dataclass_fields__: raise ValueError(f"There is no setting {name!r}: choose from {', '.join(Choice.__dataclass_fields__)}.")
-            if name in READINGS and value not in READINGS[name]: raise ValueError(f"{name} must be one of {', '.join(map(repr, READINGS[name]))}, not {value!r}.")
-            if name in ("picture", "reference") and not 0 <= value < len(self.images): raise ValueError(f"There is no picture {value}: they are numbered 0 to {len(self.images) - 1}.")
-            if name == "opacity" and not 0 <= value <= 1: raise ValueError(f"The opacity lies between 0 and 1, {value} does not.")
-        if changes.get("uploaded") and self.upload_pixels is None: raise ValueError("No picture has been uploaded yet.")
+            if name not in Choice.__dataclass_fields__:
+                raise ValueError(f"There is no setting {name!r}: choose from {', '.join(Choice.__dataclass_fields__)}.")
+            if name in READINGS and value not in READINGS[name]:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, READINGS[name]))}, not {value!r}.")
+            if name in ("picture", "reference") and not 0 <= value < len(self.images):
+                raise ValueError(f"There is no picture {value}: they are numbered 0 to {len(self.images) - 1}.")
+            if name == "opacity" and not 0 <= value <= 1:
+                raise ValueError(f"The opacity lies between 0 and 1, {value} does not.")
+        if changes.get("uploaded") and self.upload_pixels is None:
+            raise ValueError("No picture has been uploaded yet.")
         self.choice = replace(self.choice, **changes)
 
     def upload(self,
                content: bytes,     # of an image file
                name: str,          # what the file is called
               ) -> None:
-        "Take a picture from outside, resized to a square like all others (Section IV-D); `ValueError` with one sentence if it cannot be read."
+        """Take a picture from outside, resized to a square like all others (Section IV-D); `ValueError` with one
+        sentence if it cannot be read."""
         name = plain(name)
-        if len(content) > self.limit: raise ValueError(f"{name} has {len(content)/1e6:.1f} MB, and {self.limit/1e6:g} are allowed: choose a smaller file.")
+        if len(content) > self.limit:
+            raise ValueError(f"{name} has {len(content)/1e6:.1f} MB, and {self.limit/1e6:g} are allowed: choose a "
+                             f"smaller file.")
         size = self.images.pixels.shape[1]
         picture = as_square(decode_bytes(content, name, at_least=2*size), size)
         self.upload_name, self.upload_pixels = name, picture
@@ -543,20 +592,23 @@ class AttentionState:
     @property
     def mask(self) -> np.ndarray | None:    # crop x crop booleans
         "The true region of the picture, where it is known."
-        if self.choice.uploaded or self.images.masks is None: return None
+        if self.choice.uploaded or self.images.masks is None:
+            return None
         return cut_middle(self.images.masks[self.choice.picture], self.crop)
 
     def title(self, i: int | None = None) -> str:
         "What a picture is called: number i, or the one that is looked at."
         if i is None:
-            if self.choice.uploaded: return "your picture"
+            if self.choice.uploaded:
+                return "your picture"
             i = self.choice.picture
         return f"picture {i}" + (f", {self.images.taxonomy.fine[self.images.labels[i]]}" if self.labelled else "")
 
     @property
     def labels(self) -> tuple[str, ...]:
         "Fine and coarse name of the picture's label, if there is one."
-        if self.choice.uploaded or not self.labelled: return ()
+        if self.choice.uploaded or not self.labelled:
+            return ()
         t, label = self.images.taxonomy, self.images.labels[self.choice.picture]
         return t.fine[label], t.coarse[t.parent[label]]
 
@@ -568,22 +620,26 @@ class AttentionState:
         "Grad-cam towards the reference, under the chosen readings."
         reference = look_at(self.model, self.images.pixels[self.choice.reference], self.crop, **self.choice.readings)
         cam = grad_cam(self.model, self.picture, reference.embedding, self.crop, **self.choice.readings)
-        return Comparison(cam, reference.picture, self.title(self.choice.reference), float(seen.embedding @ reference.embedding))
+        return Comparison(cam, reference.picture, self.title(self.choice.reference),
+                          float(seen.embedding @ reference.embedding))
 
     def show(self) -> tuple[Figure, str, str]:    # figure, the same in words, one line of scores
         "All that is to be shown."
         seen = self.look()
         comparison = self.compare(seen) if self.choice.grad_cam else None
         mask = self.mask if self.choice.mask else None
-        figure = draw_attention(seen, self.title(), self.choice.opacity, self.labels, mask, self.choice.class_maps, comparison)
+        figure = draw_attention(seen, self.title(), self.choice.opacity, self.labels, mask, self.choice.class_maps,
+                                comparison)
         name = f"Your picture {self.upload_name}" if self.choice.uploaded else self.title().capitalize()
         score = judge(seen, self.mask) if self.mask is not None else "The true region of this picture is not known."
-        if self.choice.uploaded: score = "Nobody has marked a true region in your picture. The picture slider leads back to the others."
+        if self.choice.uploaded:
+            score = "Nobody has marked a true region in your picture. The picture slider leads back to the others."
         return figure, describe(seen, name, self.mask, comparison), score
 
 # %% ../nbs/12_explore.ipynb #12-explore-061
 class AttentionExplorer(ipywidgets.VBox):
-    "Choose or upload a picture, see where the heads look, change the readings of Eq. 1-2. Everything that the controls do can be done by `choose`, `set` and `upload`."
+    """Choose or upload a picture, see where the heads look, change the readings of Eq. 1-2. Everything that the
+    controls do can be done by `choose`, `set` and `upload`."""
     def __init__(self,
                  model: nn.Module,            # APSE with at least one head
                  images: LabelledImages,      # pictures to choose from
@@ -596,18 +652,24 @@ class AttentionExplorer(ipywidgets.VBox):
         tick = lambda text: ipywidgets.Checkbox(description=text, indent=False, layout=wide)
         pick = lambda name: ipywidgets.Dropdown(description=name, options=READINGS[name], layout=wide)
         self.controls = dict(picture=Slider(label="picture", max=last, step=1), opacity=Slider(label="opacity"),
-                             mask=tick("outline of the true region"), class_maps=tick("map of every class"), grad_cam=tick("grad-cam towards the reference"),
+                             mask=tick("outline of the true region"), class_maps=tick("map of every class"),
+                             grad_cam=tick("grad-cam towards the reference"),
                              reference=Slider(label="reference", max=last, step=1),
                              spatial=pick("spatial"), rescale=tick("rescale by h·w"), norm=pick("norm"))
-        self.trained = ipywidgets.Button(description="as trained", tooltip="back to the readings that the weights were trained with")
+        self.trained = ipywidgets.Button(description="as trained", tooltip="back to the readings that the weights "
+                                         "were trained with")
         self._showing = False
-        for name, control in self.controls.items(): control.observe(lambda change, name=name: self._moved(name, change.new), "value")
+        for name, control in self.controls.items():
+            control.observe(lambda change, name=name: self._moved(name, change.new), "value")
         self.file.observe(self._received, "count")
         self.trained.on_click(lambda button: self.set(**self.state.trained))
         c, heading = self.controls, lambda text: ipywidgets.HTML(f"<b>{text}</b>")
-        left = ipywidgets.VBox([c["picture"], self.file, c["opacity"], c["mask"], c["class_maps"], heading("Readings of Eq. 1-2"), c["spatial"], c["rescale"], c["norm"], self.trained,
-                                heading("Grad-cam"), c["grad_cam"], c["reference"]], layout=ipywidgets.Layout(width="300px", flex="0 0 300px"))
-        right = ipywidgets.VBox([self.message, self.picture], layout=ipywidgets.Layout(flex="1 1 480px", min_width="0", margin="0 0 0 12px"))
+        left = ipywidgets.VBox([c["picture"], self.file, c["opacity"], c["mask"], c["class_maps"],
+                                heading("Readings of Eq. 1-2"), c["spatial"], c["rescale"], c["norm"], self.trained,
+                                heading("Grad-cam"), c["grad_cam"], c["reference"]],
+                               layout=ipywidgets.Layout(width="300px", flex="0 0 300px"))
+        right = ipywidgets.VBox([self.message, self.picture],
+                                layout=ipywidgets.Layout(flex="1 1 480px", min_width="0", margin="0 0 0 12px"))
         super().__init__([ipywidgets.HBox([left, right], layout=ipywidgets.Layout(flex_flow="row wrap")), OwnKeys()])
         self._show()
 
@@ -635,7 +697,8 @@ class AttentionExplorer(ipywidgets.VBox):
 
     def _show(self) -> None:
         figure, words, score = self.state.show()
-        with self.picture.hold_sync(): self.picture.data, self.picture.alt = png(figure), words
+        with self.picture.hold_sync():
+            self.picture.data, self.picture.alt = png(figure), words
         self.message.say(score)
         self._settle()
 
@@ -643,18 +706,25 @@ class AttentionExplorer(ipywidgets.VBox):
         "Let the controls show the state."
         self._showing = True
         try:
-            for name, control in self.controls.items(): control.value = getattr(self.state.choice, name)
+            for name, control in self.controls.items():
+                control.value = getattr(self.state.choice, name)
             self.controls["mask"].disabled = self.state.mask is None
             self.controls["reference"].disabled = not self.state.choice.grad_cam
             self.trained.disabled = self.state.choice.readings == self.state.trained
-        finally: self._showing = False
+        finally:
+            self._showing = False
 
     def _moved(self, name: str, value) -> None:
-        if self._showing: return                         # the control follows the state, not the other way round
-        if name == "picture": self.choose(int(value))
-        else: self.set(**{name: int(value) if name == "reference" else value})
+        if self._showing:
+            return                         # the control follows the state, not the other way round
+        if name == "picture":
+            self.choose(int(value))
+        else:
+            self.set(**{name: int(value) if name == "reference" else value})
 
     def _received(self, change) -> None:
-        if self.file.problem: self.message.warn(f"{plain(self.file.name)} was not taken. {self.file.problem}")
-        else: self.upload(self.file.content, self.file.name)
+        if self.file.problem:
+            self.message.warn(f"{plain(self.file.name)} was not taken. {self.file.problem}")
+        else:
+            self.upload(self.file.content, self.file.name)
         self.file.content = b""

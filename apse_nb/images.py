@@ -31,44 +31,59 @@ def to_rgb(image: Image.Image,     # any Pillow mode
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
         top = grey.max(initial=0)
-        if image.mode == "F": white = next(w for w in (1, 255, top) if top <= w)   # floats do not say what white is: 1, 255 or the largest value
-        else: white = max(top, 65535)
+        if image.mode == "F":
+            # floats do not say what white is: 1, 255 or the largest value
+            white = next(w for w in (1, 255, top) if top <= w)
+        else:
+            white = max(top, 65535)
         image = Image.fromarray((grey.clip(0)*(255/white)).round().astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")      # `convert` would copy a picture that needs nothing
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy a picture that needs nothing
 
 # %% ../nbs/02_images.ipynb #02-datasets-016
 Image.init()   # lets Pillow register all its formats; which ones depends on how it was built
-FORMATS = [f for f in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF") if f in Image.OPEN]
+FORMATS = [f for f in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+           if f in Image.OPEN]
 SUFFIXES = {s for s, f in Image.registered_extensions().items() if f in FORMATS}
 
 # %% ../nbs/02_images.ipynb #02-datasets-017
 def decode_bytes(data: bytes,                  # what the file holds
                  name,                         # what to call it in an error
-                 at_least: int | None = None,  # JPEG only: may be decoded at 1/2, 1/4 or 1/8 while both sides keep this many pixels
+                 # JPEG only: may be decoded at 1/2, 1/4 or 1/8 while both sides keep this many
+                 # pixels
+                 at_least: int | None = None,
                 ) -> Image.Image:              # RGB, upright
     "A picture from the bytes of its file; `ValueError` with one sentence if that cannot be done."
-    if not data: raise ValueError(f"{name} is empty (0 bytes): download it again or remove it.")
+    if not data:
+        raise ValueError(f"{name} is empty (0 bytes): download it again or remove it.")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if at_least: image.draft(None, (at_least, at_least))
+        if at_least:
+            image.draft(None, (at_least, at_least))
         image.load()                           # the first frame, if there are several
         ImageOps.exif_transpose(image, in_place=True)      # not in place, it would copy also what is upright
         return to_rgb(image)
-    except Image.UnidentifiedImageError: reason = "its format is not known"
-    except Image.DecompressionBombError: reason = "it claims to have too many pixels"
-    except MemoryError: raise
-    except Exception as e: reason = str(e) or type(e).__name__   # damaged data can make a decoder raise almost anything
+    except Image.UnidentifiedImageError:
+        reason = "its format is not known"
+    except Image.DecompressionBombError:
+        reason = "it claims to have too many pixels"
+    except MemoryError:
+        raise
+    except Exception as e:
+        reason = str(e) or type(e).__name__   # damaged data can make a decoder raise almost anything
     raise ValueError(f"{name} cannot be read as an image ({reason}): download it again or remove it.")
 
 # %% ../nbs/02_images.ipynb #02-datasets-018
 def file_bytes(path) -> bytes:
     "What the file of a picture holds; `FileNotFoundError` or `ValueError` with one sentence if it cannot be read."
-    try: return Path(path).read_bytes()
-    except FileNotFoundError: raise FileNotFoundError(f"There is no image {path}: check the path.") from None
-    except OSError as e: raise ValueError(f"{path} cannot be read ({e.strerror}): check the file.") from None
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no image {path}: check the path.") from None
+    except OSError as e:
+        raise ValueError(f"{path} cannot be read ({e.strerror}): check the file.") from None
 
 def read_image(path,                         # file of one picture
                at_least: int | None = None,  # as in `decode_bytes`
@@ -99,7 +114,8 @@ class ImageFiles:
     taxonomy: Taxonomy
     root: Path                              # the folder that `names` are relative to
     split: np.ndarray | None = None         # N strings 'train', 'val', 'test' or '' (not divided)
-    votes: np.ndarray | None = None         # N x K votes, ratings or probabilities over the fine emotions, where the data set has them
+    # N x K votes, ratings or probabilities over the fine emotions, where the data set has them
+    votes: np.ndarray | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)   # (name, reason) of listed pictures that are left out
 
     def __post_init__(self):
@@ -108,15 +124,18 @@ class ImageFiles:
         self.labels = np.asarray(self.labels, dtype=np.int64)
         self.split = np.asarray([""]*len(self.paths) if self.split is None else self.split, dtype=str)
         if not len(self.paths) == len(self.labels) == len(self.split):
-            raise ValueError(f"{len(self.paths)} files, {len(self.labels)} labels and {len(self.split)} split entries do not match.")
+            raise ValueError(f"{len(self.paths)} files, {len(self.labels)} labels and {len(self.split)} split entries "
+                             f"do not match.")
 
-    def __len__(self) -> int: return len(self.paths)
+    def __len__(self) -> int:
+        return len(self.paths)
 
     @property
     def names(self) -> list[str]:
         "Paths relative to the root, with forward slashes."
         start = os.path.join(self.root, "")                 # the root with a separator at its end
-        inside = lambda p: p[len(start):] if p.startswith(start) else os.path.relpath(p, self.root)   # relpath is right but slow for 118,000 names
+        # relpath is right but slow for 118,000 names
+        inside = lambda p: p[len(start):] if p.startswith(start) else os.path.relpath(p, self.root)
         return [inside(str(p)).replace(os.sep, "/") for p in self.paths]
 
     def subset(self,
@@ -125,7 +144,8 @@ class ImageFiles:
         "The files at these positions."
         indices = np.asarray(indices)
         indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
-        return ImageFiles([self.paths[i] for i in indices], self.labels[indices], self.taxonomy, self.root, self.split[indices],
+        return ImageFiles([self.paths[i] for i in indices], self.labels[indices], self.taxonomy, self.root,
+                          self.split[indices],
                           None if self.votes is None else self.votes[indices])
 
     def part(self,
@@ -144,13 +164,16 @@ class ImageFiles:
 # %% ../nbs/02_images.ipynb #02-datasets-033
 def is_folder(entry: os.DirEntry) -> bool:
     "Is this a folder, or a link to one?"
-    try: return entry.is_dir()
-    except OSError: return False              # a link that leads to itself
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False              # a link that leads to itself
 
 def subfolders(folder: Path) -> list[str]:
     "Sorted names of the folders that may be classes: hidden ones and those of masks and annotations are left out."
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if is_folder(e) and not e.name.startswith((".", "_")) and e.name not in ("masks", "annotation"))
+        return sorted(e.name for e in entries if is_folder(e) and not e.name.startswith((".", "_"))
+                      and e.name not in ("masks", "annotation"))
 
 # %% ../nbs/02_images.ipynb #02-datasets-034
 def walk_images(folder: Path,     # where to start
@@ -161,38 +184,48 @@ def walk_images(folder: Path,     # where to start
         return status.st_dev, status.st_ino
 
     seen = {identity(p) for p in Path(folder).resolve().parents}   # real folders that are not to be entered (again)
-    found, todo = [], [""]                                         # images; folders still to visit, relative to the first
+    found, todo = [], [""]  # images; folders still to visit, relative to the first
     while todo:
         inside = todo.pop()
         here = os.path.join(folder, inside)
-        if identity(here) in seen: continue
+        if identity(here) in seen:
+            continue
         seen.add(identity(here))
         with os.scandir(here) as entries:
             for e in sorted(entries, key=lambda e: e.name):
-                if e.name.startswith(".") or e.name == "__MACOSX": continue
+                if e.name.startswith(".") or e.name == "__MACOSX":
+                    continue
                 name = f"{inside}/{e.name}" if inside else e.name
-                if is_folder(e): todo.append(name)
-                elif os.path.splitext(e.name)[1].lower() in SUFFIXES: found.append(name)
+                if is_folder(e):
+                    todo.append(name)
+                elif os.path.splitext(e.name)[1].lower() in SUFFIXES:
+                    found.append(name)
     return sorted(found)
 
 # %% ../nbs/02_images.ipynb #02-datasets-038
-PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+         "testing": "test"}
 
 class UnknownLabel(ValueError):
     "A label that the taxonomy does not know."
 
 def known_label(name: str, taxonomy: Taxonomy, where) -> int:
     "The label of a name; the error says where the name was found."
-    try: return taxonomy.index(name)
-    except ValueError as e: raise UnknownLabel(f"{where}: {e}") from None
+    try:
+        return taxonomy.index(name)
+    except ValueError as e:
+        raise UnknownLabel(f"{where}: {e}") from None
 
 # %% ../nbs/02_images.ipynb #02-datasets-039
 def read_folders(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "class folders `<emotion>/...`, alone or inside folders `train`, `val`, `test`"
-    if not root.is_dir(): return None
+    if not root.is_dir():
+        return None
     parts = [(f, PARTS[f.lower()]) for f in subfolders(root) if f.lower() in PARTS] or [("", "")]
-    folders = [(root/top/f, known_label(f, taxonomy, root/top/f), part) for top, part in parts for f in subfolders(root/top)]
-    if not folders: return None
+    folders = [(root/top/f, known_label(f, taxonomy, root/top/f), part) for top, part in parts
+               for f in subfolders(root/top)]
+    if not folders:
+        return None
     sizes, paths, labels, split = defaultdict(int), [], [], []
     for folder, label, part in folders:
         inside = walk_images(folder)
@@ -201,7 +234,8 @@ def read_folders(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None
         labels += [label]*len(inside)
         split += [part]*len(inside)
     empty = [taxonomy.fine[label] for label, n in sizes.items() if n == 0]
-    if empty: raise ValueError(f"{root} has no images of {', '.join(empty)}: add some or remove the empty folder.")
+    if empty:
+        raise ValueError(f"{root} has no images of {', '.join(empty)}: add some or remove the empty folder.")
     return ImageFiles(paths, labels, taxonomy, root, split)
 
 # %% ../nbs/02_images.ipynb #02-datasets-046
@@ -214,7 +248,8 @@ def read_table(path: Path,               # a text file
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
             table = csv.reader(f, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
             rows = [[cell.strip() for cell in row] for row in table]
-    except csv.Error as e: raise ValueError(f"{path} is not a table of text ({e}): check the file.") from None
+    except csv.Error as e:
+        raise ValueError(f"{path} is not a table of text ({e}): check the file.") from None
     return [row for row in rows if any(row)]
 
 # %% ../nbs/02_images.ipynb #02-datasets-085
@@ -237,10 +272,12 @@ def list_rows(path: Path,                                    # such a file
     "Read what `write_list` wrote."
     header, *table = read_table(path) or [[]]
     if header[:2] != ["image", "label"]:
-        raise ValueError(f"{path} must begin with the columns image,label and, if wished, split; it begins with {','.join(header)[:80]!r}.")
+        raise ValueError(f"{path} must begin with the columns image,label and, if wished, split; it begins with "
+                         f"{','.join(header)[:80]!r}.")
     for row in table:
         if len(row) < 2 or len(row) > 2 and row[2] not in (*PARTS.values(), ""):
-            raise ValueError(f"{path}: expected image,label,split with a split of train, val or test, found {','.join(row)[:80]!r}.")
+            raise ValueError(f"{path}: expected image,label,split with a split of train, val or test, found "
+                             f"{','.join(row)[:80]!r}.")
     return [(row[0], known_label(row[1], taxonomy, path), row[2] if len(row) > 2 else "") for row in table]
 
 # %% ../nbs/02_images.ipynb #02-datasets-098
@@ -250,7 +287,8 @@ def part_sizes(n: int,                          # images of one class
     "Divide n as fairly as whole numbers allow: round down, then hand out the rest by largest remainder."
     share = n*np.asarray(fractions, dtype=np.float64)
     sizes = np.floor(share + 1e-9).astype(int)             # 0.15 * 20 is a hair below 3
-    for part in np.argsort(sizes - share, kind="stable")[:n - sizes.sum()]: sizes[part] += 1   # most negative first: the largest remainder
+    for part in np.argsort(sizes - share, kind="stable")[:n - sizes.sum()]:
+        sizes[part] += 1   # most negative first: the largest remainder
     for part in np.flatnonzero((sizes == 0) & (share > 0)):
         sizes[sizes.argmax()] -= 1                         # a small class still has to appear in every part
         sizes[part] = 1
@@ -258,10 +296,12 @@ def part_sizes(n: int,                          # images of one class
 
 # %% ../nbs/02_images.ipynb #02-datasets-101
 def stratified_split(labels,                                                  # N fine labels
-                     fractions: tuple[float, float, float] = (.8, .05, .15),  # shares of train, val and test (Section IV-D)
+                     # shares of train, val and test (Section IV-D)
+                     fractions: tuple[float, float, float] = (.8, .05, .15),
                      seed: int = 0,
                     ) -> np.ndarray:                                          # N strings 'train', 'val' or 'test'
-    "Divide every class in the same proportions. A class is shuffled by (seed, label) alone, so adding another class does not move it."
+    """Divide every class in the same proportions. A class is shuffled by (seed, label) alone, so adding another class
+    does not move it."""
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"Fractions are three shares (train, val, test) that sum to 1, not {fractions}.")
     labels, parts = np.asarray(labels), np.count_nonzero(fractions)
@@ -269,7 +309,8 @@ def stratified_split(labels,                                                  # 
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < parts:
-            raise ValueError(f"Class {label} has {len(members)} image{'s'*(len(members) != 1)}, fewer than the {parts} parts of the split: "
+            raise ValueError(f"Class {label} has {len(members)} image{'s'*(len(members) != 1)}, fewer than the "
+                             f"{parts} parts of the split: "
                              "add images or leave the class out.")
         members = np.random.default_rng([seed, int(label)]).permutation(members)
         split[members] = np.repeat(["train", "val", "test"], part_sizes(len(members), fractions))
@@ -288,14 +329,18 @@ def load_split(path,                  # what `save_split` wrote
               ) -> ImageFiles:        # its listed files, in the order of the list, with their parts
     "Apply a saved split. Files that it does not name are left out and listed in `.skipped`."
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"There is no split file {path}: check the path.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no split file {path}: check the path.")
     rows = list_rows(path, files.taxonomy)
     listed, labels, parts = zip(*rows) if rows else ((), (), ())
     place = {name: i for i, name in enumerate(files.names)}
     missing = [name for name in listed if name not in place]
-    if missing: raise ValueError(f"{path} names {len(missing)} images that {files.root} does not have, {missing[0]} for one: it was made for other data.")
+    if missing:
+        raise ValueError(f"{path} names {len(missing)} images that {files.root} does not have, {missing[0]} for one: "
+                         f"it was made for other data.")
     chosen = files.subset([place[name] for name in listed])
-    if chosen.labels.tolist() != list(labels): raise ValueError(f"{path} and {files.root} disagree about labels: it was made for other data.")
+    if chosen.labels.tolist() != list(labels):
+        raise ValueError(f"{path} and {files.root} disagree about labels: it was made for other data.")
     chosen.split = np.array(parts, dtype=str)
     unlisted = set(place).difference(listed)
     chosen.skipped = files.skipped + [(name, f"not in {path}") for name in place if name in unlisted]
@@ -323,21 +368,27 @@ def balanced_batches(labels,                         # N fine labels
                      steps: int | None = None,       # batches; None: N // (C K)
                      seed: int = 0,
                      epoch: int = 0,
-                    ) -> np.ndarray:                 # steps x (C K) indices into `labels`, int64: K of the first class, K of the second, ...
-    "Batches with K images of each of C classes (Section IV-D: 8 x 4). The same (seed, epoch) always gives the same batches."
+                    # steps x (C K) indices into `labels`, int64: K of the first class, K of the
+                    # second, ...
+                    ) -> np.ndarray:
+    """Batches with K images of each of C classes (Section IV-D: 8 x 4). The same (seed, epoch) always gives the same
+    batches."""
     labels = np.asarray(labels)
     classes = np.unique(labels) if classes is None else np.asarray(classes)
     members = [np.flatnonzero(labels == c) for c in classes]
     for c, m in zip(classes, members):
         if len(m) < 2:
-            raise ValueError(f"Class {c} has {len(m)} image{'s'*(len(m) != 1)}, but a positive pair needs 2: add images or leave the class out.")
+            raise ValueError(f"Class {c} has {len(m)} image{'s'*(len(m) != 1)}, but a positive pair needs 2: add "
+                             f"images or leave the class out.")
     steps = max(1, len(labels)//(len(classes)*images_per_class)) if steps is None else steps
     rng = np.random.default_rng([seed, epoch])
-    walks = [class_walk(m, steps*images_per_class, images_per_class, rng) for m in members]           # C arrays of steps K
-    return np.stack([w.reshape(steps, images_per_class) for w in walks], axis=1).reshape(steps, -1)   # (steps, C, K) -> (steps, C K)
+    walks = [class_walk(m, steps*images_per_class, images_per_class, rng) for m in members]  # C arrays of steps K
+    # (steps, C, K) -> (steps, C K)
+    return np.stack([w.reshape(steps, images_per_class) for w in walks], axis=1).reshape(steps, -1)
 
 # %% ../nbs/02_images.ipynb #02-datasets-176
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # of ImageNet's pixels in [0, 1]: what pretrained networks expect
+# of ImageNet's pixels in [0, 1]: what pretrained networks expect
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def normalise(pixels: torch.Tensor,    # B x H x W x 3, uint8
              ) -> torch.Tensor:        # B x 3 x H x W, float32, in channels-last memory order
@@ -351,11 +402,14 @@ def byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-on
                 crop: int,             # side of the crop to come
                ) -> torch.Tensor:      # the same, as a tensor
     "Check a batch of pixels."
-    if not torch.is_tensor(pixels): pixels = torch.from_numpy(np.array(pixels))
+    if not torch.is_tensor(pixels):
+        pixels = torch.from_numpy(np.array(pixels))
     if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != torch.uint8:
-        raise ValueError(f"Pixels must be B x H x W x 3 of type uint8, not {' x '.join(map(str, pixels.shape))} of type {pixels.dtype}.")
+        raise ValueError(f"Pixels must be B x H x W x 3 of type uint8, not {' x '.join(map(str, pixels.shape))} of "
+                         f"type {pixels.dtype}.")
     if not 0 < crop <= min(pixels.shape[1:3]):
-        raise ValueError(f"A crop of {crop} does not fit into pictures of {pixels.shape[1]} x {pixels.shape[2]}: choose a smaller crop or decode larger.")
+        raise ValueError(f"A crop of {crop} does not fit into pictures of {pixels.shape[1]} x {pixels.shape[2]}: "
+                         f"choose a smaller crop or decode larger.")
     return pixels
 
 # %% ../nbs/02_images.ipynb #02-datasets-180
@@ -367,11 +421,13 @@ def augment(pixels,                                      # B x H x W x 3, uint8
     pixels = byte_tensor(pixels, crop)
     b, h, w, _ = pixels.shape
     home = "cpu" if generator is None else generator.device
-    draw = torch.rand(3, b, generator=generator, device=home).to(pixels.device, non_blocking=True)       # (3, B): top, left, mirrored?
+    # (3, B): top, left, mirrored?
+    draw = torch.rand(3, b, generator=generator, device=home).to(pixels.device, non_blocking=True)
     top, left = (draw[0]*(h - crop + 1)).long(), (draw[1]*(w - crop + 1)).long()
     steps = torch.arange(crop, device=pixels.device)
-    across = torch.where((draw[2] < 0.5)[:, None], steps.flip(0), steps)              # (B, crop), backwards where mirrored
-    rows = torch.arange(b, device=pixels.device)[:, None]*h + top[:, None] + steps    # (B, crop), counted through the batch
+    across = torch.where((draw[2] < 0.5)[:, None], steps.flip(0), steps)  # (B, crop), backwards where mirrored
+    # (B, crop), counted through the batch
+    rows = torch.arange(b, device=pixels.device)[:, None]*h + top[:, None] + steps
     places = rows[:, :, None]*w + (left[:, None] + across)[:, None, :]                # (B, crop, crop)
     pieces = pixels.reshape(-1, 3).index_select(0, places.flatten())                  # (B crop crop, 3)
     return normalise(pieces.view(b, crop, crop, 3))

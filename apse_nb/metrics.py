@@ -23,7 +23,8 @@ __all__ = ['MEASURES', 'BLOCK', 'TILE', 'rank_weights', 'average_precision', 'so
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-041
 MEASURES = {"map8": "higher", "map2": "higher", "nn": "higher", "ft": "higher", "st": "higher",
-            "dcg": "higher", "ndcg": "higher", "anmrr": "lower", "f1": "higher"}  # fields of a report -> which direction is better
+            # fields of a report -> which direction is better
+            "dcg": "higher", "ndcg": "higher", "anmrr": "lower", "f1": "higher"}
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-042
 def rank_weights(relevant: int,               # NG: relevant images in the list, at least 1
@@ -36,7 +37,8 @@ def rank_weights(relevant: int,               # NG: relevant images in the list,
 
     Section IV-B; DCG by Järvelin and Kekäläinen (2002), ANMRR by MPEG-7. Raises `ValueError` for a cut below 1."""
     NG, N = relevant, length
-    if f1_at < 1 or (ndcg_at is not None and ndcg_at < 1): raise ValueError("f1_at and ndcg_at count results: give at least 1.")
+    if f1_at < 1 or (ndcg_at is not None and ndcg_at < 1):
+        raise ValueError("f1_at and ndcg_at count results: give at least 1.")
     rank = np.arange(1, N + 1)
     gain = 1/np.log2(np.maximum(rank, 2))                        # (N,) 1, 1, 1/log2(3), 1/log2(4), ...
     ideal = np.cumsum(gain*(rank <= NG))                         # (N,) IDCG[k]
@@ -58,28 +60,36 @@ def rank_weights(relevant: int,               # NG: relevant images in the list,
 def average_precision(relevance: np.ndarray,   # B x N booleans or zeros and ones: is the image at this rank relevant?
                      ) -> np.ndarray:          # B values in (0, 1], float64; NaN for a list without a relevant image
     "Average precision of B whole ranked lists (Section IV-B)."
-    hits = relevance.cumsum(axis=1, dtype=np.int32)              # (B, N) counts: summing whole numbers took a tenth of the time that floats take
+    # (B, N) counts: summing whole numbers took a tenth of the time that floats take
+    hits = relevance.cumsum(axis=1, dtype=np.int32)
     NG = hits[:, -1].copy()                                      # (B,)
-    hits *= relevance                                            # (B, N) what the precision at a relevant rank counts, 0 elsewhere
+    hits *= relevance  # (B, N) what the precision at a relevant rank counts, 0 elsewhere
     return np.divide(hits @ (1/np.arange(1, hits.shape[1] + 1)), NG, out=np.full(len(NG), np.nan), where=NG > 0)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-054
 def sort_similarities(similarity,              # B x N in [-1, 1], float64: an array, or a tensor on a GPU, which is then sorted there
                       tag=0,                   # N integers 0..3 that travel with the gallery images
                       leave_out=None,          # B gallery positions, one for each query, that are sent to the very end
-                     ):                        # B x N integers in rank order, each 4 * gallery position + tag; array or tensor as given
-    "Sort the gallery for each query, most similar first and ties (equal after rounding to 2**-30) in gallery order, by one integer sort."
+                     ):  # B x N integers in rank order, each 4 * gallery position + tag; array or tensor as given
+    """Sort the gallery for each query, most similar first and ties (equal after rounding to 2**-30) in gallery order,
+    by one integer sort."""
     n, on_gpu = similarity.shape[1], isinstance(similarity, torch.Tensor)
     bits = (4*n - 1).bit_length()                                # room for 4 * position + tag
-    low = 4*np.arange(n) + tag + ((2**30 + 1) << bits)           # (N,) added to every row; the large number keeps keys from being negative
+    # (N,) added to every row; the large number keeps keys from being negative
+    low = 4*np.arange(n) + tag + ((2**30 + 1) << bits)
     steps = similarity*-2.0**30                                  # steps below the highest similarity
-    if on_gpu: key, low = steps.round().long(), torch.from_numpy(low).to(similarity.device)
-    else: key = np.rint(steps, out=steps).astype(np.int64)
+    if on_gpu:
+        key, low = steps.round().long(), torch.from_numpy(low).to(similarity.device)
+    else:
+        key = np.rint(steps, out=steps).astype(np.int64)
     key <<= bits
     key += low
-    if leave_out is not None: key[range(len(key)), leave_out] |= 2**32 << bits   # larger than any similarity's key
-    if on_gpu: key = key.sort(dim=1).values
-    else: key.sort(axis=1)
+    if leave_out is not None:
+        key[range(len(key)), leave_out] |= 2**32 << bits   # larger than any similarity's key
+    if on_gpu:
+        key = key.sort(dim=1).values
+    else:
+        key.sort(axis=1)
     key &= 2**bits - 1                                           # keep 4 * position + tag
     return key
 
@@ -95,16 +105,25 @@ def sort_gallery(query: np.ndarray,     # B x D unit vectors, float64
 # %% ../nbs/09_metrics.ipynb #09-metrics-061
 def unit_rows(embeddings,      # N x D, torch or numpy, any number type, on any device
               role: str,       # 'query' or 'gallery', for the message
-             ):                # N x D, float64, rows of length 1 (a zero row stays zero): an array, or a tensor where the embeddings lie on a CUDA device
+             # N x D, float64, rows of length 1 (a zero row stays zero): an array, or a tensor where the
+             # embeddings lie on a CUDA device
+             ):
     "Embeddings as unit vectors in double precision; raises `ValueError` for a wrong shape, NaN or infinity."
     if isinstance(embeddings, torch.Tensor):
         embeddings = embeddings.detach()
         embeddings = embeddings.double() if embeddings.is_cuda else embeddings.to("cpu", torch.float64).numpy()
-    else: embeddings = np.asarray(embeddings, dtype=np.float64)
-    if embeddings.ndim != 2: raise ValueError(f"The {role} embeddings must have the shape images x dimensions, not {tuple(embeddings.shape)}.")
-    norm = (torch if isinstance(embeddings, torch.Tensor) else np).einsum("nd,nd->n", embeddings, embeddings)[:, None]**.5     # (N, 1)
+    else:
+        embeddings = np.asarray(embeddings, dtype=np.float64)
+    if embeddings.ndim != 2:
+        raise ValueError(f"The {role} embeddings must have the shape images x dimensions, not "
+                         f"{tuple(embeddings.shape)}.")
+    # (N, 1)
+    norm = (torch if isinstance(embeddings, torch.Tensor) else np).einsum("nd,nd->n", embeddings, embeddings)[:,
+            None]**.5
     broken = int((~(norm < math.inf)).sum())                                     # not true for NaN either
-    if broken: raise ValueError(f"{broken} of {len(embeddings)} {role} embeddings contain NaN or infinity: look for a diverged training or a broken image.")
+    if broken:
+        raise ValueError(f"{broken} of {len(embeddings)} {role} embeddings contain NaN or infinity: look for a "
+                         f"diverged training or a broken image.")
     return embeddings/(norm + (norm == 0))
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-063
@@ -112,13 +131,17 @@ def class_labels(labels,            # N integers: list, numpy array or torch ten
                  taxonomy: Taxonomy,
                  role: str,         # 'query' or 'gallery', for the message
                 ) -> np.ndarray:    # N fine labels, int64
-    "Fine labels as an int64 array; raises `ValueError` for an empty set or anything that is not a label of the taxonomy."
+    """Fine labels as an int64 array; raises `ValueError` for an empty set or anything that is not a label of the
+    taxonomy."""
     labels = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    if labels.size == 0: raise ValueError(f"The {role} set is empty: pass at least one image.")
+    if labels.size == 0:
+        raise ValueError(f"The {role} set is empty: pass at least one image.")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise ValueError(f"The {role} labels must be a flat list of integers, not {labels.dtype} of shape {labels.shape}; taxonomy.index turns names into integers.")
+        raise ValueError(f"The {role} labels must be a flat list of integers, not {labels.dtype} of shape "
+                         f"{labels.shape}; taxonomy.index turns names into integers.")
     if labels.min() < 0 or labels.max() >= len(taxonomy):
-        raise ValueError(f"The {role} labels run from {labels.min()} to {labels.max()}, but the taxonomy {taxonomy.name!r} has the labels 0 to {len(taxonomy) - 1}.")
+        raise ValueError(f"The {role} labels run from {labels.min()} to {labels.max()}, but the taxonomy "
+                         f"{taxonomy.name!r} has the labels 0 to {len(taxonomy) - 1}.")
     return labels.astype(np.int64)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-065
@@ -126,13 +149,15 @@ def relevant_counts(query_labels: np.ndarray,            # Q fine labels
                     gallery_labels: np.ndarray,          # N fine labels
                     taxonomy: Taxonomy,
                     same_set: bool = False,              # the query is in the gallery and does not count
-                   ) -> tuple[np.ndarray, np.ndarray]:   # for a query of each fine class: NG on the fine and on the coarse level
+                   # for a query of each fine class: NG on the fine and on the coarse level
+                   ) -> tuple[np.ndarray, np.ndarray]:
     "NG for each class; raises `ValueError` when no query has a relevant image."
     parent = np.array(taxonomy.parent)
     fine = np.bincount(gallery_labels, minlength=len(taxonomy))  # (classes,) images of each fine class
     coarse = np.bincount(parent, weights=fine).astype(np.int64)[parent]  # (classes,) images of its coarse class
     if not (fine[query_labels] > same_set).any():
-        raise ValueError("No query has a gallery image of its own class: check that both label lists belong to these images.")
+        raise ValueError("No query has a gallery image of its own class: check that both label lists belong to these "
+                         "images.")
     return fine - same_set, coarse - same_set                    # True counts as 1: the query itself
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-068
@@ -153,22 +178,27 @@ def random_floor(query_labels,              # Q fine labels
                  ndcg_at: int | None = None,
                 ) -> dict[str, float]:      # measure -> expected value
     "Expected value of each measure if every list were in random order (exact; needs the labels only)."
-    query_labels, gallery_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels, taxonomy, "gallery")
+    query_labels, gallery_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels,
+            taxonomy, "gallery")
     fine, coarse = relevant_counts(query_labels, gallery_labels, taxonomy, same_set)
     N, most = len(gallery_labels) - same_set, fine[query_labels].max()
     classes, queries = np.unique(query_labels, return_counts=True)
     table = pd.DataFrame(index=classes, columns=list(MEASURES), dtype=float)
     for c in classes:
-        if coarse[c] > 0: table.loc[c, "map2"] = random_average_precision(coarse[c], N)
-        if fine[c] < 1: continue
+        if coarse[c] > 0:
+            table.loc[c, "map2"] = random_average_precision(coarse[c], N)
+        if fine[c] < 1:
+            continue
         table.loc[c, "map8"] = random_average_precision(fine[c], N)
-        for m, w in rank_weights(fine[c], N, most, f1_at, ndcg_at).items(): table.loc[c, m] = w.sum()*fine[c]/N
+        for m, w in rank_weights(fine[c], N, most, f1_at, ndcg_at).items():
+            table.loc[c, m] = w.sum()*fine[c]/N
     known = table.notna().mul(queries, axis=0)                   # classes without relevant images do not count
     return ((table*known).sum()/known.sum()).to_dict()
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-075
 class QueryMeans:
-    "A report with a frame `per_query`: one row a query, one column a measure, NaN where a query is left out. What is reported are the means; this says how sure they are."
+    """A report with a frame `per_query`: one row a query, one column a measure, NaN where a query is left out. What is
+    reported are the means; this says how sure they are."""
 
     def interval(self,
                  measure: str,             # a column of `per_query`
@@ -177,7 +207,8 @@ class QueryMeans:
                  draws: int = 2000,        # resamples
                 ) -> tuple[float, float]:  # lower and upper end
         "Bootstrap interval of a mean over queries (percentile method)."
-        if measure not in self.per_query: raise ValueError(f"Unknown measure {measure!r}: choose one of {', '.join(self.per_query)}.")
+        if measure not in self.per_query:
+            raise ValueError(f"Unknown measure {measure!r}: choose one of {', '.join(self.per_query)}.")
         values = self.per_query[measure].dropna().to_numpy()
         rng = np.random.default_rng(seed)
         means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
@@ -197,14 +228,16 @@ class RetrievalReport(QueryMeans):
     ndcg: float                                      # nDCG of the whole list (or at `ndcg_at`)
     anmrr: float                                     # smaller is better
     f1: float                                        # F1 of the first `f1_at` results
-    left_out: dict[str, int]                         # queries without relevant images on the 'fine' and on the 'coarse' level
+    left_out: dict[str, int]  # queries without relevant images on the 'fine' and on the 'coarse' level
     per_query: pd.DataFrame = field(repr=False)      # Q rows, one column a measure; NaN where a query is left out
     floor: dict[str, float] = field(repr=False)      # expected values under random ranking
-    sources: tuple = field(repr=False)               # query and gallery embeddings as given (or similarities and None), same_set: for `ranking`
+    # query and gallery embeddings as given (or similarities and None), same_set: for `ranking`
+    sources: tuple = field(repr=False)
 
     def frame(self) -> pd.DataFrame:  # 9 rows, index `measure`
         "One row a measure: `value`, `random floor` and which direction is `better`."
-        return pd.DataFrame({"value": [getattr(self, m) for m in MEASURES], "random floor": [self.floor[m] for m in MEASURES],
+        return pd.DataFrame({"value": [getattr(self, m) for m in MEASURES],
+                             "random floor": [self.floor[m] for m in MEASURES],
                              "better": list(MEASURES.values())}, index=pd.Index(MEASURES, name="measure"))
 
     def ranking(self,
@@ -213,9 +246,12 @@ class RetrievalReport(QueryMeans):
                ) -> np.ndarray:    # up to k gallery positions, best first
         "The first k results of one query, in the order that `evaluate` judged."
         query, gallery, same_set = self.sources
-        if not 0 <= query_index < len(self.per_query): raise ValueError(f"There is no query {query_index}: the queries are 0 to {len(self.per_query) - 1}.")
+        if not 0 <= query_index < len(self.per_query):
+            raise ValueError(f"There is no query {query_index}: the queries are 0 to {len(self.per_query) - 1}.")
         one, leave_out = query[query_index:query_index + 1], [query_index] if same_set else None
-        keys = sort_similarities(one.astype(np.float64), leave_out=leave_out) if gallery is None else sort_gallery(unit_rows(one, "query"), unit_rows(gallery, "gallery"), leave_out=leave_out)
+        keys = sort_similarities(one.astype(np.float64),
+                                 leave_out=leave_out) if gallery is None else sort_gallery(unit_rows(one, "query"),
+                                         unit_rows(gallery, "gallery"), leave_out=leave_out)
         order = torch.as_tensor(keys[0]//4).cpu().numpy()
         return order[:len(order) - same_set][:k]
 
@@ -228,33 +264,40 @@ def check_sets(query: np.ndarray,           # Q x D
               ) -> None:
     "Raises `ValueError` with one sentence when embeddings and labels do not fit together."
     for role, rows, labels in (("query", query, query_labels), ("gallery", gallery, gallery_labels)):
-        if len(rows) != len(labels): raise ValueError(f"There are {len(rows)} {role} embeddings but {len(labels)} {role} labels: pass one label for each image.")
-    if type(query) is not type(gallery): raise ValueError("Query and gallery embeddings lie on different devices: move both to one of them.")
+        if len(rows) != len(labels):
+            raise ValueError(f"There are {len(rows)} {role} embeddings but {len(labels)} {role} labels: pass one "
+                             f"label for each image.")
+    if type(query) is not type(gallery):
+        raise ValueError("Query and gallery embeddings lie on different devices: move both to one of them.")
     if query.shape[1] != gallery.shape[1]:
-        raise ValueError(f"Query embeddings have {query.shape[1]} dimensions and gallery embeddings {gallery.shape[1]}: compute both with the same network.")
+        raise ValueError(f"Query embeddings have {query.shape[1]} dimensions and gallery embeddings "
+                         f"{gallery.shape[1]}: compute both with the same network.")
     check_same_set(query_labels, gallery_labels, same_set)
 
 
 def check_same_set(query_labels: np.ndarray, gallery_labels: np.ndarray, same_set: bool) -> None:
     "Raises `ValueError` when two sets that are said to be one have different labels."
     if same_set and not np.array_equal(query_labels, gallery_labels):
-        raise ValueError("With same_set=True the queries must be the gallery, in the same order: pass the same images twice.")
+        raise ValueError("With same_set=True the queries must be the gallery, in the same order: pass the same images "
+                         "twice.")
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-079
 def measure_lists(similarity,              # B x N, as in `sort_similarities`: queries of one class
                   tag: np.ndarray,         # N: bit 0: of that class, bit 1: of its coarse class
                   leave_out,               # B gallery positions, or None
                   weights: np.ndarray,     # N' x 7 from `rank_weights`; N' is N, or N - 1 with `leave_out`
-                 ) -> np.ndarray:          # B x 9 in the order of `MEASURES`; NaN in the first two where nothing is relevant
+                 ) -> np.ndarray:  # B x 9 in the order of `MEASURES`; NaN in the first two where nothing is relevant
     "All measures of a few ranked lists."
-    keys = sort_similarities(similarity, tag, leave_out)[:, :len(weights)]               # (B, N') a query itself is last, cut off
-    bits = (keys.byte().cpu().numpy() if isinstance(keys, torch.Tensor) else keys.astype(np.uint8)) & 3     # the lowest byte holds the tag
+    keys = sort_similarities(similarity, tag, leave_out)[:, :len(weights)]  # (B, N') a query itself is last, cut off
+    # the lowest byte holds the tag
+    bits = (keys.byte().cpu().numpy() if isinstance(keys, torch.Tensor) else keys.astype(np.uint8)) & 3
     fine, coarse = bits & 1, bits >> 1
-    sums = np.clip(fine.astype(np.float64) @ weights, 0, 1)                              # the clip removes rounding errors of 1e-16
+    sums = np.clip(fine.astype(np.float64) @ weights, 0, 1)  # the clip removes rounding errors of 1e-16
     return np.column_stack([average_precision(fine), average_precision(coarse), sums])
 
 
-BLOCK, TILE = 2**23, 2**17      # similarities in one product, 64 MB, and in one thread's hands: a megabyte of keys stays in a core's cache
+# similarities in one product, 64 MB, and in one thread's hands: a megabyte of keys stays in a core's cache
+BLOCK, TILE = 2**23, 2**17
 
 def judge(similarities,               # function(rows) -> len(rows) x N, as in `sort_similarities`, for these queries
           q_labels: np.ndarray,       # Q fine labels
@@ -274,7 +317,8 @@ def judge(similarities,               # function(rows) -> len(rows) x N, as in `
     values = np.full((len(q_labels), len(MEASURES)), np.nan)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for c in np.unique(q_labels):
-            tag = (g_labels == c) + 2*(parent[g_labels] == parent[c])            # (N,) bit 0: same fine class, bit 1: same coarse class
+            # (N,) bit 0: same fine class, bit 1: same coarse class
+            tag = (g_labels == c) + 2*(parent[g_labels] == parent[c])
             weights = np.column_stack(list(rank_weights(max(fine[c], 1), N, most, f1_at, ndcg_at).values()))    # (N, 7)
             rows = np.flatnonzero(q_labels == c)
             for part in np.split(rows, range(chunk, len(rows), chunk)):
@@ -283,7 +327,8 @@ def judge(similarities,               # function(rows) -> len(rows) x N, as in `
                 starts = range(0, len(part), tile)
                 one = lambda i: measure_lists(block[i:i + tile], tag, part[i:i + tile] if same_set else None, weights)
                 values[part] = np.concatenate(list(pool.map(one, starts)))
-            if fine[c] < 1: values[rows] = np.where(np.array(list(MEASURES)) == "map2", values[rows], np.nan)
+            if fine[c] < 1:
+                values[rows] = np.where(np.array(list(MEASURES)) == "map2", values[rows], np.nan)
     per_query = pd.DataFrame(values, columns=list(MEASURES))
     left_out = {"fine": int((fine[q_labels] < 1).sum()), "coarse": int((coarse[q_labels] < 1).sum())}
     return RetrievalReport(**per_query.mean().to_dict(), left_out=left_out, per_query=per_query,
@@ -298,23 +343,28 @@ def evaluate(query,                      # Q x D embeddings, torch or numpy; nor
              same_set: bool = False,     # query i is gallery image i and is left out of its own list
              f1_at: int = 20,            # F1 looks at this many results
              ndcg_at: int | None = None, # `ndcg` looks at this many results; None is the whole list
-             chunk: int | None = None,   # queries at a time (memory: 8 x chunk x N bytes); None is 64 MB. No effect on results
+             # queries at a time (memory: 8 x chunk x N bytes); None is 64 MB. No effect on results
+             chunk: int | None = None,
             ) -> RetrievalReport:
     """All measures of Section IV-B, exactly, by cosine similarity with ties in gallery order.
 
     A query without a relevant gallery image is left out and counted. Raises `ValueError` for NaN or infinite embeddings,
     shapes that do not fit, labels outside the taxonomy, and empty sets."""
-    q_labels, g_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels, taxonomy, "gallery")
+    q_labels, g_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels, taxonomy,
+            "gallery")
     q, g = unit_rows(query, "query"), unit_rows(gallery, "gallery")
     check_sets(q, q_labels, g, g_labels, same_set)
-    return judge(lambda rows: q[rows] @ g.T, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk, sources=(query, gallery, same_set))
+    return judge(lambda rows: q[rows] @ g.T, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk,
+                 sources=(query, gallery, same_set))
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-107
 def evaluate_similarities(similarity,                  # Q x N in [-1, 1], larger is nearer, torch or numpy
                           query_labels,                # Q fine labels (integers)
                           gallery_labels,              # N fine labels
                           taxonomy: Taxonomy,
-                          same_set: bool = False,      # query i is gallery image i (so Q = N) and is left out of its own list
+                          # query i is gallery image i (so Q = N) and is left out of its own
+                          # list
+                          same_set: bool = False,
                           f1_at: int = 20,             # as in `evaluate`
                           ndcg_at: int | None = None,
                           chunk: int | None = None,
@@ -322,12 +372,17 @@ def evaluate_similarities(similarity,                  # Q x N in [-1, 1], large
     """`evaluate` for a system that has similarities but no embeddings.
 
     Raises `ValueError` for NaN, for numbers outside [-1, 1], and for shapes that do not fit the labels."""
-    q_labels, g_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels, taxonomy, "gallery")
-    if isinstance(similarity, torch.Tensor): similarity = similarity.detach().cpu().numpy()
+    q_labels, g_labels = class_labels(query_labels, taxonomy, "query"), class_labels(gallery_labels, taxonomy,
+            "gallery")
+    if isinstance(similarity, torch.Tensor):
+        similarity = similarity.detach().cpu().numpy()
     similarity = np.asarray(similarity)
     if similarity.shape != (len(q_labels), len(g_labels)):
-        raise ValueError(f"{len(q_labels)} queries and {len(g_labels)} gallery images need a table of similarities of that shape, not {similarity.shape}.")
+        raise ValueError(f"{len(q_labels)} queries and {len(g_labels)} gallery images need a table of similarities of "
+                         f"that shape, not {similarity.shape}.")
     if not (abs(similarity) <= 1 + 1e-6).all():                                  # not true for NaN either
-        raise ValueError("Similarities must be numbers from -1 to 1: divide them by the largest absolute value, which keeps the order, and look for NaN.")
+        raise ValueError("Similarities must be numbers from -1 to 1: divide them by the largest absolute value, which "
+                         "keeps the order, and look for NaN.")
     check_same_set(q_labels, g_labels, same_set)
-    return judge(lambda rows: similarity[rows].astype(np.float64), q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, chunk, sources=(similarity, None, same_set))
+    return judge(lambda rows: similarity[rows].astype(np.float64), q_labels, g_labels, taxonomy, same_set, f1_at,
+                 ndcg_at, chunk, sources=(similarity, None, same_set))

@@ -18,11 +18,13 @@ __all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'check_conf
 # %% ../nbs/08_negatives.ipynb #08-negatives-007
 def interpolation_weight(d_pos: torch.Tensor,  # distance of anchor and positive
                          d_neg: torch.Tensor,  # distance of anchor and negative
-                         beta,                 # in [0, 1]: 0 moves the negative as near as the positive is, 1 leaves it where it is
+                         beta,  # in [0, 1]: 0 moves the negative as near as the positive is, 1 leaves it where it is
                         ) -> torch.Tensor:     # lambda_0, the shapes broadcast together
-    "Eq. 9: how far along the segment from anchor to negative the generated negative lies; 1 (unmoved) if the negative is no farther than the positive."
+    """Eq. 9: how far along the segment from anchor to negative the generated negative lies; 1 (unmoved) if the negative
+    is no farther than the positive."""
     farther = d_neg > d_pos
-    safe = torch.where(farther, d_neg, torch.ones_like(d_neg))  # never divide by a zero distance, not even in the branch that is thrown away
+    # never divide by a zero distance, not even in the branch that is thrown away
+    safe = torch.where(farther, d_neg, torch.ones_like(d_neg))
     return torch.where(farther, beta + (1 - beta)*d_pos/safe, torch.ones_like(safe))
 
 # %% ../nbs/08_negatives.ipynb #08-negatives-012
@@ -30,20 +32,26 @@ def generate_negatives(anchor: torch.Tensor,    # ... x D
                        positive: torch.Tensor,  # ... x D
                        negative: torch.Tensor,  # ... x D
                        beta,                    # a number, or a tensor of shape ...
-                       direction: str = "eq10", # 'eq10': along the segment; 'eq12': the letter, which adds the length to every coordinate
+                       # 'eq10': along the segment; 'eq12': the letter, which adds the length
+                       # to every coordinate
+                       direction: str = "eq10",
                       ) -> torch.Tensor:        # ... x D
-    "Eq. 10 (or Eq. 12 as printed) with the vectors written out; `GeneratedEmotionPairLoss` gets by with their dot products."
-    if direction not in ("eq10", "eq12"): raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
+    """Eq. 10 (or Eq. 12 as printed) with the vectors written out; `GeneratedEmotionPairLoss` gets by with their dot
+    products."""
+    if direction not in ("eq10", "eq12"):
+        raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
     d_pos = torch.linalg.vector_norm(anchor - positive, dim=-1)  # (...)
     d_neg = torch.linalg.vector_norm(anchor - negative, dim=-1)
     lambda_0 = interpolation_weight(d_pos, d_neg, beta)[..., None]
-    if direction == "eq10": return anchor + lambda_0*(negative - anchor)
-    moved = anchor + lambda_0*d_neg[..., None]                   # lambda_0 d_neg = beta d_neg + (1 - beta) d_pos, a length
+    if direction == "eq10":
+        return anchor + lambda_0*(negative - anchor)
+    moved = anchor + lambda_0*d_neg[..., None]  # lambda_0 d_neg = beta d_neg + (1 - beta) d_pos, a length
     return torch.where((d_neg > d_pos)[..., None], moved, negative)
 
 # %% ../nbs/08_negatives.ipynb #08-negatives-017
 def hardness(anchor_confidences: torch.Tensor,    # T x C x C: confidence of anchor i in class j
-             negative_confidences: torch.Tensor,  # T x C x C: confidence of the image in slot j in class i, at [t, i, j]
+             # T x C x C: confidence of the image in slot j in class i, at [t, i, j]
+             negative_confidences: torch.Tensor,
             ) -> torch.Tensor:                    # T x C x C weights w in [1, e^2]
     "Eq. 11: how easily anchor i and negative j are taken for one another."
     return torch.exp(anchor_confidences + negative_confidences)
@@ -53,9 +61,11 @@ def check_confidences(confidences: torch.Tensor,  # B x K probabilities
                       embeddings: torch.Tensor,   # B x D
                       taxonomy: Taxonomy,         # has K fine classes
                      ) -> torch.Tensor:           # the same in the embeddings' type
-    "What the generated negatives ask of the confidences; `ValueError` with one sentence otherwise. As in `check_batch`, values on a GPU are not looked at."
+    """What the generated negatives ask of the confidences; `ValueError` with one sentence otherwise. As in
+    `check_batch`, values on a GPU are not looked at."""
     if confidences.shape != (len(embeddings), len(taxonomy)):
-        raise ValueError(f"Confidences must be {len(embeddings)} x {len(taxonomy)}, one row an embedding and one column a class of {taxonomy.name!r}, not {tuple(confidences.shape)}.")
+        raise ValueError(f"Confidences must be {len(embeddings)} x {len(taxonomy)}, one row an embedding and one "
+                         f"column a class of {taxonomy.name!r}, not {tuple(confidences.shape)}.")
     if confidences.is_cpu and not (confidences.min() >= 0 and confidences.max() <= 1.001):      # NaN fails both
         raise ValueError("Confidences must be probabilities between 0 and 1: apply softmax to the head's scores.")
     return confidences.to(embeddings.dtype)
@@ -71,16 +81,20 @@ class GeneratedEmotionPairLoss(nn.Module):
 
     def __init__(self,
                  taxonomy: Taxonomy,                                  # says which classes share a polarity
-                 scale: float = 1.,                                   # factor on every dot product; the paper writes none (1)
-                 generate_in: tuple[str, ...] = ("inter", "intra"),   # terms that see generated negatives; the other sees the originals
-                 gradient_through_lambda: bool = True,                # False: beta and lambda_0 are constants to the gradient
-                 direction: str = "eq10",                             # 'eq12' is the printed formula without its direction factor (collapses)
-                 positive: str = "anchor",                            # 'printed' is Eq. 13's f_j^+ in place of Eq. 6's f_i^+
+                 scale: float = 1.,  # factor on every dot product; the paper writes none (1)
+                 # terms that see generated negatives; the other sees the originals
+                 generate_in: tuple[str, ...] = ("inter", "intra"),
+                 gradient_through_lambda: bool = True,  # False: beta and lambda_0 are constants to the gradient
+                 direction: str = "eq10",  # 'eq12' is the printed formula without its direction factor (collapses)
+                 positive: str = "anchor",  # 'printed' is Eq. 13's f_j^+ in place of Eq. 6's f_i^+
                 ):
         super().__init__()
-        if not set(generate_in) <= {"inter", "intra"}: raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
-        if direction not in ("eq10", "eq12"): raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
-        if positive not in ("anchor", "printed"): raise ValueError(f"positive must be 'anchor' or 'printed', not {positive!r}.")
+        if not set(generate_in) <= {"inter", "intra"}:
+            raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
+        if direction not in ("eq10", "eq12"):
+            raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
+        if positive not in ("anchor", "printed"):
+            raise ValueError(f"positive must be 'anchor' or 'printed', not {positive!r}.")
         self.taxonomy, self.scale, self.generate_in, self.same_coarse = taxonomy, positive_number(scale), tuple(generate_in), taxonomy.same_coarse
         self.gradient_through_lambda, self.direction, self.positive = gradient_through_lambda, direction, positive
 
@@ -99,26 +113,35 @@ class GeneratedEmotionPairLoss(nn.Module):
         far = generated if "inter" in self.generate_in else S
         near = generated if "intra" in self.generate_in else S
         positive = S.diagonal(dim1=1, dim2=2)[:, :, None] if self.positive == "anchor" else S   # f_i . f_i^+, (T, C, 1)
-        return (inter_terms(far, S, same_coarse, self.scale) + intra_terms(near, positive, same_coarse, self.scale)).mean()
+        return (inter_terms(far, S, same_coarse, self.scale) + intra_terms(near, positive, same_coarse,
+                                                                           self.scale)).mean()
 
     def generated_similarities(self, embeddings, G, S, confidences, anchors, positives) -> torch.Tensor:
-        "f_i . f_j^{i-} for every anchor i and class j of every tuple, T x C x C, from dot products; the confidences are those in the C classes of the tuples, B x C."
+        """f_i . f_j^{i-} for every anchor i and class j of every tuple, T x C x C, from dot products; the confidences
+        are those in the C classes of the tuples, B x C."""
         squares = G.diagonal()                                                               # (B,)
-        own, other = squares[anchors][:, :, None], squares[positives][:, None, :]            # f_i . f_i, (T, C, 1), and f_j^+ . f_j^+, (T, 1, C)
-        # below about sqrt(eps) a distance taken from dot products is rounding noise: clamped, it has gradient 0 instead of infinity
+        # f_i . f_i, (T, C, 1), and f_j^+ . f_j^+, (T, 1, C)
+        own, other = squares[anchors][:, :, None], squares[positives][:, None, :]
+        # below about sqrt(eps) a distance taken from dot products is rounding noise: clamped, it has gradient
+        # 0 instead of infinity
         d_neg = (own + other - 2*S).clamp(min=16*torch.finfo(S.dtype).eps).sqrt()            # d(f_i, f_j^+), (T, C, C)
         d_pos = d_neg.diagonal(dim1=1, dim2=2)[:, :, None]                                   # d(f_i, f_i^+), (T, C, 1)
         w = hardness(confidences[anchors], confidences[positives].mT)                        # (T, C, C)
         lambda_0 = interpolation_weight(d_pos, d_neg, torch.exp(-w))
-        if not self.gradient_through_lambda: lambda_0 = lambda_0.detach()
-        if self.direction == "eq10": return (1 - lambda_0)*own + lambda_0*S
+        if not self.gradient_through_lambda:
+            lambda_0 = lambda_0.detach()
+        if self.direction == "eq10":
+            return (1 - lambda_0)*own + lambda_0*S
         length = lambda_0*d_neg                                                              # Eq. 12's bracket
-        if not self.gradient_through_lambda: length = length.detach()
-        return torch.where(d_neg > d_pos, own + length*embeddings.sum(dim=1)[anchors][:, :, None], S)   # the length added to every coordinate
+        if not self.gradient_through_lambda:
+            length = length.detach()
+        # the length added to every coordinate
+        return torch.where(d_neg > d_pos, own + length*embeddings.sum(dim=1)[anchors][:, :, None], S)
 
     def extra_repr(self) -> str:
         return (f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, generate_in={self.generate_in}, "
-                f"gradient_through_lambda={self.gradient_through_lambda}, direction={self.direction!r}, positive={self.positive!r}")
+                f"gradient_through_lambda={self.gradient_through_lambda}, direction={self.direction!r}, "
+                f"positive={self.positive!r}")
 
 # %% ../nbs/08_negatives.ipynb #08-negatives-075
 def total_loss(pair: torch.Tensor,       # scalar: N-pair, EP or GEP loss
@@ -126,5 +149,6 @@ def total_loss(pair: torch.Tensor,       # scalar: N-pair, EP or GEP loss
                lam: float = 0.5,         # weight of the pair loss, in [0, 1]; the paper's best is 0.5 (Fig. 6)
               ) -> torch.Tensor:         # scalar
     "Eq. 14: lam times the pair loss plus (1 - lam) times the attention loss."
-    if not 0 <= lam <= 1: raise ValueError(f"lam must lie between 0 and 1, not {lam}.")
+    if not 0 <= lam <= 1:
+        raise ValueError(f"lam must lie between 0 and 1, not {lam}.")
     return lam*pair + (1 - lam)*attention

@@ -32,23 +32,35 @@ class APSEOutput(NamedTuple):
     high: HeadOutput | None   # the higher head (emotion), if the network has one
 
 # %% ../nbs/06_network.ipynb #06-network-014
-def check_settings(low: str | None, heads: str, attend: str, pooling: str, features: str, low_labels: str, high_labels: str) -> None:
+def check_settings(low: str | None, heads: str, attend: str, pooling: str, features: str, low_labels: str,
+                   high_labels: str) -> None:
     "`ValueError` for settings of `APSE` that do not go together."
     which, labels = ("none", "high", "both"), ("coarse", "fine")
-    for name, value, allowed in (("heads", heads, which), ("attend", attend, which), ("features", features, ("high", "both", "confidences")),
+    for name, value, allowed in (("heads", heads, which), ("attend", attend, which),
+                                 ("features", features, ("high", "both", "confidences")),
                                  ("low_labels", low_labels, labels), ("high_labels", high_labels, labels)):
-        if value not in allowed: raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
-    if attend not in ("none", heads) and heads != "both": raise ValueError(f"attend={attend!r} needs a head to attend with, but heads={heads!r}.")
-    if low is None and "both" in (heads, features): raise ValueError("heads='both' and features='both' need a lower stage: give low='conv3', or use 'high' for both.")
-    if features == "confidences" and heads == "none": raise ValueError("features='confidences' needs the emotion head: use heads='high' or 'both'.")
-    if features == "both" and pooling in ("gap", "gap_linear"): raise ValueError(f"pooling={pooling!r} looks at the higher stage only: use features='high', or another pooling.")
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+    if attend not in ("none", heads) and heads != "both":
+        raise ValueError(f"attend={attend!r} needs a head to attend with, but heads={heads!r}.")
+    if low is None and "both" in (heads, features):
+        raise ValueError("heads='both' and features='both' need a lower stage: give low='conv3', or use 'high' for "
+                         "both.")
+    if features == "confidences" and heads == "none":
+        raise ValueError("features='confidences' needs the emotion head: use heads='high' or 'both'.")
+    if features == "both" and pooling in ("gap", "gap_linear"):
+        raise ValueError(f"pooling={pooling!r} looks at the higher stage only: use features='high', or another "
+                         f"pooling.")
 
 # %% ../nbs/06_network.ipynb #06-network-016
 class Confidences(nn.Module):
-    "An embedding made of confidences alone: scores B x K -> B x (K + C), fine classes and their sums over coarse classes, each part of unit length."
+    """An embedding made of confidences alone: scores B x K -> B x (K + C), fine classes and their sums over coarse
+    classes, each part of unit length."""
     def __init__(self, taxonomy: Taxonomy):
         super().__init__()
-        self.register_buffer("sides", F.one_hot(torch.tensor(taxonomy.parent), len(taxonomy.coarse)).float(), persistent=False)   # (K, C)
+        # (K, C)
+        self.register_buffer("sides", F.one_hot(torch.tensor(taxonomy.parent), len(taxonomy.coarse)).float(),
+                             persistent=False)
         self.out_dim = sum(self.sides.shape)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
@@ -57,16 +69,21 @@ class Confidences(nn.Module):
 
 # %% ../nbs/06_network.ipynb #06-network-019
 class Network(nn.Module):
-    "What the networks of this book share: a description that JSON can hold, and parameters in two groups. A subclass has a `backbone`; everything else is new."
+    """What the networks of this book share: a description that JSON can hold, and parameters in two groups. A subclass
+    has a `backbone`; everything else is new."""
 
-    LABELS: dict[str, str] = {}   # 'low_labels' and 'high_labels' ('fine' or 'coarse') of a subclass that has no arguments for them
+    # 'low_labels' and 'high_labels' ('fine' or 'coarse') of a subclass that has no arguments for them
+    LABELS: dict[str, str] = {}
 
     def describe(self, arguments: dict) -> None:
         "Keep the constructor's arguments (its `locals()`) as `config`, by name."
         config = {name: arguments[name] for name in inspect.signature(type(self)).parameters}
         weights = config["weights"]
-        config |= dict(taxonomy=dataclasses.asdict(config["taxonomy"]), weights=None if weights is None else Path(weights).name)  # a file's name, not its folder
-        self.config = json.loads(json.dumps(dict(kind=type(self).__name__) | self.LABELS | config))                             # tuples become lists, as they would in a file
+        # a file's name, not its folder
+        config |= dict(taxonomy=dataclasses.asdict(config["taxonomy"]), weights=None if weights is None
+                       else Path(weights).name)
+        # tuples become lists, as they would in a file
+        self.config = json.loads(json.dumps(dict(kind=type(self).__name__) | self.LABELS | config))
 
     @classmethod
     def from_config(cls,
@@ -75,16 +92,20 @@ class Network(nn.Module):
         "Build a network from its description. Pretrained weights are not read again."
         settings = {k: v for k, v in config.items() if k != "kind" and k not in cls.LABELS} | {"weights": None}
         unknown = [name for name in settings if name not in inspect.signature(cls).parameters]
-        if unknown: raise ValueError(f"This is not a description of the network {cls.__name__}: it does not know {', '.join(unknown)}.")
+        if unknown:
+            raise ValueError(f"This is not a description of the network {cls.__name__}: it does not know "
+                             f"{', '.join(unknown)}.")
         if "taxonomy" in settings:
             settings["taxonomy"] = Taxonomy.from_dict(settings["taxonomy"])
         return cls(**settings)
 
     def parameter_groups(self,
                          lr: float,                      # learning rate of the pretrained layers
-                         head_lr_factor: float = 1.,     # heads and pooling start from nothing: their rate is this many times higher
+                         # heads and pooling start from nothing: their rate is this many
+                         # times higher
+                         head_lr_factor: float = 1.,
                          weight_decay: float = 5e-4,     # the paper's (Section IV-D)
-                        ) -> list[dict]:                 # for a torch optimiser; groups without a parameter are left out
+                        ) -> list[dict]:  # for a torch optimiser; groups without a parameter are left out
         "The parameters that learn, in two groups: backbone, heads."
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
         heads = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
@@ -105,9 +126,12 @@ class APSE(Network):
                  low_labels: str = "coarse",            # what the lower head tells apart: 'coarse' or 'fine' classes
                  high_labels: str = "fine",             # what the higher head tells apart
                  heads: str = "both",                   # which heads there are: 'none', 'high' or 'both'
-                 attend: str = "both",                  # which of them weight the features by attention: 'none', 'high' or 'both'
+                 attend: str = "both",  # which of them weight the features by attention: 'none', 'high' or 'both'
                  pooling: str = "low_rank",             # how two stages become one vector: a key of `POOLINGS`
-                 features: str = "both",                # what the embedding is made of: 'both' stages (MO), the average of the 'high' one (SO; pooling is then 'gap', or 'gap_linear' if that was asked for), or the emotion head's 'confidences'
+                 # what the embedding is made of: 'both' stages (MO), the average of the 'high' one
+                 # (SO; pooling is then 'gap', or 'gap_linear' if that was asked for), or the emotion
+                 # head's 'confidences'
+                 features: str = "both",
                  dim: int = 512,                        # D, where the pooling has a choice
                  root_eps: float = 1e-2,                # of the bilinear poolings' square root, see `signed_sqrt`
                  spatial: str = "mean",                 # Eq. 1, see `AttentionHead`
@@ -117,7 +141,8 @@ class APSE(Network):
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        if features == "high" and pooling != "gap_linear": pooling = "gap"
+        if features == "high" and pooling != "gap_linear":
+            pooling = "gap"
         check_settings(low, heads, attend, pooling, features, low_labels, high_labels)
         self.describe(locals())
         self.taxonomy, self.high = taxonomy, high
@@ -126,10 +151,13 @@ class APSE(Network):
         channels = self.backbone.channels
         classes = {"fine": len(taxonomy), "coarse": len(taxonomy.coarse)}
         readings = dict(spatial=spatial, rescale=rescale, norm=norm)  # of Eq. 1 and 2, the same for both heads
-        self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both", **readings) if heads == "both" else None
-        self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none", **readings) if heads != "none" else None
+        self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both",
+                                      **readings) if heads == "both" else None
+        self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none",
+                                       **readings) if heads != "none" else None
         rooted = dict(eps=root_eps) if pooling in ("low_rank", "tensor_sketch", "full") else {}
-        self.pool = Confidences(taxonomy) if features == "confidences" else make_pooling(pooling, channels.get(self.low), channels[high], dim, **rooted)
+        self.pool = Confidences(taxonomy) if features == "confidences" else make_pooling(pooling,
+                channels.get(self.low), channels[high], dim, **rooted)
         self.dim = self.pool.out_dim
 
     def forward(self,
@@ -140,9 +168,12 @@ class APSE(Network):
         low, high = stages.get(self.low), stages[self.high]                 # (B, c1, h1, w1) or None, (B, c2, h2, w2)
         low_out = self.low_head(low) if self.low_head is not None else None
         high_out = self.high_head(high) if self.high_head is not None else None
-        if low_out is not None: low = low_out.attended
-        if high_out is not None: high = high_out.attended
-        vector = self.pool(high_out.scores) if isinstance(self.pool, Confidences) else self.pool(low, high)   # (B, D), at least float32: unit length to seven digits, not to three
+        if low_out is not None:
+            low = low_out.attended
+        if high_out is not None:
+            high = high_out.attended
+        # (B, D), at least float32: unit length to seven digits, not to three
+        vector = self.pool(high_out.scores) if isinstance(self.pool, Confidences) else self.pool(low, high)
         return APSEOutput(F.normalize(vector), low_out, high_out)
 
 # %% ../nbs/06_network.ipynb #06-network-034
@@ -164,7 +195,8 @@ ABLATION = {                                          # settings of `APSE` for T
 }
 
 # %% ../nbs/06_network.ipynb #06-network-038
-COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(low=low, low_labels=labels)   # settings for Table III, row by row
+# settings for Table III, row by row
+COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(low=low, low_labels=labels)
                 for low in ("conv2", "conv3", "conv4", "conv5") for labels in ("coarse", "fine")}
 
 # %% ../nbs/06_network.ipynb #06-network-052
@@ -174,5 +206,7 @@ def network_from_config(config: dict,      # the `.config` of a network of any k
                        ) -> nn.Module:     # the same architecture with fresh weights
     "Build a network of the kind that its description names."
     kind = config.get("kind", "APSE")
-    if kind not in NETWORKS: raise ValueError(f"There is no network of the kind {kind!r}: this one knows {', '.join(NETWORKS)}; `import apse_nb.tables` adds those of the notebooks `methods/systems` to `methods/adml`.")
+    if kind not in NETWORKS:
+        raise ValueError(f"There is no network of the kind {kind!r}: this one knows {', '.join(NETWORKS)}; `import "
+                         f"apse_nb.tables` adds those of the notebooks `methods/systems` to `methods/adml`.")
     return NETWORKS[kind].from_config({k: v for k, v in config.items() if k != "kind"})

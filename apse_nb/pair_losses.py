@@ -17,51 +17,64 @@ __all__ = ['tuple_indices', 'check_batch', 'gram', 'tuple_similarities', 'log1p_
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-017
 def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
-                 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # anchors T x C, positives T x C (positions in the batch), classes C (sorted)
+                 # anchors T x C, positives T x C (positions in the batch), classes C (sorted)
+                 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """All tuples of a batch: row t of `anchors` and `positives` holds one image of each of the C classes.
 
     Tuple (a, r), a = 0..K-1, r = 1..K-1, takes each class's image a as anchor and image (a + r) mod K as positive, so T = K(K-1) and a class's images are
     numbered in batch order. Classes with one image are left out; unequal classes are cut to the smallest one that is left, which is K.
     `ValueError` if fewer than two classes are left."""
     images = {}                                                            # label -> positions in the batch
-    for position, label in enumerate(labels.tolist()): images.setdefault(label, []).append(position)
+    for position, label in enumerate(labels.tolist()):
+        images.setdefault(label, []).append(position)
     classes = sorted(label for label, found in images.items() if len(found) >= 2)
     if len(classes) < 2:
-        raise ValueError(f"A pair loss needs two classes with two images each, but this batch has {len(classes)} such {'class' if len(classes) == 1 else 'classes'}: draw it with balanced_batches.")
+        raise ValueError(f"A pair loss needs two classes with two images each, but this batch has {len(classes)} such "
+                         f"{'class' if len(classes) == 1 else 'classes'}: draw it with balanced_batches.")
     K = min(len(images[c]) for c in classes)
     rows = torch.tensor([images[c][:K] for c in classes], device=labels.device).T                      # (K, C)
     a, b = torch.tensor([(a, (a + r) % K) for a in range(K) for r in range(1, K)], device=labels.device).T   # (T,) each
-    return rows[a], rows[b], torch.tensor(classes, device=labels.device)                               # (T, C), (T, C), (C,)
+    return rows[a], rows[b], torch.tensor(classes, device=labels.device)  # (T, C), (T, C), (C,)
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-022
 def check_batch(embeddings: torch.Tensor,   # B x D floats, on the unit sphere
                 labels,                     # B fine labels, best in main memory whatever device the embeddings are on
                 taxonomy: Taxonomy | None = None,  # when given, labels must lie in it
-               ) -> tuple[torch.Tensor, torch.Tensor]:  # the embeddings in float32 (float64 is kept) and the labels as int64, each where it was
-    "What every pair loss asks of its input; `ValueError` with one sentence otherwise. Values are checked in main memory only: on a GPU the check would wait."
+               # the embeddings in float32 (float64 is kept) and the labels as int64, each where it was
+               ) -> tuple[torch.Tensor, torch.Tensor]:
+    """What every pair loss asks of its input; `ValueError` with one sentence otherwise. Values are checked in main
+    memory only: on a GPU the check would wait."""
     if embeddings.ndim != 2 or not embeddings.is_floating_point():
-        raise ValueError(f"Embeddings must be a B x D tensor of floats, not {'x'.join(map(str, embeddings.shape)) or 'a scalar'} of type {embeddings.dtype}.")
+        raise ValueError(f"Embeddings must be a B x D tensor of floats, not "
+                         f"{'x'.join(map(str, embeddings.shape)) or 'a scalar'} of type {embeddings.dtype}.")
     labels = torch.as_tensor(labels)
     if labels.is_floating_point() or labels.shape != embeddings.shape[:1]:
-        raise ValueError(f"Give one integer label for each of the {len(embeddings)} embeddings, not a tensor of shape {tuple(labels.shape)} and type {labels.dtype}.")
+        raise ValueError(f"Give one integer label for each of the {len(embeddings)} embeddings, not a tensor of shape "
+                         f"{tuple(labels.shape)} and type {labels.dtype}.")
     if embeddings.is_cpu and not embeddings.isfinite().all():
-        raise ValueError("The embeddings hold NaN or infinity: look for a zero vector that was normalised, or lower the learning rate.")
+        raise ValueError("The embeddings hold NaN or infinity: look for a zero vector that was normalised, or lower "
+                         "the learning rate.")
     if taxonomy is not None and labels.is_cpu and not set(labels.tolist()) <= set(range(len(taxonomy))):
-        raise ValueError(f"Labels must lie in 0..{len(taxonomy)-1} for the taxonomy {taxonomy.name!r}, found {int(labels.min())}..{int(labels.max())}.")
+        raise ValueError(f"Labels must lie in 0..{len(taxonomy)-1} for the taxonomy {taxonomy.name!r}, found "
+                         f"{int(labels.min())}..{int(labels.max())}.")
     return (embeddings if embeddings.dtype == torch.float64 else embeddings.float()), labels.long()
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-024
 def gram(embeddings: torch.Tensor,  # B x D
         ) -> torch.Tensor:          # B x B dot products
     "All dot products of a batch, never in half precision, not even inside autocast."
-    with torch.autocast(embeddings.device.type, enabled=False): return embeddings @ embeddings.T
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return embeddings @ embeddings.T
 
 
 def tuple_similarities(embeddings: torch.Tensor,  # B x D unit vectors
                        labels: torch.Tensor,      # B fine labels
                        taxonomy: Taxonomy | None = None,  # when given, labels must lie in it
-                      ) -> tuple[torch.Tensor, torch.Tensor]:  # S of shape T x C x C, and the C classes (sorted) its rows and columns stand for
-    "S[t, i, j] = f_i . f_j^+ in tuple t (see `tuple_indices`): anchors are rows, the positive slots of all classes columns."
+                      # S of shape T x C x C, and the C classes (sorted) its rows and columns
+                      # stand for
+                      ) -> tuple[torch.Tensor, torch.Tensor]:
+    """S[t, i, j] = f_i . f_j^+ in tuple t (see `tuple_indices`): anchors are rows, the positive slots of all classes
+    columns."""
     embeddings, labels = check_batch(embeddings, labels, taxonomy)
     anchors, positives, classes = (t.to(embeddings.device, non_blocking=True) for t in tuple_indices(labels))
     return gram(embeddings)[anchors[:, :, None], positives[:, None, :]], classes  # (T, C, C)
@@ -77,7 +90,8 @@ def log1p_sum_exp(x: torch.Tensor,     # ... x C
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-043
 def positive_number(scale: float) -> float:
     "The scale if it is a usable one; `ValueError` otherwise."
-    if not 0 < scale < float("inf"): raise ValueError(f"The scale must be a positive number, not {scale}.")
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"The scale must be a positive number, not {scale}.")
     return float(scale)
 
 
@@ -101,7 +115,8 @@ class NPairLoss(nn.Module):
         positive = S.diagonal(dim1=1, dim2=2)[:, :, None]                     # f_i . f_i^+, (T, C, 1)
         return log1p_sum_exp(self.scale*(S - positive), others).mean()
 
-    def extra_repr(self) -> str: return f"scale={self.scale:g}"
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}"
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-058
 def inter_terms(opposite: torch.Tensor,     # T x C x C similarities to the images of the opposite polarity
@@ -114,7 +129,7 @@ def inter_terms(opposite: torch.Tensor,     # T x C x C similarities to the imag
     Q = ~same_coarse
     N_P, N_Q = P.sum(1), Q.sum(1)                                                         # (C,)
     difference = (opposite*Q).sum(-1)/N_Q.clamp(min=1) - (same*P).sum(-1)/N_P.clamp(min=1)
-    return F.softplus(scale*difference)*((N_P > 0) & (N_Q > 0))                           # softplus(x) = log(1 + exp(x))
+    return F.softplus(scale*difference)*((N_P > 0) & (N_Q > 0))  # softplus(x) = log(1 + exp(x))
 
 
 def intra_terms(negative: torch.Tensor,     # T x C x C similarities to the negatives
@@ -135,11 +150,12 @@ class EmotionPairLoss(nn.Module):
     classes with two images."""
     def __init__(self,
                  taxonomy: Taxonomy,                             # says which classes share a polarity
-                 scale: float = 1.,                              # factor on every dot product; the paper writes none (1)
+                 scale: float = 1.,  # factor on every dot product; the paper writes none (1)
                  terms: tuple[str, ...] = ("inter", "intra"),    # which of the two terms to add
                 ):
         super().__init__()
-        if not terms or not set(terms) <= {"inter", "intra"}: raise ValueError(f"terms must name 'inter', 'intra' or both, not {terms!r}.")
+        if not terms or not set(terms) <= {"inter", "intra"}:
+            raise ValueError(f"terms must name 'inter', 'intra' or both, not {terms!r}.")
         self.taxonomy, self.scale, self.terms, self.same_coarse = taxonomy, positive_number(scale), tuple(terms), taxonomy.same_coarse
 
     def forward(self,
@@ -149,8 +165,11 @@ class EmotionPairLoss(nn.Module):
         S, classes = tuple_similarities(embeddings, labels, self.taxonomy)         # (T, C, C)
         same_coarse = self.same_coarse.to(S.device, non_blocking=True)[classes][:, classes]  # (C, C)
         loss = S.new_zeros(())
-        if "inter" in self.terms: loss = loss + inter_terms(S, S, same_coarse, self.scale).mean()
-        if "intra" in self.terms: loss = loss + intra_terms(S, S.diagonal(dim1=1, dim2=2)[:, :, None], same_coarse, self.scale).mean()
+        if "inter" in self.terms:
+            loss = loss + inter_terms(S, S, same_coarse, self.scale).mean()
+        if "intra" in self.terms:
+            loss = loss + intra_terms(S, S.diagonal(dim1=1, dim2=2)[:, :, None], same_coarse, self.scale).mean()
         return loss
 
-    def extra_repr(self) -> str: return f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, terms={self.terms}"
+    def extra_repr(self) -> str:
+        return f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, terms={self.terms}"

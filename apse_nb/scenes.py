@@ -27,7 +27,8 @@ __all__ = ['BODY', 'SECOND', 'DARK', 'LIGHT', 'MOTIFS', 'DISTRACTORS', 'LAYERS',
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-007
 def oklch(lightness, chroma, hue) -> np.ndarray:
-    "Colours from perceived lightness 0..1, chroma (0 grey, .15 vivid) and hue in turns: ... x 3 RGB values in [0, 1] (Ottosson 2020)."
+    """Colours from perceived lightness 0..1, chroma (0 grey, .15 vivid) and hue in turns: ... x 3 RGB values in [0, 1]
+    (Ottosson 2020)."""
     lightness, chroma, hue = np.broadcast_arrays(lightness, chroma, hue)
     a, b = chroma*np.cos(2*np.pi*hue), chroma*np.sin(2*np.pi*hue)
     # three cone responses; a cube, because the eye feels about the cube root of the light
@@ -110,16 +111,19 @@ def stamp(canvas: np.ndarray,   # H x W x 3 floats in [0, 1], changed in place
     corners = _corners(piece, width, height)
     x0, y0 = np.floor(corners.min(0)).clip(0).astype(int)                   # the tile: a box around the piece,
     x1, y1 = np.ceil(corners.max(0)).clip(0, [width, height]).astype(int)   # cut off at the canvas's edges
-    if x1 <= x0 or y1 <= y0: return coverage                                # all of it lies outside
+    if x1 <= x0 or y1 <= y0:
+        return coverage                                # all of it lies outside
     tile = Image.new("RGBA", (int(x1 - x0)*fine, int(y1 - y0)*fine))        # transparent to begin with
     pen = ImageDraw.Draw(tile)
     colours = [tuple(c) for c in (255*piece.colours + 0.5).astype(int).tolist()]
-    corners = ((corners - [x0, y0])*fine - 0.5).ravel().tolist()            # x, y, x, y, ...; PIL counts from pixel centres, hence the half
+    # x, y, x, y, ...; PIL counts from pixel centres, hence the half
+    corners = ((corners - [x0, y0])*fine - 0.5).ravel().tolist()
     start = 0
     for role, points in piece.drawing:
         pen.polygon(corners[start:start + points.size], fill=colours[role])
         start += points.size
-    rgba = np.asarray(tile.reduce(fine), np.float32)/255   # (h, w, 4): means over fine x fine sub-pixels, the transparent ones left out of the colour
+    # (h, w, 4): means over fine x fine sub-pixels, the transparent ones left out of the colour
+    rgba = np.asarray(tile.reduce(fine), np.float32)/255
     alpha = rgba[..., 3:]                                  # (h, w, 1)
     canvas[y0:y1, x0:x1] += alpha*(rgba[..., :3] - canvas[y0:y1, x0:x1])
     coverage[y0:y1, x0:x1] = alpha[..., 0]
@@ -128,7 +132,8 @@ def stamp(canvas: np.ndarray,   # H x W x 3 floats in [0, 1], changed in place
 # %% ../nbs/01_scenes.ipynb #01-scenes-033
 def _balloon(x, y, role):
     return [(DARK, stroke([(x, y + .4), (x/2, y*.3 + .6), (0, .97)], .05)), (role, oval(x, y, .34, .42)),
-            (role, polygon(x - .1, y + .5, x, y + .36, x + .1, y + .5)), (LIGHT, oval(x - .12, y - .15, .07, .12, .08, n=14))]
+            (role, polygon(x - .1, y + .5, x, y + .36, x + .1, y + .5)),
+            (LIGHT, oval(x - .12, y - .15, .07, .12, .08, n=14))]
 
 def _steam(x):
     y = np.linspace(-.36, -.96, 14)
@@ -146,7 +151,7 @@ MOTIFS = dict(   # one drawing for each emotion: (colour role, N x 2 points in [
                  (BODY, np.concatenate([polygon(-.68, -.22, .58, -.22), oval(-.05, .1, .6, .66, 0, .05, .45, 14)])),
                  (DARK, oval(-.05, -.22, .63, .12))],
     excitement=[(LIGHT, smooth(-.24, .5, 0, .99, .24, .5, 0, .4)),                                     # fire
-                (SECOND, polygon(-.24, 0, -.68, .66, -.22, .52)), (SECOND, polygon(.24, 0, .68, .66, .22, .52)),   # fins
+                (SECOND, polygon(-.24, 0, -.68, .66, -.22, .52)), (SECOND, polygon(.24, 0, .68, .66, .22, .52)),  # fins
                 (BODY, smooth(0, -.99, .31, -.45, .36, .05, .24, .55, -.24, .55, -.36, .05, -.31, -.45)),
                 (DARK, oval(0, -.28, .2)), (LIGHT, oval(0, -.28, .12)),                                # window
                 (DARK, polygon(-.24, .48, .24, .48, .2, .6, -.2, .6))],
@@ -158,30 +163,40 @@ MOTIFS.update(
                          -.3, .95, -.68, .65, -.76, .1, -.5, -.4, -.38, -.05, -.15, -.4)),
            (SECOND, smooth(.05, -.35, .25, .1, .46, .2, .46, .65, .2, .9, -.2, .9, -.46, .65, -.4, .2, -.15, .2)),
            (LIGHT, smooth(0, .2, .22, .55, .14, .85, -.14, .85, -.22, .55))],
-    disgust=[*[(DARK, stroke([(0, .1*k), (s*.5, .25*k), (s*.78, .2 + .42*k)], .09)) for s in (-1, 1) for k in (-1.2, .2, 1.4)],   # six legs
-             (BODY, oval(0, .3, .27, .55)), (BODY, oval(0, -.28, .28)), (DARK, polygon(-.24, .5, .24, .5, .22, .6, -.22, .6)),
-             (LIGHT, oval(-.43, .32, .21, .58, .11)), (LIGHT, oval(.43, .32, .21, .58, -.11)),                                    # wings
-             (BODY, oval(0, -.64, .26, .22)), (SECOND, oval(-.24, -.7, .21)), (SECOND, oval(.24, -.7, .21))],                     # head, eyes
+    # six legs
+    disgust=[*[(DARK, stroke([(0, .1*k), (s*.5, .25*k), (s*.78, .2 + .42*k)], .09)) for s in (-1, 1)
+               for k in (-1.2, .2, 1.4)],
+             (BODY, oval(0, .3, .27, .55)), (BODY, oval(0, -.28, .28)),
+             (DARK, polygon(-.24, .5, .24, .5, .22, .6, -.22, .6)),
+             (LIGHT, oval(-.43, .32, .21, .58, .11)), (LIGHT, oval(.43, .32, .21, .58, -.11)),  # wings
+             # head, eyes
+             (BODY, oval(0, -.64, .26, .22)), (SECOND, oval(-.24, -.7, .21)), (SECOND, oval(.24, -.7, .21))],
     fear=[(BODY, oval(0, -.22, .76, .7)), (BODY, polygon(-.44, .2, .44, .2, .4, .92, -.4, .92)),
-          (DARK, oval(-.32, -.12, .22, .25)), (DARK, oval(.32, -.12, .22, .25)), (DARK, polygon(0, .12, .12, .38, -.12, .38)),
-          *[(DARK, polygon(x - .035, .58, x + .035, .58, x + .035, .92, x - .035, .92)) for x in (-.2, 0, .2)]],                  # teeth
+          (DARK, oval(-.32, -.12, .22, .25)), (DARK, oval(.32, -.12, .22, .25)),
+          (DARK, polygon(0, .12, .12, .38, -.12, .38)),
+          # teeth
+          *[(DARK, polygon(x - .035, .58, x + .035, .58, x + .035, .92, x - .035, .92)) for x in (-.2, 0, .2)]],
     sadness=[(BODY, oval(-.5, -.28, .42, .36)), (BODY, oval(0, -.5, .48, .46)), (BODY, oval(.52, -.3, .43, .38)),
              (BODY, polygon(-.5, -.28, .52, -.28, .52, .08, -.5, .08)),
-             *[(SECOND, smooth(x, y - .26, x + .11, y + .05, x, y + .17, x - .11, y + .05))                                       # drops
+             *[(SECOND, smooth(x, y - .26, x + .11, y + .05, x, y + .17, x - .11, y + .05))  # drops
                for x, y in ((-.5, .45), (0, .5), (.5, .45), (-.26, .8), (.26, .8))]],
 )
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-039
 DISTRACTORS = dict(   # things that mean nothing here
-    tree=[(DARK, polygon(-.1, .2, .1, .2, .14, .95, -.14, .95)), (BODY, oval(0, -.35, .55, .58)), (BODY, oval(-.38, -.02, .38)), (BODY, oval(.38, -.02, .38)),
+    tree=[(DARK, polygon(-.1, .2, .1, .2, .14, .95, -.14, .95)), (BODY, oval(0, -.35, .55, .58)),
+          (BODY, oval(-.38, -.02, .38)), (BODY, oval(.38, -.02, .38)),
           (SECOND, oval(-.2, -.5, .15)), (SECOND, oval(.25, -.1, .12)), (SECOND, oval(-.35, .05, .1))],
     house=[(BODY, polygon(-.62, -.1, .62, -.1, .62, .9, -.62, .9)), (SECOND, polygon(-.85, -.05, 0, -.85, .85, -.05)),
-           (DARK, polygon(-.16, .3, .16, .3, .16, .9, -.16, .9)), (LIGHT, polygon(.28, .15, .48, .15, .48, .4, .28, .4))],
+           (DARK, polygon(-.16, .3, .16, .3, .16, .9, -.16, .9)),
+           (LIGHT, polygon(.28, .15, .48, .15, .48, .4, .28, .4))],
     boat=[(BODY, polygon(-.9, .4, .9, .4, .55, .85, -.6, .85)), (DARK, polygon(-.05, -.9, .03, -.9, .03, .4, -.05, .4)),
           (LIGHT, polygon(.08, -.85, .72, .3, .08, .3)), (SECOND, polygon(-.1, -.6, -.1, .3, -.6, .3))],
-    leaf=[(BODY, smooth(0, -.95, .5, -.3, .45, .35, 0, .7, -.45, .35, -.5, -.3)), (DARK, stroke([(0, -.75), (0, .97)], .07)),
+    leaf=[(BODY, smooth(0, -.95, .5, -.3, .45, .35, 0, .7, -.45, .35, -.5, -.3)),
+          (DARK, stroke([(0, -.75), (0, .97)], .07)),
           *[(DARK, stroke([(0, y), (s*.3, y - .2)], .05)) for s in (-1, 1) for y in (-.2, .1, .4)]],
-    fish=[(SECOND, polygon(.4, 0, .95, -.45, .95, .45)), (BODY, oval(-.15, 0, .75, .46)), (LIGHT, oval(-.55, -.1, .12)), (DARK, oval(-.57, -.1, .06)),
+    fish=[(SECOND, polygon(.4, 0, .95, -.45, .95, .45)), (BODY, oval(-.15, 0, .75, .46)),
+          (LIGHT, oval(-.55, -.1, .12)), (DARK, oval(-.57, -.1, .06)),
           (SECOND, polygon(-.1, 0, .2, .28, .25, -.02))],
     mushroom=[(LIGHT, smooth(-.2, 0, .2, 0, .28, .9, -.28, .9)), (BODY, oval(0, .08, .85, .85, 0, .5, 1., 18)),
               (SECOND, oval(-.35, -.25, .15)), (SECOND, oval(.15, -.42, .17)), (SECOND, oval(.5, -.1, .11))],
@@ -194,22 +209,28 @@ DISTRACTORS = dict(   # things that mean nothing here
 # %% ../nbs/01_scenes.ipynb #01-scenes-044
 @dataclass(frozen=True)
 class Difficulty:
-    "How much of the label a picture gives away: strength, size and contrast make it easy, the other knobs make it hard."
-    palette_strength: float = 0.5                   # how strongly polarity moves brightness and saturation; 0 not at all, 2 nearly always
+    """How much of the label a picture gives away: strength, size and contrast make it easy, the other knobs make it
+    hard."""
+    # how strongly polarity moves brightness and saturation; 0 not at all, 2 nearly always
+    palette_strength: float = 0.5
     texture_strength: float = 0.5                   # the same for smooth against cracked texture
-    motif_size: tuple[float, float] = (0.18, 0.38)  # smallest and largest side of motif and distractors, as fractions of the picture's
+    # smallest and largest side of motif and distractors, as fractions of the picture's
+    motif_size: tuple[float, float] = (0.18, 0.38)
     motif_contrast: float = 0.28                    # difference in lightness between objects and background
-    distractors: int = 5                            # most objects without meaning in one picture (at least half as many are tried)
+    distractors: int = 5  # most objects without meaning in one picture (at least half as many are tried)
     neighbour_motif: float = 0.4                    # probability of a second, smaller motif: a neighbour's on the wheel
-    label_noise: float = 0.15                       # probability that the label is a wheel neighbour of what the motif says
+    label_noise: float = 0.15  # probability that the label is a wheel neighbour of what the motif says
 
     def __post_init__(self):
         for name in ("neighbour_motif", "label_noise"):
-            if not 0 <= getattr(self, name) <= 1: raise ValueError(f"{name} is a probability and must lie in 0..1, not {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability and must lie in 0..1, not {getattr(self, name)}.")
         low, high = self.motif_size
         if not 0.05 <= low <= high <= 0.9:
-            raise ValueError(f"motif_size must be two fractions of the picture's side, 0.05 <= smallest <= largest <= 0.9, not {self.motif_size}.")
-        if self.distractors < 0: raise ValueError(f"distractors is a number of objects and cannot be {self.distractors}.")
+            raise ValueError(f"motif_size must be two fractions of the picture's side, 0.05 <= smallest <= largest <= "
+                             f"0.9, not {self.motif_size}.")
+        if self.distractors < 0:
+            raise ValueError(f"distractors is a number of objects and cannot be {self.distractors}.")
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-048
 @dataclass(frozen=True)
@@ -254,11 +275,14 @@ def plan_backdrop(polarity: float,         # +1 positive, -1 negative, 0 neither
     drift = rng.choice([-1, 1])*rng.uniform(.04, .1)   # the hue moves on a little from sky to hills
     sky = oklch([light - .04, light + .1], [chroma, .7*chroma], [hue, hue + drift])
     bases = np.sort(rng.uniform(.5, .95, rng.integers(1, 4)))
-    hills = [(_hill(rng, base, smoothness), oklch(light - .05 - .06*i, chroma*1.1, hue + drift*(2 + i))) for i, base in enumerate(bases)]
-    lights = rng.uniform([0, 0, .04, .05], [1, .8, .2, .25], (rng.integers(3, 8), 4))*[1, 1, 1, max(smoothness, 0)]   # no light where it is rough
+    hills = [(_hill(rng, base, smoothness), oklch(light - .05 - .06*i, chroma*1.1, hue + drift*(2 + i))) for i,
+             base in enumerate(bases)]
+    # no light where it is rough
+    lights = rng.uniform([0, 0, .04, .05], [1, .8, .2, .25], (rng.integers(3, 8), 4))*[1, 1, 1, max(smoothness, 0)]
     tilt = rng.uniform(-.4, .4)
     cells = rng.uniform(-.05, 1.05, (rng.integers(12, 26), 2))
-    return Backdrop(sky, tilt, hills, lights, cells, bend=rng.normal(0, .03, (2, 6, 6)), cracks=float(np.clip(.1 - .9*smoothness, 0, .7)),
+    return Backdrop(sky, tilt, hills, lights, cells, bend=rng.normal(0, .03, (2, 6, 6)),
+                    cracks=float(np.clip(.1 - .9*smoothness, 0, .7)),
                     crack_colour=oklch(light - .28, .5*chroma, hue + drift), hue=hue,
                     mood=dict(brightness=float(brightness), saturation=float(saturation), smoothness=float(smoothness)))
 
@@ -267,7 +291,8 @@ def crack_distance(x: np.ndarray,       # H x W
                    y: np.ndarray,       # H x W
                    cells: np.ndarray,   # m x 2 centres
                   ) -> np.ndarray:      # H x W
-    "Distance to the border between the cells of the nearest and the second-nearest centre (after Worley 1996): zero on all borders."
+    """Distance to the border between the cells of the nearest and the second-nearest centre (after Worley 1996): zero
+    on all borders."""
     squared = (x[..., None] - cells[:, 0])**2 + (y[..., None] - cells[:, 1])**2   # (H, W, m)
     first = squared.argmin(-1)                                                     # (H, W)
     rows, columns = np.ogrid[:len(x), :x.shape[1]]
@@ -296,11 +321,13 @@ def paint_backdrop(plan: Backdrop, size: int, texture: bool = True) -> np.ndarra
     for curve, colour in plan.hills:
         top = np.interp(at, np.linspace(0, 1, len(curve)), curve).astype(np.float32)
         canvas += ((at[:, None] - top)*size + .5).clip(0, 1)[..., None]*(colour.astype(np.float32) - canvas)
-    if not texture: return canvas
+    if not texture:
+        return canvas
 
     # discs of light, full inside and fading over the outer 30 per cent; only the square around each is touched
     for cx, cy, radius, strength in plan.lights.astype(np.float32):
-        if strength == 0: continue
+        if strength == 0:
+            continue
         rows, columns = (slice(max(int((c - radius)*size), 0), int((c + radius)*size) + 2) for c in (cy, cx))
         disc = strength*((radius - np.hypot(x[rows, columns] - cx, y[rows, columns] - cy))/(.3*radius)).clip(0, 1)
         canvas[rows, columns] += disc[..., None]*(1 - canvas[rows, columns])
@@ -332,12 +359,14 @@ class Plan:
 def _colours(rng, backdrop, contrast):
     "4 x 3 colours of one object: a body lighter or darker than the background, its hue opposite on the colour circle."
     light = 0.6 + 0.2*backdrop.mood["brightness"]
-    sign = 1 if rng.uniform() < 1/(1 + np.exp(20*(light - .62))) else -1   # mostly lighter on dark ground, darker on bright ground
+    # mostly lighter on dark ground, darker on bright ground
+    sign = 1 if rng.uniform() < 1/(1 + np.exp(20*(light - .62))) else -1
     body = np.clip(light + sign*contrast + rng.normal(0, .04), .4, .92)
     second = np.clip(body + rng.choice([-1, 1])*.14, .35, .88)
     lightness = np.array([body, second, max(body - .38, .12), min(body + .36, .98)])   # the four roles
     chroma = np.array([1, 1, .4, .2])*(.13 + .035*backdrop.mood["saturation"])
-    chroma = chroma*np.minimum(1, 3.2*lightness*(1 - lightness) + .25)                 # less near black and white, where screens show little
+    # less near black and white, where screens show little
+    chroma = chroma*np.minimum(1, 3.2*lightness*(1 - lightness) + .25)
     hue = backdrop.hue + .5 + rng.normal(0, .1)
     hues = np.array([hue, hue + rng.choice([-1, 1])*rng.uniform(.12, .3), hue, hue])
     return oklch(lightness, chroma, _clear(hues, lightness))
@@ -357,7 +386,8 @@ def _free_place(rng, size, taken, tries=12):
     "A centre for a box of this side that keeps clear of the others; None where there is none."
     for _ in range(tries):
         x, y = rng.uniform(size/2, 1 - size/2, 2)
-        if all(max(abs(x - u), abs(y - v)) > .5*(size + s) for u, v, s in taken): return x, y   # the two boxes do not meet
+        if all(max(abs(x - u), abs(y - v)) > .5*(size + s) for u, v, s in taken):
+            return x, y   # the two boxes do not meet
     return None
 
 def _distract(rng, taken, number, sizes, backdrop, contrast):
@@ -366,7 +396,8 @@ def _distract(rng, taken, number, sizes, backdrop, contrast):
     for _ in range(number):
         size = rng.uniform(*sizes)
         spot = _free_place(rng, size, taken)
-        if spot is None: continue
+        if spot is None:
+            continue
         taken.append((*spot, size))
         pieces.append(_piece(rng, DISTRACTORS[names[rng.integers(len(names))]], *spot, size, backdrop, contrast))
     return pieces
@@ -379,13 +410,16 @@ def plan_scene(label: int,                          # the label the data set wil
                difficulty: Difficulty = Difficulty(),
               ) -> Plan:
     "Choose one scene at random."
-    chance, ground, second, others = rng.spawn(4)   # one generator for each part: turning one knob leaves the choices of the other parts alone
+    # one generator for each part: turning one knob leaves the choices of the other parts alone
+    chance, ground, second, others = rng.spawn(4)
 
     # what the motif says, its background, its size and place
     noisy = chance.uniform() < difficulty.label_noise
-    neighbour_of_label = int(chance.choice(np.flatnonzero(NEIGHBOURS[label])))   # chosen even if not needed, so that later choices stay
+    # chosen even if not needed, so that later choices stay
+    neighbour_of_label = int(chance.choice(np.flatnonzero(NEIGHBOURS[label])))
     seen = neighbour_of_label if noisy else label
-    backdrop = plan_backdrop(1 - 2*MIKELS.parent[seen], ground, difficulty)      # parent 0 positive, 1 negative -> polarity +1, -1
+    # parent 0 positive, 1 negative -> polarity +1, -1
+    backdrop = plan_backdrop(1 - 2*MIKELS.parent[seen], ground, difficulty)
     size = chance.uniform(*difficulty.motif_size)
     x, y = chance.uniform(size/2, 1 - size/2, 2)
     motif = _piece(chance, MOTIFS[MIKELS.fine[seen]], x, y, size, backdrop, difficulty.motif_contrast)
@@ -405,7 +439,8 @@ def plan_scene(label: int,                          # the label the data set wil
     number = others.integers(difficulty.distractors//2, difficulty.distractors + 1)
     distractors = _distract(others, taken, number, difficulty.motif_size, backdrop, difficulty.motif_contrast)
 
-    votes = (1 - difficulty.label_noise)*np.eye(len(MIKELS)) + difficulty.label_noise*NEIGHBOURS/2   # row: motif looked at, column: vote
+    # row: motif looked at, column: vote
+    votes = (1 - difficulty.label_noise)*np.eye(len(MIKELS)) + difficulty.label_noise*NEIGHBOURS/2
     return Plan(label, seen, share*votes[seen] + (1 - share)*votes[other], backdrop, distractors, neighbour, motif)
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-085
@@ -416,8 +451,10 @@ def paint(plan: Plan,
     "The picture of a plan, and the mask of its motif."
     canvas = paint_backdrop(plan.backdrop, size, "texture" in layers)
     if "distractors" in layers:
-        for piece in plan.distractors: stamp(canvas, piece)
-    if "neighbour" in layers and plan.neighbour: stamp(canvas, plan.neighbour)
+        for piece in plan.distractors:
+            stamp(canvas, piece)
+    if "neighbour" in layers and plan.neighbour:
+        stamp(canvas, plan.neighbour)
     mask = stamp(canvas if "motif" in layers else canvas.copy(), plan.motif) >= .5
     return (255*canvas.clip(0, 1) + .5).astype(np.uint8), mask
 
@@ -431,7 +468,8 @@ class Scenes(LabelledImages):
     def subset(self, indices) -> Scenes:
         "The scenes at these positions (integers or booleans)."
         part, chosen = super().subset(indices), np.asarray(indices)
-        motifs, distributions = (None if array is None else array[chosen] for array in (self.motifs, self.distributions))
+        motifs, distributions = (None if array is None else array[chosen]
+                                 for array in (self.motifs, self.distributions))
         return Scenes(part.pixels, part.labels, part.taxonomy, part.names, part.masks, motifs, distributions)
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-095
@@ -439,13 +477,17 @@ def _in_parallel(draw, n, workers):
     "draw(start, stop) -> tuple of arrays, over ranges of 0..n in worker processes; the arrays, joined."
     ranges = [(start, min(start + 32, n)) for start in range(0, n, 32)]
     linux = sys.platform == "linux"
-    if workers is None: workers = len(os.sched_getaffinity(0)) if linux and n > 64 else 1
-    if workers == 1: parts = [draw(*r) for r in ranges]
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if linux and n > 64 else 1
+    if workers == 1:
+        parts = [draw(*r) for r in ranges]
     else:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)   # Python 3.12+ warns of forking beside threads; these children only draw
+            # Python 3.12+ warns of forking beside threads; these children only draw
+            warnings.simplefilter("ignore", DeprecationWarning)
             # each worker begins with signal(SIGINT, SIG_IGN): it ignores Ctrl-C, which is the parent's business
-            with get_context("fork" if linux else None).Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+            with get_context("fork" if linux else None).Pool(workers, signal.signal,
+                                                             (signal.SIGINT, signal.SIG_IGN)) as pool:
                 parts = pool.starmap(draw, ranges, chunksize=1)
     return [np.concatenate(arrays) for arrays in zip(*parts)]
 
@@ -465,7 +507,8 @@ def make_scenes(n: int,                                  # how many
                ) -> Scenes:
     "n scenes, label i mod 8 for scene i. Scene i depends on seed and i only, not on n or workers."
     if n < 1 or size < 16 or seed < 0:
-        raise ValueError(f"Ask for at least 1 scene of at least 16 pixels with a seed of at least 0, not {n} of {size} with {seed}.")
+        raise ValueError(f"Ask for at least 1 scene of at least 16 pixels with a seed of at least 0, not {n} of "
+                         f"{size} with {seed}.")
     draw = partial(_draw_scenes, size=size, seed=seed, difficulty=difficulty)
     pixels, masks, labels, motifs, distributions = _in_parallel(draw, n, workers)
     return Scenes(pixels, labels, MIKELS, [f"scene_{seed}_{i:06d}" for i in range(n)], masks, motifs, distributions)
@@ -495,11 +538,13 @@ SHAPES = dict(   # ten geometric shapes for pretraining: none of them is a motif
     square=[(BODY, polygon(-.75, -.75, .75, -.75, .75, .75, -.75, .75))],
     triangle=[(BODY, polygon(0, -.85, .9, .7, -.9, .7))],
     star=[(BODY, _spiky(5, .4))],
-    cross=[(BODY, polygon(-.9, -.28, .9, -.28, .9, .28, -.9, .28)), (BODY, polygon(-.28, -.9, .28, -.9, .28, .9, -.28, .9))],
+    cross=[(BODY, polygon(-.9, -.28, .9, -.28, .9, .28, -.9, .28)),
+           (BODY, polygon(-.28, -.9, .28, -.9, .28, .9, -.28, .9))],
     crescent=[(BODY, np.concatenate([oval(0, 0, .9, None, 0, .12, .88, 24), oval(.42, 0, .7, None, 0, .8, .2, 20)]))],
     heart=[(BODY, _heart())],
     arrow=[(BODY, polygon(-.9, -.2, .05, -.2, .05, -.65, .95, 0, .05, .65, .05, .2, -.9, .2))],
-    zigzag=[(BODY, polygon(-.95, .2, -.45, -.75, 0, 0, .45, -.75, .95, .2, .95, .8, .45, -.1, 0, .7, -.45, -.1, -.95, .8))],
+    zigzag=[(BODY, polygon(-.95, .2, -.45, -.75, 0, 0, .45, -.75, .95, .2, .95, .8, .45, -.1, 0, .7, -.45, -.1, -.95,
+                           .8))],
 )
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-138
@@ -511,10 +556,12 @@ def _draw_shapes(start, stop, size, seed):
         backdrop = plan_backdrop(rng.uniform(-1, 1), rng, Difficulty(palette_strength=1., texture_strength=1.))
         s = rng.uniform(.25, .55)
         x, y = rng.uniform(s/2, 1 - s/2, 2)
-        shape = _piece(rng, SHAPES[names[i % len(names)]], x, y, s, backdrop, rng.uniform(.15, .35), turn=1.)   # any rotation
+        # any rotation
+        shape = _piece(rng, SHAPES[names[i % len(names)]], x, y, s, backdrop, rng.uniform(.15, .35), turn=1.)
         clutter = _distract(rng, [(x, y, s)], rng.integers(0, 4), (.15, .35), backdrop, .25)
         canvas = paint_backdrop(backdrop, size)
-        for piece in clutter: stamp(canvas, piece)
+        for piece in clutter:
+            stamp(canvas, piece)
         stamp(canvas, shape)
         pictures.append((255*canvas.clip(0, 1) + .5).astype(np.uint8))
     return np.stack(pictures), np.arange(start, stop) % len(names)
@@ -523,8 +570,10 @@ def make_shapes(n: int,                       # how many
                 size: int = 96,               # side in pixels
                 seed: int = 0,
                 workers: int | None = None,   # processes, as in `make_scenes`
-               ) -> tuple[np.ndarray, np.ndarray]:   # n x size x size x 3 uint8, and n shape labels (positions in SHAPES)
+               # n x size x size x 3 uint8, and n shape labels (positions in SHAPES)
+               ) -> tuple[np.ndarray, np.ndarray]:
     "Pictures of ten geometric shapes, on which the small backbone is pretrained."
     if n < 1 or size < 16 or seed < 0:
-        raise ValueError(f"Ask for at least 1 shape of at least 16 pixels with a seed of at least 0, not {n} of {size} with {seed}.")
+        raise ValueError(f"Ask for at least 1 shape of at least 16 pixels with a seed of at least 0, not {n} of "
+                         f"{size} with {seed}.")
     return tuple(_in_parallel(partial(_draw_shapes, size=size, seed=seed), n, workers))

@@ -50,13 +50,15 @@ class Recipe:
     resize: int = 256                # side of the stored square pictures, pixels
     crop: int = 224                  # side of the random crop the network sees, pixels
     lr: float = 0.001                # highest learning rate
-    schedule: str = "step"           # 'step': a tenth every `drop_every` epochs; 'one_cycle': warm up, then cosine to zero
+    schedule: str = "step"  # 'step': a tenth every `drop_every` epochs; 'one_cycle': warm up, then cosine to zero
     drop_every: int = 40             # epochs between drops of the step schedule
     momentum: float = 0.9
     weight_decay: float = 0.0005
     head_lr_factor: float = 1.0      # learning rate of everything new, relative to the pretrained backbone
     lam: float = 0.5                 # Eq. 14: weight of the pair loss; 1 - lam goes to the attention losses
-    sampler: str = "balanced"        # 'balanced': K images of every class in each batch, which pair losses need; 'natural': every image once an epoch
+    # 'balanced': K images of every class in each batch, which pair losses need; 'natural': every image once an
+    # epoch
+    sampler: str = "balanced"
     label_smoothing: float = 0.0     # of the heads' targets, 0..1
     mirror: bool = False             # embed the mean of each picture and its mirror image
     bf16: bool = False               # matrix work in bfloat16 (autocast); losses stay in float32
@@ -66,10 +68,16 @@ class Recipe:
     def __post_init__(self):
         if self.schedule not in ("step", "one_cycle"):
             raise ValueError(f"The schedule is 'step' or 'one_cycle', not {self.schedule!r}.")
-        if self.sampler not in ("balanced", "natural"): raise ValueError(f"The sampler is 'balanced' or 'natural', not {self.sampler!r}.")
-        if not 0 <= self.label_smoothing < 1: raise ValueError("label_smoothing lies between 0 and 1, and 1 is too much: nothing would be learned.")
-        if self.crop > self.resize: raise ValueError(f"A crop of {self.crop} pixels does not fit into pictures of {self.resize}; lower crop or raise resize.")
-        if self.epochs < 1 or self.images_per_class < 2: raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first one's positive.")
+        if self.sampler not in ("balanced", "natural"):
+            raise ValueError(f"The sampler is 'balanced' or 'natural', not {self.sampler!r}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError("label_smoothing lies between 0 and 1, and 1 is too much: nothing would be learned.")
+        if self.crop > self.resize:
+            raise ValueError(f"A crop of {self.crop} pixels does not fit into pictures of {self.resize}; lower crop "
+                             f"or raise resize.")
+        if self.epochs < 1 or self.images_per_class < 2:
+            raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first "
+                             "one's positive.")
 
     @property
     def look(self) -> dict:
@@ -84,11 +92,13 @@ class Recipe:
     @classmethod
     def cpu(cls, **changes) -> Recipe:
         "For ResNet-18 on two CPU cores: small pictures, few epochs, a one-cycle schedule."
-        return replace(cls(epochs=6, resize=128, crop=112, lr=0.02, schedule="one_cycle", head_lr_factor=2.0, bf16=True, channels_last=True), **changes)
+        return replace(cls(epochs=6, resize=128, crop=112, lr=0.02, schedule="one_cycle", head_lr_factor=2.0,
+                           bf16=True, channels_last=True), **changes)
 
     @classmethod
     def strong(cls, **changes) -> Recipe:
-        "The notebook `methods/strong`'s: every picture once an epoch, for the network `CosineClassifier`. An hour on one processor core for FI."
+        """The notebook `methods/strong`'s: every picture once an epoch, for the network `CosineClassifier`. An hour on
+        one processor core for FI."""
         return cls.cpu(**dict(epochs=8, sampler="natural", mirror=True) | changes)
 
     @classmethod
@@ -99,9 +109,11 @@ class Recipe:
 # %% ../nbs/10_training.ipynb #10-training-008
 def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     "The learning rate of this step (counted from 0): step decay, or one cycle (Smith & Topin 2019) with 30 % warm-up."
-    if recipe.schedule == "step": return recipe.lr * 0.1 ** (step//(recipe.drop_every*steps_per_epoch))
+    if recipe.schedule == "step":
+        return recipe.lr * 0.1 ** (step//(recipe.drop_every*steps_per_epoch))
     done, warm = (step + 0.5)/(recipe.epochs*steps_per_epoch), 0.3
-    if done < warm: return recipe.lr * (0.04 + 0.96*(1 - math.cos(math.pi*done/warm))/2)
+    if done < warm:
+        return recipe.lr * (0.04 + 0.96*(1 - math.cos(math.pi*done/warm))/2)
     return recipe.lr * (1 + math.cos(math.pi*(done - warm)/(1 - warm)))/2
 
 # %% ../nbs/10_training.ipynb #10-training-017
@@ -114,7 +126,7 @@ METHODS = {name: Method(ABLATION[name], loss) for name, loss in {
     "softmax": None, "n_pair": "n_pair", "ep": "ep", "at_n_pair": "n_pair", "at_ep": "ep",
     "mo": "ep", "sa": "ep", "ha": "ep", "clb": "ep", "gep": "gep"}.items()}
 
-LOSSES: dict[str, Callable[..., nn.Module]] = {                                          # name -> function(taxonomy, dim, **settings)
+LOSSES: dict[str, Callable[..., nn.Module]] = {  # name -> function(taxonomy, dim, **settings)
     "n_pair": lambda taxonomy, dim, **settings: NPairLoss(**settings),                             # Eq. 4
     "ep": lambda taxonomy, dim, **settings: EmotionPairLoss(taxonomy, **settings),                 # Eq. 7
     "gep": lambda taxonomy, dim, **settings: GeneratedEmotionPairLoss(taxonomy, **settings)}       # Eq. 13
@@ -125,14 +137,17 @@ def make_pair_loss(name: str | None,       # a key of `LOSSES`, or None
                    **settings,             # of that loss, such as scale=8
                   ) -> nn.Module | None:
     "The pair loss of this name."
-    if name is None: return None
-    if name not in LOSSES: raise ValueError(f"Unknown pair loss {name!r}: choose one of {', '.join(LOSSES)}.")
+    if name is None:
+        return None
+    if name not in LOSSES:
+        raise ValueError(f"Unknown pair loss {name!r}: choose one of {', '.join(LOSSES)}.")
     return LOSSES[name](taxonomy, dim, **settings)
 
 # %% ../nbs/10_training.ipynb #10-training-019
 def find_method(name: str) -> Method:
     "The method of this name; an unknown one is answered with the list."
-    if name not in METHODS: raise ValueError(f"Unknown method {name!r}: choose one of {', '.join(METHODS)}.")
+    if name not in METHODS:
+        raise ValueError(f"Unknown method {name!r}: choose one of {', '.join(METHODS)}.")
     return METHODS[name]
 
 # %% ../nbs/10_training.ipynb #10-training-023
@@ -141,7 +156,8 @@ def whole_batch(part: torch.Tensor,      # B/W x ...: this process's part of the
                 world: int,              # W, the number of processes
                ) -> torch.Tensor:        # B x ... in batch order; only this process's part carries gradient
     "All processes' parts as one batch."
-    if world == 1: return part
+    if world == 1:
+        return part
     parts = [torch.empty_like(part) for _ in range(world)]
     torch.distributed.all_gather(parts, part.detach().contiguous())
     parts[rank] = part
@@ -156,18 +172,24 @@ def losses_of(output,                    # APSEOutput of a whole batch
               network_config: dict,      # which labels each head predicts
               label_smoothing: float = 0.0,
              ) -> dict[str, torch.Tensor]:   # 'loss' and those of 'pair', 'attention' that exist
-    "The losses of one batch: pair loss, attention loss, or both weighed by Eq. 14 when the network has heads and there is a pair loss."
+    """The losses of one batch: pair loss, attention loss, or both weighed by Eq. 14 when the network has heads and
+    there is a pair loss."""
     parts = {}
     if pair_loss is not None:
         wants = getattr(pair_loss, "needs_confidences", False)
-        if wants and output.high is None: raise ValueError(f"{type(pair_loss).__name__} needs the emotion head's confidences, but the network has no such head: give it one, or another loss.")
+        if wants and output.high is None:
+            raise ValueError(f"{type(pair_loss).__name__} needs the emotion head's confidences, but the network has "
+                             f"no such head: give it one, or another loss.")
         confidences = (output.high.confidences,) if wants else ()
         parts["pair"] = pair_loss(output.embedding, labels, *confidences)
     if output.low is not None or output.high is not None:
         targets = labels.to(output.embedding.device, non_blocking=True)
-        parts["attention"] = attention_loss(output.low, output.high, targets, taxonomy, low_labels=network_config["low_labels"], high_labels=network_config["high_labels"],
+        parts["attention"] = attention_loss(output.low, output.high, targets, taxonomy,
+                                            low_labels=network_config["low_labels"],
+                                            high_labels=network_config["high_labels"],
                                             label_smoothing=label_smoothing)
-    if not parts: raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the two.")
+    if not parts:
+        raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the two.")
     loss = total_loss(parts["pair"], parts["attention"], lam) if len(parts) == 2 else next(iter(parts.values()))
     return {"loss": loss, **parts}
 
@@ -175,21 +197,26 @@ def losses_of(output,                    # APSEOutput of a whole batch
 def read_ahead(images: LabelledImages,
                batches,                    # positions of each batch's images
                device: torch.device,       # where the pixels should go
-              ):                           # yields pixels B x H x W x 3 (uint8, on the device) and labels B (int64, on the CPU)
+              ):  # yields pixels B x H x W x 3 (uint8, on the device) and labels B (int64, on the CPU)
     "The batches in their order; a thread reads the next one while this one is in use."
     def read(batch):
         pixels, labels = torch.from_numpy(images.pixels[batch]), torch.from_numpy(images.labels[batch])
         return pixels.pin_memory() if device.type == "cuda" else pixels, labels
     with ThreadPoolExecutor(1) as pool:
-        for pixels, labels in ahead(pool, read, batches, 1): yield pixels.to(device, non_blocking=True), labels
+        for pixels, labels in ahead(pool, read, batches, 1):
+            yield pixels.to(device, non_blocking=True), labels
 
 # %% ../nbs/10_training.ipynb #10-training-031
 def keep_freed_memory() -> None:
-    "Ask the C library to keep freed memory for the next batch rather than give it back to the operating system; does nothing where the library is not glibc."
-    try: mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError): return
+    """Ask the C library to keep freed memory for the next batch rather than give it back to the operating system; does
+    nothing where the library is not glibc."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
     trim_threshold, top_pad, mmap_max = -1, -2, -4               # as in malloc.h
-    for setting, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_max, 0)): mallopt(setting, value)
+    for setting, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_max, 0)):
+        mallopt(setting, value)
 
 # %% ../nbs/10_training.ipynb #10-training-034
 class Diverged(ValueError):
@@ -213,25 +240,31 @@ def embed(model: APSE,
     "Embeddings (and emotion scores) of all images, in their order; the work is shared when several processes run."
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    if device.type == "cpu": keep_freed_memory()
+    if device.type == "cpu":
+        keep_freed_memory()
     rank, world = _rank_and_world()
     mine = np.arange(rank, len(images), world)
     batches = [mine[start:start + batch_size] for start in range(0, len(mine), batch_size)]
     embeddings, scores = [], []           # on the device: fetching each batch's would make the device wait
-    for pixels, _ in tqdm(read_ahead(images, batches, device), total=len(batches), desc="embed", disable=not progress, leave=False):
+    for pixels, _ in tqdm(read_ahead(images, batches, device), total=len(batches), desc="embed",
+                          disable=not progress, leave=False):
         x = _as_memory_format(center_crop(pixels, crop), channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): outputs = [model(x), *([model(x.flip(3))] if mirror else [])]
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            outputs = [model(x), *([model(x.flip(3))] if mirror else [])]
         embeddings.append(nn.functional.normalize(sum(output.embedding.float() for output in outputs)))
-        if outputs[0].high is not None: scores.append(sum(output.high.scores.float() for output in outputs)/len(outputs))
+        if outputs[0].high is not None:
+            scores.append(sum(output.high.scores.float() for output in outputs)/len(outputs))
     model.train(was_training)
     found = Embedded(_collect(embeddings, len(images), world), _collect(scores, len(images), world) if scores else None)
-    if not found.embeddings.isfinite().all(): raise Diverged("The network's embeddings are not finite numbers: train again with a lower learning rate.")
+    if not found.embeddings.isfinite().all():
+        raise Diverged("The network's embeddings are not finite numbers: train again with a lower learning rate.")
     return found
 
 # %% ../nbs/10_training.ipynb #10-training-036
 def _rank_and_world() -> tuple[int, int]:
     "This process's number and how many there are."
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized(): return 0, 1
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 def _as_memory_format(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
@@ -240,11 +273,13 @@ def _as_memory_format(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
 def _collect(parts: list[torch.Tensor], n: int, world: int) -> torch.Tensor:
     "Rows of all processes in data order (process r holds rows r, r + world, ...), on the CPU."
     rows = torch.cat(parts).cpu()
-    if world == 1: return rows
+    if world == 1:
+        return rows
     everyone = [None]*world
     torch.distributed.all_gather_object(everyone, rows)
     result = rows.new_empty(n, rows.shape[1])
-    for rank, theirs in enumerate(everyone): result[rank::world] = theirs
+    for rank, theirs in enumerate(everyone):
+        result[rank::world] = theirs
     return result
 
 # %% ../nbs/10_training.ipynb #10-training-040
@@ -258,15 +293,18 @@ class Assessment(NamedTuple):
 
 def accuracy(embedded: Embedded, images: LabelledImages) -> float | None:
     "Share of images whose emotion head points at their label."
-    if embedded.scores is None: return None
+    if embedded.scores is None:
+        return None
     return float((embedded.scores.argmax(1).numpy() == images.labels).mean())
 
-def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: Recipe, progress: bool = False) -> Assessment:
+def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: Recipe,
+           progress: bool = False) -> Assessment:
     "Embed both sets and evaluate; pass the same object twice to let each image query the rest."
     q = embed(model, query, **recipe.look, progress=progress)
     g = q if gallery is query else embed(model, gallery, **recipe.look, progress=progress)
     device = next(model.parameters()).device            # on a GPU the similarities are sorted there (chapter 09)
-    report = evaluate(q.embeddings.to(device), query.labels, g.embeddings.to(device), gallery.labels, query.taxonomy, same_set=gallery is query)
+    report = evaluate(q.embeddings.to(device), query.labels, g.embeddings.to(device), gallery.labels, query.taxonomy,
+                      same_set=gallery is query)
     return Assessment(report, accuracy(q, query), accuracy(g, gallery), q, g)
 
 # %% ../nbs/10_training.ipynb #10-training-044
@@ -277,41 +315,50 @@ def write_checkpoint(path, tensors: dict[str, torch.Tensor], facts: dict) -> Non
     unfinished, header = path.with_name(path.name + f".{os.getpid()}.part"), {"apse_nb": json.dumps(facts)}
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, unfinished, metadata=header)
-        with open(unfinished, "rb+") as f: os.fsync(f.fileno())
+        with open(unfinished, "rb+") as f:
+            os.fsync(f.fileno())
         os.replace(unfinished, path)
     except Exception as e:
-        raise OSError(f"The checkpoint {path} could not be written ({e}); free some space or choose another folder and start again: training goes on from the last one that was.") from e
-    finally: unfinished.unlink(missing_ok=True)      # after an error or Ctrl-C; a finished file has left this place
+        raise OSError(f"The checkpoint {path} could not be written ({e}); free some space or choose another folder "
+                      f"and start again: training goes on from the last one that was.") from e
+    finally:
+        unfinished.unlink(missing_ok=True)      # after an error or Ctrl-C; a finished file has left this place
 
 def read_checkpoint(path) -> tuple[dict[str, torch.Tensor], dict]:
     "The tensors and facts of a file made by `write_checkpoint`."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"There is no checkpoint {path}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
     try:
         with safe_open(path, "pt") as f:
             facts = json.loads((f.metadata() or {})["apse_nb"])
             return {k: f.get_tensor(k) for k in f.keys()}, facts
     except Exception as e:
-        raise ValueError(f"{path} is not a checkpoint of apse_nb (a safetensors file that apse_train or save_model wrote).") from e
+        raise ValueError(f"{path} is not a checkpoint of apse_nb (a safetensors file that apse_train or save_model "
+                         f"wrote).") from e
 
 # %% ../nbs/10_training.ipynb #10-training-046
 def save_model(model: APSE, path, **facts) -> None:
     "The network alone, with its settings and whatever facts should travel with it (recipe, data, measures)."
-    write_checkpoint(path, {f"model.{k}": v for k, v in model.state_dict().items()}, dict(network=model.config, **facts))
+    write_checkpoint(path, {f"model.{k}": v for k, v in model.state_dict().items()},
+                     dict(network=model.config, **facts))
 
 def load_model(path) -> tuple[APSE, dict]:
     "The network in a checkpoint (ready to embed) and the facts stored with it."
     tensors, facts = read_checkpoint(path)
-    if "network" not in facts: raise ValueError(f"{path} does not describe a network: give a file that apse_train or save_model wrote.")
+    if "network" not in facts:
+        raise ValueError(f"{path} does not describe a network: give a file that apse_train or save_model wrote.")
     model = network_from_config(facts["network"])
     _load_weights(model, tensors, path)
     return model.eval(), facts
 
 def _load_weights(module: nn.Module, tensors: dict[str, torch.Tensor], path, prefix: str = "model.") -> None:
     state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    try: module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
     except RuntimeError as e:
-        raise ValueError(f"{path} holds another architecture than the network it should go into; train again or give the checkpoint that belongs to it.") from e
+        raise ValueError(f"{path} holds another architecture than the network it should go into; train again or give "
+                         f"the checkpoint that belongs to it.") from e
 
 # %% ../nbs/10_training.ipynb #10-training-051
 class Run(NamedTuple):
@@ -323,50 +370,63 @@ class Run(NamedTuple):
 
 # %% ../nbs/10_training.ipynb #10-training-053
 class _Progress:
-    "Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model`, `pair_loss` and `optimizer`."
+    """Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model`, `pair_loss`
+    and `optimizer`."""
     def __init__(self, model, pair_loss, optimizer, out, facts):
         self.model, self.pair_loss, self.optimizer, self.out, self.facts = model, pair_loss or nn.Module(), optimizer, out, facts
-        self.names = {p: n for n, p in model.named_parameters()} | {p: f"loss.{n}" for n, p in self.pair_loss.named_parameters()}
+        self.names = {p: n for n, p in model.named_parameters()} | {p: f"loss.{n}" for n,
+                                                                    p in self.pair_loss.named_parameters()}
         self.step, self.log, self.sums, self.best = 0, [], {}, -1.0
         self.seconds_before, self.since, self.saved = 0.0, time.perf_counter(), time.perf_counter()
         path = None if out is None else out/"last.safetensors"
-        if path is not None and path.exists(): self._load(path)
+        if path is not None and path.exists():
+            self._load(path)
 
     @property
-    def seconds(self) -> float: return self.seconds_before + time.perf_counter() - self.since
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.since
 
     def add(self, values: dict[str, torch.Tensor]):
         "Count one finished step; the sums stay on the device, so nothing waits for it."
         self.step += 1
-        for k, v in values.items(): self.sums[k] = self.sums.get(k, 0) + v.detach().double()
+        for k, v in values.items():
+            self.sums[k] = self.sums.get(k, 0) + v.detach().double()
 
     def means(self, steps: int) -> dict[str, float]:
         "Sums divided by the steps they were gathered over; raises `Diverged` when the loss is not finite."
         means = {k: float(v)/steps for k, v in self.sums.items()}
-        if not math.isfinite(means.get("loss", 0.0)): raise Diverged(f"The loss became {means['loss']} before step {self.step}; lower the learning rate.")
+        if not math.isfinite(means.get("loss", 0.0)):
+            raise Diverged(f"The loss became {means['loss']} before step {self.step}; lower the learning rate.")
         return means
 
     def save(self):
         "Write last.safetensors (process 0 only)."
         self.saved = time.perf_counter()
-        if self.out is None or _rank_and_world()[0]: return
+        if self.out is None or _rank_and_world()[0]:
+            return
         self.means(1)      # a diverged state must not replace a sound one
-        momenta = {f"momentum.{self.names[p]}": s["momentum_buffer"] for p, s in self.optimizer.state.items() if s.get("momentum_buffer") is not None}
-        weights = {f"{kind}.{k}": v for kind, module in (("model", self.model), ("loss", self.pair_loss)) for k, v in module.state_dict().items()}
-        progress = dict(step=self.step, log=self.log, sums={k: float(v) for k, v in self.sums.items()}, best=self.best, seconds_before=self.seconds)
+        momenta = {f"momentum.{self.names[p]}": s["momentum_buffer"] for p, s in self.optimizer.state.items()
+                   if s.get("momentum_buffer") is not None}
+        weights = {f"{kind}.{k}": v for kind, module in (("model", self.model), ("loss", self.pair_loss)) for k,
+                   v in module.state_dict().items()}
+        progress = dict(step=self.step, log=self.log, sums={k: float(v) for k, v in self.sums.items()},
+                        best=self.best, seconds_before=self.seconds)
         write_checkpoint(self.out/"last.safetensors", weights | momenta, self.facts | dict(progress=progress))
 
     def _load(self, path):
         tensors, facts = read_checkpoint(path)
         for what in ("network", "recipe", "loss", "data"):
             if facts.get(what) != json.loads(json.dumps(self.facts[what])):
-                raise ValueError(f"{path} was trained with another {what}; choose an empty folder for the new run, or repeat the old settings to go on with it.")
+                raise ValueError(f"{path} was trained with another {what}; choose an empty folder for the new run, or "
+                                 f"repeat the old settings to go on with it.")
         _load_weights(self.model, tensors, path)
         _load_weights(self.pair_loss, tensors, path, "loss.")
         for p, name in self.names.items():
-            if f"momentum.{name}" in tensors:      # in the weights' own memory layout (channels last?), which the optimiser needs to be fast
+            # in the weights' own memory layout (channels last?), which the optimiser needs to be fast
+            if f"momentum.{name}" in tensors:
                 self.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{name}"])
-        for key, value in facts["progress"].items(): setattr(self, key, value)
+        for key, value in facts["progress"].items():
+            setattr(self, key, value)
 
 # %% ../nbs/10_training.ipynb #10-training-055
 @contextmanager
@@ -377,12 +437,17 @@ def _alone_in(folder: Path | None):
         return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder/"lock")
-    try: lock.acquire(timeout=0)
-    except Timeout: raise ValueError(f"Another process is training into {folder}: wait for its end, or choose another folder.") from None
     try:
-        for unfinished in folder.glob("*.part"): unfinished.unlink()
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"Another process is training into {folder}: wait for its end, or choose another "
+                         f"folder.") from None
+    try:
+        for unfinished in folder.glob("*.part"):
+            unfinished.unlink()
         yield
-    finally: lock.release()
+    finally:
+        lock.release()
 
 # %% ../nbs/10_training.ipynb #10-training-057
 class _Interrupts:
@@ -390,59 +455,78 @@ class _Interrupts:
     def __enter__(self):
         self.asked = False
         self.main = threading.current_thread() is threading.main_thread()    # only the main thread may set handlers
-        if self.main: self.before = signal.signal(signal.SIGINT, self._note)
+        if self.main:
+            self.before = signal.signal(signal.SIGINT, self._note)
         return self
     def _note(self, *_):
-        if self.asked: raise KeyboardInterrupt
+        if self.asked:
+            raise KeyboardInterrupt
         self.asked = True
     def __exit__(self, *_):
-        if self.main: signal.signal(signal.SIGINT, self.before)
+        if self.main:
+            signal.signal(signal.SIGINT, self.before)
 
 # %% ../nbs/10_training.ipynb #10-training-059
 def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndarray:    # (steps, B) positions of images
-    "The batches of one epoch, as the recipe's sampler wants them. Both samplers have batches of the same size, and leave out what does not fill the last one."
+    """The batches of one epoch, as the recipe's sampler wants them. Both samplers have batches of the same size, and
+    leave out what does not fill the last one."""
     size = recipe.images_per_class*len(images.taxonomy)
-    if recipe.sampler == "balanced": return balanced_batches(images.labels, images_per_class=recipe.images_per_class, seed=recipe.seed, epoch=epoch)
-    if len(images) < size: raise ValueError(f"{len(images)} pictures do not fill one batch of {size}: lower images_per_class.")
+    if recipe.sampler == "balanced":
+        return balanced_batches(images.labels, images_per_class=recipe.images_per_class, seed=recipe.seed, epoch=epoch)
+    if len(images) < size:
+        raise ValueError(f"{len(images)} pictures do not fill one batch of {size}: lower images_per_class.")
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(images))
     return order[:len(order)//size*size].reshape(-1, size)
 
 # %% ../nbs/10_training.ipynb #10-training-062
-def _training_step(network, model, optimizer, pixels, labels, taxonomy, pair_loss, recipe, step, rank, world) -> dict[str, torch.Tensor]:
-    "Forward, losses of the whole batch, backward, update; returns the losses and the emotion head's accuracy. Pixels are on the device, labels on the CPU, as `read_ahead` yields them."
+def _training_step(network, model, optimizer, pixels, labels, taxonomy, pair_loss, recipe, step, rank,
+                   world) -> dict[str, torch.Tensor]:
+    """Forward, losses of the whole batch, backward, update; returns the losses and the emotion head's accuracy. Pixels
+    are on the device, labels on the CPU, as `read_ahead` yields them."""
     seed, device = recipe.seed*1_000_003 + step, pixels.device
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
     x = augment(pixels, recipe.crop, generator)[rank::world]      # (B/W, 3, crop, crop)
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16): output = network(_as_memory_format(x, recipe.channels_last))
-    gathered = lambda head: None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank, world))
-    output = output._replace(embedding=whole_batch(output.embedding.float(), rank, world), low=gathered(output.low), high=gathered(output.high))
-    try: parts = losses_of(output, labels, taxonomy, pair_loss, recipe.lam, model.config, recipe.label_smoothing)
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
+        output = network(_as_memory_format(x, recipe.channels_last))
+    gathered = lambda head: None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank,
+            world))
+    output = output._replace(embedding=whole_batch(output.embedding.float(), rank, world), low=gathered(output.low),
+                             high=gathered(output.high))
+    try:
+        parts = losses_of(output, labels, taxonomy, pair_loss, recipe.lam, model.config, recipe.label_smoothing)
     except ValueError as e:
         seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
-        if all(x.isfinite().all() for x in seen): raise
-        raise Diverged(f"The network's outputs are no longer finite at step {step}; lower the learning rate ({recipe.lr}).") from e
+        if all(x.isfinite().all() for x in seen):
+            raise
+        raise Diverged(f"The network's outputs are no longer finite at step {step}; lower the learning rate "
+                       f"({recipe.lr}).") from e
     optimizer.zero_grad(set_to_none=True)
     (parts["loss"]*world).backward()      # the distributed mean over processes divides by world again
-    for p in () if pair_loss is None or world == 1 else pair_loss.parameters(): p.grad /= world      # every process has the whole batch's
+    for p in () if pair_loss is None or world == 1 else pair_loss.parameters():
+        p.grad /= world      # every process has the whole batch's
     optimizer.step()
-    if output.high is not None: parts["accuracy"] = (output.high.scores.argmax(1) == labels.to(device, non_blocking=True)).float().mean()
+    if output.high is not None:
+        parts["accuracy"] = (output.high.scores.argmax(1) == labels.to(device, non_blocking=True)).float().mean()
     return parts
 
 # %% ../nbs/10_training.ipynb #10-training-068
 def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, valid, recipe, lr: float) -> None:
     "Add a log row, validate, write log.csv and best.safetensors."
-    row = dict(epoch=len(progress.log) + 1, step=progress.step, lr=lr, **progress.means(steps), images_per_second=images_per_second)
+    row = dict(epoch=len(progress.log) + 1, step=progress.step, lr=lr, **progress.means(steps),
+               images_per_second=images_per_second)
     if valid is not None:
         seen = assess(progress.model, valid, valid, recipe)
         row |= dict(valid_map8=seen.report.map8, valid_map2=seen.report.map2, valid_accuracy=seen.query_accuracy)
     row["minutes"] = progress.seconds/60
     progress.log.append(row)
     progress.sums = {}
-    if progress.out is None or _rank_and_world()[0]: return
+    if progress.out is None or _rank_and_world()[0]:
+        return
     if row.get("valid_map8", -1.0) > progress.best:
         progress.best = row["valid_map8"]
-        save_model(progress.model, progress.out/"best.safetensors", recipe=asdict(recipe), epoch=row["epoch"], valid_map8=row["valid_map8"])
+        save_model(progress.model, progress.out/"best.safetensors", recipe=asdict(recipe), epoch=row["epoch"],
+                   valid_map8=row["valid_map8"])
     with open(progress.out/"log.csv", "w", newline="") as f:
         writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for line in progress.log for name in line)))
         writer.writeheader()
@@ -458,19 +542,24 @@ def fit(model: APSE,
         checkpoint_seconds: float = 60,            # time between checkpoints inside an epoch
         progress: bool = True,                     # show a progress bar
        ) -> Run:
-    "Train `model` in place; goes on where a killed run in `out` stopped. Under `accelerate launch` the processes share every batch."
+    """Train `model` in place; goes on where a killed run in `out` stopped. Under `accelerate launch` the processes
+    share every batch."""
     from accelerate import Accelerator       # takes a second to import, and only training needs it
     accelerator = Accelerator(cpu=torch.backends.mps.is_available())      # Apple's GPUs have no float64
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     batches_of = lambda epoch: epoch_batches(train, recipe, epoch)
     steps_per_epoch, batch_size = batches_of(0).shape
-    if batch_size % world: raise ValueError(f"A batch of {batch_size} images cannot be shared equally by {world} processes; choose a number of processes that divides it.")
+    if batch_size % world:
+        raise ValueError(f"A batch of {batch_size} images cannot be shared equally by {world} processes; choose a "
+                         f"number of processes that divides it.")
     total, out = recipe.epochs*steps_per_epoch, None if out is None else Path(out)
-    if device.type == "cpu": keep_freed_memory()
+    if device.type == "cpu":
+        keep_freed_memory()
     model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
     groups = model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay)
     if pair_loss is not None and list(pair_loss.to(device).parameters()):
-        groups.append(dict(name="loss", params=list(pair_loss.parameters()), lr=recipe.lr*recipe.head_lr_factor, weight_decay=0.0))
+        groups.append(dict(name="loss", params=list(pair_loss.parameters()), lr=recipe.lr*recipe.head_lr_factor,
+                           weight_decay=0.0))
     optimizer = torch.optim.SGD(groups, momentum=recipe.momentum)
     highest = [group["lr"] for group in optimizer.param_groups]
     facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(pair_loss), data=train.fingerprint())
@@ -481,18 +570,27 @@ def fit(model: APSE,
             while state.step < total:
                 epoch, first = divmod(state.step, steps_per_epoch)
                 started = time.perf_counter()
-                for position, (pixels, labels) in enumerate(read_ahead(train, batches_of(epoch)[first:], device), start=first + 1):
+                for position, (pixels, labels) in enumerate(read_ahead(train, batches_of(epoch)[first:], device),
+                                                            start=first + 1):
                     rate = learning_rate(state.step, steps_per_epoch, recipe)
-                    for group, lr in zip(optimizer.param_groups, highest): group["lr"] = lr*rate/recipe.lr
-                    state.add(_training_step(network, model, optimizer, pixels, labels, train.taxonomy, pair_loss, recipe, state.step, rank, world))
+                    for group, lr in zip(optimizer.param_groups, highest):
+                        group["lr"] = lr*rate/recipe.lr
+                    state.add(_training_step(network, model, optimizer, pixels, labels, train.taxonomy, pair_loss,
+                                             recipe, state.step, rank, world))
                     bar.update()
                     images_per_second = (position - first)*batch_size/(time.perf_counter() - started)
-                    if position % 20 == 0: bar.set_postfix({k: f"{v:.3f}" for k, v in state.means(position).items()} | {"images/s": f"{images_per_second:.0f}"})
-                    if position == steps_per_epoch: break       # the end of an epoch is saved below, with its log row
-                    if interrupts.asked or time.perf_counter() - state.saved > checkpoint_seconds: state.save()
-                    if interrupts.asked: raise KeyboardInterrupt
+                    if position % 20 == 0:
+                        bar.set_postfix({k: f"{v:.3f}" for k, v in state.means(position).items()}
+                                        | {"images/s": f"{images_per_second:.0f}"})
+                    if position == steps_per_epoch:
+                        break       # the end of an epoch is saved below, with its log row
+                    if interrupts.asked or time.perf_counter() - state.saved > checkpoint_seconds:
+                        state.save()
+                    if interrupts.asked:
+                        raise KeyboardInterrupt
                 _finish_epoch(state, steps_per_epoch, images_per_second, valid, recipe, rate)
                 state.save()
-                if interrupts.asked: raise KeyboardInterrupt
+                if interrupts.asked:
+                    raise KeyboardInterrupt
     model.eval()
     return Run(model, state.log, state.seconds/60, out)

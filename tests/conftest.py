@@ -24,24 +24,30 @@ def wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float 
     "Return when the address answers; fail with the server's last words if it does not."
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if process.poll() is not None: break
+        if process.poll() is not None:
+            break
         try:
-            with urllib.request.urlopen(address, timeout=5): return
-        except OSError: time.sleep(0.2)
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
     raise AssertionError(f"{address} does not answer: {log.read_text()[-2000:]}")
 
 
 def stop(process: subprocess.Popen) -> None:
     process.terminate()
-    try: process.wait(10)
-    except subprocess.TimeoutExpired: process.kill()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 @pytest.fixture(scope="session")
 def browser():
     sync = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install playwright")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None: pytest.skip("browser tests need Chromium on the PATH, for example: apt-get install chromium")
+    if chromium is None:
+        pytest.skip("browser tests need Chromium on the PATH, for example: apt-get install chromium")
     with sync.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
@@ -54,7 +60,8 @@ def page(browser):
     context, outside = browser.new_context(viewport=dict(width=1280, height=900), accept_downloads=True), []
 
     def gate(route):
-        if re.match(r"(http|ws)s?://(127\.0\.0\.1|localhost)[:/]|data:|blob:|file:", route.request.url): return route.continue_()
+        if re.match(r"(http|ws)s?://(127\.0\.0\.1|localhost)[:/]|data:|blob:|file:", route.request.url):
+            return route.continue_()
         outside.append(route.request.url)
         route.abort()
 
@@ -79,7 +86,8 @@ def launch(tmp_path):
         return address
 
     yield start
-    for process in running: stop(process)
+    for process in running:
+        stop(process)
 
 
 @pytest.fixture

@@ -30,12 +30,15 @@ def folder(tmp_path):
 def explore(folder, tmp_path):
     "The command, running: its process, what it said, and where its errors go."
     code, errors = "from apse_nb.app import apse_explore; apse_explore(prog_name='apse_explore')", tmp_path/"errors"
-    process = subprocess.Popen([sys.executable, "-c", code, folder.name, "--port", str(free_port())], cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors.open("w"), text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, folder.name, "--port", str(free_port())], cwd=tmp_path,
+                               stdout=subprocess.PIPE, stderr=errors.open("w"), text=True)
     said = ""
     for line in process.stdout:
         said += line
-        if line.startswith("Open this address"): break
-    else: raise AssertionError(errors.read_text())
+        if line.startswith("Open this address"):
+            break
+    else:
+        raise AssertionError(errors.read_text())
     yield process, said, errors
     stop(process)                              # if the test has not
 
@@ -46,10 +49,11 @@ def test_apse_explore(explore, page, shot):
     address, plain = re.search(r"^((http://127\.0\.0\.1:\d+/)\?token=\S{20,})$", said, re.M).groups()
     wait_for(plain + "login", process, errors)
     page.goto(plain)
-    assert "/login" in page.url and page.get_by_label("Password or token").is_visible()                    # nobody gets in without the token
+    # nobody gets in without the token
+    assert "/login" in page.url and page.get_by_label("Password or token").is_visible()
 
     page.goto(address, wait_until="commit")
-    page.get_by_text(re.compile("Running|Executing")).wait_for()                                 # something to look at while the network is loaded
+    page.get_by_text(re.compile("Running|Executing")).wait_for()  # something to look at while the network is loaded
     results = page.locator("[aria-label='results, most similar first'] button")
     results.first.wait_for()
     assert page.get_by_text(f"Query: amusement/{HOSTILE}").is_visible()                          # shown as text,
@@ -60,7 +64,7 @@ def test_apse_explore(explore, page, shot):
     results.nth(2).click()
     page.get_by_text(f"Query: {name}").wait_for()
     page.get_by_role("tab", name="Attention").click()
-    page.get_by_text(f"The query of the first tab: {name}").wait_for()                           # the second tab follows the first
+    page.get_by_text(f"The query of the first tab: {name}").wait_for()  # the second tab follows the first
     page.locator(f"img[alt^='Your picture {name}.']:visible").wait_for()
     for tab in ("Attention", "Negatives", "Losses"):
         page.get_by_role("tab", name=tab).click()
@@ -73,5 +77,5 @@ def test_apse_explore(explore, page, shot):
     assert behind
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
-    assert not psutil.wait_procs(behind, 10)[1]                                                  # no process stays behind
+    assert not psutil.wait_procs(behind, 10)[1]  # no process stays behind
     assert "Traceback" not in errors.read_text()

@@ -18,7 +18,8 @@ from apse_nb.training import Recipe, load_model
 model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
 AttentionExplorer(model, make_scenes(8, seed=1), Recipe(**facts["recipe"]).crop)
 """
-CONTROLS = ["picture", "upload a picture", "opacity", "outline of the true region", "map of every class", "spatial", "rescale by h·w", "norm", "grad-cam towards the reference"]
+CONTROLS = ["picture", "upload a picture", "opacity", "outline of the true region", "map of every class", "spatial",
+            "rescale by h·w", "norm", "grad-cam towards the reference"]
 
 
 def shown(page) -> str:
@@ -36,7 +37,8 @@ def after(page, old: str) -> str:
     for _ in range(150):
         page.wait_for_timeout(200)
         last, new = new, shown(page)
-        if new == last != old: return new
+        if new == last != old:
+            return new
     raise AssertionError("the picture did not change")
 
 
@@ -49,16 +51,19 @@ def focused(page) -> str:
 def tab_to(page, name: str) -> None:
     "Press Tab until a control has the focus."
     for _ in range(40):
-        if focused(page) == name: return
+        if focused(page) == name:
+            return
         page.keyboard.press("Tab")
     raise AssertionError(f"{name!r} cannot be reached by Tab")
 
 
 @pytest.fixture
 def files(tmp_path):
-    "A picture, a text that calls itself one, a file that is too large, and a picture whose name is HTML and mathematics."
+    """A picture, a text that calls itself one, a file that is too large, and a picture whose name is HTML and
+    mathematics."""
     from PIL import Image
-    names = dict(good="harbour.png", text="notes.png", large="large.png", hostile="$\\frac{<img src=x onerror='window.hacked=1'>.png")
+    names = dict(good="harbour.png", text="notes.png", large="large.png",
+                 hostile="$\\frac{<img src=x onerror='window.hacked=1'>.png")
     paths = {key: tmp_path/name for key, name in names.items()}
     Image.linear_gradient("L").convert("RGB").resize((140, 90)).save(paths["good"])
     paths["text"].write_text("These are no pixels.")
@@ -78,7 +83,8 @@ def test_scores_are_those_of_the_experiments():
     maps, masks = rng.random((20, 1, 6, 6), dtype=np.float32), rng.random((20, 88, 88)) < .2
     theirs = localisation(torch.from_numpy(maps), torch.from_numpy(masks))
     for i, (a_map, mask) in enumerate(zip(maps[:, 0], masks)):
-        assert np.allclose(on_region(a_map, mask), [theirs[key][i] for key in ("pointing", "energy", "chance")], atol=1e-6)
+        assert np.allclose(on_region(a_map, mask), [theirs[key][i] for key in ("pointing", "energy", "chance")],
+                           atol=1e-6)
 
 
 def test_attention_explorer_in_voila(page, serve, shot, files):
@@ -87,13 +93,15 @@ def test_attention_explorer_in_voila(page, serve, shot, files):
     img, status, alert, upload = page.locator("img[alt]"), page.get_by_role("status"), page.get_by_role("alert"), page.get_by_label("upload a picture")
     said = lambda words: expect(img).to_have_attribute("alt", re.compile(words))
     expect(status).to_contain_text("of it inside")
-    said(r"^Picture 0, amusement\. Polarity map: (posi|nega)tive \d+ % .*, highest .*Emotion map: \w+ \d+ % and \w+ \d+ %, highest ")
+    said(r"^Picture 0, amusement\. Polarity map: (posi|nega)tive \d+ % .*, highest .*Emotion map: \w+ \d+ % and \w+ "
+         r"\d+ %, highest ")
     first = shown(page)
 
     reached = []                                                     # every control, in the order of Tab
     page.keyboard.press("Tab")
     for _ in range(25):
-        if (name := focused(page)) and name not in reached: reached.append(name)
+        if (name := focused(page)) and name not in reached:
+            reached.append(name)
         page.keyboard.press("Tab")
     assert [name for name in reached if name in CONTROLS] == CONTROLS, reached
 
@@ -143,7 +151,8 @@ def test_attention_explorer_in_voila(page, serve, shot, files):
     said("^Your picture harbour.png")
     expect(status).to_contain_text("your picture")
     expect(page.get_by_label("outline of the true region")).to_be_disabled()
-    for file, words in (("text", "notes.png cannot be read as an image"), ("large", "large.png was not taken. It has 12.0 MB")):
+    for file, words in (("text", "notes.png cannot be read as an image"),
+                        ("large", "large.png was not taken. It has 12.0 MB")):
         upload.set_input_files(files[file])
         expect(alert).to_contain_text(words)
         assert shown(page) == own
@@ -167,13 +176,17 @@ def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
     pytest.importorskip("jupyterlab", reason="this test needs JupyterLab: pip install jupyterlab")
     shutil.copy(Path(__file__).parent.parent/"nbs"/"12_explore.ipynb", tmp_path/"chapter.ipynb")
     port = free_port()
-    settings = {name: str(tmp_path/name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
+    settings = {name: str(tmp_path/name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR",
+                                                              "JUPYTERLAB_WORKSPACES_DIR")}
     news = Path(settings["JUPYTERLAB_SETTINGS_DIR"])/"@jupyterlab"/"apputils-extension"/"notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')       # or it asks, in a box over the page
-    address = launch([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=",
-                      "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly",
-                      "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={tmp_path}"], f"http://127.0.0.1:{port}/lab", env=os.environ | settings)
+    address = launch([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
+                      "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=",
+                      "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+                      "--LabApp.extension_manager=readonly",
+                      "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={tmp_path}"],
+                     f"http://127.0.0.1:{port}/lab", env=os.environ | settings)
     page.goto(f"{address}/tree/chapter.ipynb")
     page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook')")
     page.wait_for_function("""() => { const panel = window.jupyterapp.shell.currentWidget;
@@ -183,7 +196,8 @@ def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
     img.wait_for(state="attached", timeout=120_000)
     img.scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector(\".widget-hbox img[alt^='Picture']\").naturalWidth === 900")
-    expect(img).to_have_attribute("alt", re.compile("^Picture 3, .* Grad-cam towards"), timeout=120_000)      # what the last cells set
+    # what the last cells set
+    expect(img).to_have_attribute("alt", re.compile("^Picture 3, .* Grad-cam towards"), timeout=120_000)
     page.wait_for_timeout(1000)
     img.click()                                                      # after the run the focus is on the last cell
     page.get_by_role("slider", name="picture").focus()

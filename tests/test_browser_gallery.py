@@ -32,10 +32,12 @@ def known():
     return names["collection"]
 
 
-def ids(grid) -> list[int]: return [int(i) for i in grid.locator(".apse-tile").evaluate_all("all => all.map(b => b.dataset.id)")]
+def ids(grid) -> list[int]:
+    return [int(i) for i in grid.locator(".apse-tile").evaluate_all("all => all.map(b => b.dataset.id)")]
 
 
-def alts(grid) -> list[str]: return grid.locator("img").evaluate_all("all => all.map(i => i.alt)")
+def alts(grid) -> list[str]:
+    return grid.locator("img").evaluate_all("all => all.map(i => i.alt)")
 
 
 def test_browser_and_map(page, serve, shot, known):
@@ -53,15 +55,23 @@ def test_browser_and_map(page, serve, shot, known):
         "Wait until this is the query; results, frames, words and marks on the map must be what the library says."
         found, _ = nearest(known, query, 12, allowed)
         text = " ".join(map(str, found))
-        page.wait_for_function("([g, want]) => [...g.children].map(b => b.dataset.id).join(' ') === want", arg=[grid.element_handle(), text])
+        page.wait_for_function("([g, want]) => [...g.children].map(b => b.dataset.id).join(' ') === want",
+                               arg=[grid.element_handle(), text])
         expect(canvas).to_have_attribute("data-query", str(query))
         expect(canvas).to_have_attribute("data-results", text)
         expect(picture).to_have_attribute("alt", "query: " + known.words(query))
-        expect(page.get_by_text("Query: " + known.names[query], exact=False).first).to_be_visible()          # a hostile name too, letter by letter
-        tiers = [0 if known.labels[i] == known.labels[query] else 1 if known.taxonomy.parent[known.labels[i]] == known.taxonomy.parent[known.labels[query]] else 2 for i in found]
-        frames = grid.locator(".apse-frame").evaluate_all("all => all.map(f => f.querySelector('.apse-sign').textContent + getComputedStyle(f).borderTopStyle + getComputedStyle(f).borderTopColor)")
-        assert frames == [("✓solidrgb(0, 68, 136)", "≈dashedrgb(221, 170, 51)", "✗dottedrgb(187, 85, 102)")[t] for t in tiers]
-        assert all(known.words(i) in alt and ("right", "only the polarity is right", "wrong polarity")[t] in alt for i, t, alt in zip(found, tiers, alts(grid)))
+        # a hostile name too, letter by letter
+        expect(page.get_by_text("Query: " + known.names[query], exact=False).first).to_be_visible()
+        tiers = [0 if known.labels[i] == known.labels[query] else 1 if known.taxonomy.parent[known.labels[i]]
+                 == known.taxonomy.parent[known.labels[query]] else 2 for i in found]
+        frames = grid.locator(".apse-frame").evaluate_all("all => all.map(f => "
+                                                          "f.querySelector('.apse-sign').textContent + "
+                                                          "getComputedStyle(f).borderTopStyle + "
+                                                          "getComputedStyle(f).borderTopColor)")
+        assert frames == [("✓solidrgb(0, 68, 136)", "≈dashedrgb(221, 170, 51)", "✗dottedrgb(187, 85, 102)")[t]
+                          for t in tiers]
+        assert all(known.words(i) in alt and ("right", "only the polarity is right", "wrong polarity")[t] in alt
+                   for i, t, alt in zip(found, tiers, alts(grid)))
         return found.tolist()
 
     # a click makes a result the query, Back undoes it
@@ -83,7 +93,8 @@ def test_browser_and_map(page, serve, shot, known):
 
     # the same with the keyboard: one stop for Tab, arrows walk, Enter chooses, the focus stays in the grid
     grid.locator(".apse-tile").first.focus()
-    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "End", "ArrowRight", "Home", "ArrowLeft", "ArrowRight"): page.keyboard.press(key)
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "End", "ArrowRight", "Home", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
     assert page.evaluate("Number(document.activeElement.dataset.id)") == first[1]
     assert grid.locator('.apse-tile[tabindex="0"]').count() == 1
     page.keyboard.press("Enter")
@@ -101,7 +112,8 @@ def test_browser_and_map(page, serve, shot, known):
     shows(query, Filter(polarity="positive").allowed(known))
     slider = page.get_by_role("slider", name="confidence").first
     slider.focus()
-    for _ in range(14): slider.press("ArrowRight")
+    for _ in range(14):
+        slider.press("ArrowRight")
     shows(query, Filter(polarity="positive", confidence=.7).allowed(known))
     for alt in alts(grid):
         guess, percent = re.search(r"guess: (\w+) (\d+)%", alt).groups()
@@ -135,9 +147,10 @@ def test_browser_and_map(page, serve, shot, known):
 
     # the map: hover shows the picture under the pointer
     places = np.frombuffer(on_canvas(flatten(known.embeddings, "pca")[0]), np.float32).reshape(-1, 2).astype(float)
-    pixels = np.stack([310 + places[:, 0]*432, 230 - places[:, 1]*432], 1) + 1                 # as in the widget's JavaScript, and its border
+    # as in the widget's JavaScript, and its border
+    pixels = np.stack([310 + places[:, 0]*432, 230 - places[:, 1]*432], 1) + 1
     apart = np.sqrt(((pixels[:, None] - pixels[None])**2).sum(-1)) + 1e9*np.eye(len(pixels))
-    lonely = [int(i) for i in np.argsort(-apart.min(1)) if i != worst][:2]                     # points that no other one is near
+    lonely = [int(i) for i in np.argsort(-apart.min(1)) if i != worst][:2]  # points that no other one is near
     sources = []
     canvas.scroll_into_view_if_needed()
     for i in lonely:
@@ -158,7 +171,7 @@ def test_browser_and_map(page, serve, shot, known):
 
     # the same with the keyboard
     canvas.focus()
-    page.keyboard.press("ArrowLeft")                                                           # the first arrow shows where we are
+    page.keyboard.press("ArrowLeft")  # the first arrow shows where we are
     expect(canvas).to_have_attribute("data-current", str(lonely[1]))
     arrow, sign = ("ArrowLeft", -1) if places[lonely[1], 0] > 0 else ("ArrowRight", 1)
     page.keyboard.press(arrow)
@@ -166,15 +179,17 @@ def test_browser_and_map(page, serve, shot, known):
     there = int(canvas.get_attribute("data-current"))
     ahead = sign*(places[:, 0] - places[lonely[1], 0])
     cone = (ahead > 0) & (np.abs(places[:, 1] - places[lonely[1], 1]) <= ahead)
-    assert there == np.where(cone, apart[lonely[1]], np.inf).argmin()                          # the nearest point in that direction
+    assert there == np.where(cone, apart[lonely[1]], np.inf).argmin()  # the nearest point in that direction
     expect(card.locator("img")).to_have_attribute("alt", known.words(there))
     expect(page.locator(".apse-spoken").first).to_have_text(known.words(there))
-    for _ in range(3): page.keyboard.press("+")
+    for _ in range(3):
+        page.keyboard.press("+")
     shot(page, "12b_map_zoomed")
     page.keyboard.press("0")
     page.keyboard.press("Escape")
     expect(card).to_be_hidden()
-    for key in ("ArrowLeft", arrow, "Enter"): page.keyboard.press(key)
+    for key in ("ArrowLeft", arrow, "Enter"):
+        page.keyboard.press(key)
     shows(there)
 
     # names are text, wherever they appear
@@ -187,8 +202,12 @@ def test_browser_and_map(page, serve, shot, known):
     own = page.get_by_role("group", name="results, most similar first").nth(1)
     expect(own.locator(".apse-tile")).to_have_count(19)
     assert own.locator(".apse-sign").count() == 0
-    assert sorted(alt.split("; ", 1)[1] for alt in alts(own)) == sorted(f"picture {i}" + "; the picture cannot be read any more"*(i == 3) for i in range(20) if i != 2)
-    for control in (page.get_by_label("emotion"), page.get_by_role("slider", name="confidence"), page.get_by_role("button", name="Show failures")): expect(control.nth(1)).to_be_disabled()
+    assert sorted(alt.split("; ", 1)[1] for alt in alts(own)) == sorted(f"picture {i}" + "; the picture cannot be "
+                                                                        "read any more"*(i == 3) for i in range(20)
+                                                                        if i != 2)
+    for control in (page.get_by_label("emotion"), page.get_by_role("slider", name="confidence"),
+                    page.get_by_role("button", name="Show failures")):
+        expect(control.nth(1)).to_be_disabled()
     own.locator(".apse-tile").first.click()
     expect(page.locator(".apse-map > canvas").nth(1)).not_to_have_attribute("data-query", "2")
     own.scroll_into_view_if_needed()

@@ -18,7 +18,8 @@ def until(condition, message: str, seconds: float = 30):
     "Wait for a condition on the page; Python draws in another process."
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if value := condition(): return value
+        if value := condition():
+            return value
         time.sleep(0.1)
     raise AssertionError(message)
 
@@ -38,10 +39,16 @@ def test_both_widgets(page, serve, shot):
     def agrees(circle: Circle):
         "The page shows what Python computes for this circle: texts of the points, losses, the turning point."
         reading = read_circle(circle)
-        until(lambda: [shown(role) for role in ROLES] == point_texts(circle, reading), f"points say {[shown(r) for r in ROLES]}, not {point_texts(circle, reading)}")
-        until(lambda: lines.nth(0).inner_text() == losses_sentence(reading), f"the losses read {lines.nth(0).inner_text()!r}, not {losses_sentence(reading)!r}")
-        until(lambda: (page.locator("img[alt^='Bars']").get_attribute("alt") or "").endswith(f"{losses_sentence(reading)} {strip_sentence(circle, positive_strip(circle))}"), "the bars show another state")
-        until(lambda: lines.nth(1).inner_text() == strip_sentence(circle, positive_strip(circle)), f"the forces read {lines.nth(1).inner_text()!r}")
+        until(lambda: [shown(role) for role in ROLES] == point_texts(circle, reading),
+              f"points say {[shown(r) for r in ROLES]}, not {point_texts(circle, reading)}")
+        until(lambda: lines.nth(0).inner_text() == losses_sentence(reading),
+              f"the losses read {lines.nth(0).inner_text()!r}, not {losses_sentence(reading)!r}")
+        until(lambda: (page.locator("img[alt^='Bars']").get_attribute("alt")
+                       or "").endswith(f"{losses_sentence(reading)} "
+                                       f"{strip_sentence(circle, positive_strip(circle))}"),
+              "the bars show another state")
+        until(lambda: lines.nth(1).inner_text() == strip_sentence(circle, positive_strip(circle)),
+              f"the forces read {lines.nth(1).inner_text()!r}")
 
     circle = Circle()
     agrees(circle)
@@ -50,13 +57,15 @@ def test_both_widgets(page, serve, shot):
     # by mouse: from 110° to 150°
     bars, diamonds = source("Bars"), drawn()
     box = page.locator(".apse-circle").bounding_box()
-    at = lambda degrees: (box["x"] + box["width"]*(1.75 + math.cos(math.radians(degrees)))/3.5, box["y"] + box["height"]*(1.5 - math.sin(math.radians(degrees)))/3)
+    at = lambda degrees: (box["x"] + box["width"]*(1.75 + math.cos(math.radians(degrees)))/3.5,
+                          box["y"] + box["height"]*(1.5 - math.sin(math.radians(degrees)))/3)
     page.mouse.move(*at(110))
     page.mouse.down()
     page.mouse.move(*at(130), steps=4)
     page.mouse.move(*at(150), steps=4)
     page.mouse.up()
-    until(lambda: point["positive"].get_attribute("aria-valuenow") == "150", f"dragged to {point['positive'].get_attribute('aria-valuenow')}")
+    until(lambda: point["positive"].get_attribute("aria-valuenow") == "150",
+          f"dragged to {point['positive'].get_attribute('aria-valuenow')}")
     circle = replace(circle, positive=150)
     agrees(circle)
     until(lambda: source("Bars") != bars, "the bars did not change")
@@ -64,7 +73,8 @@ def test_both_widgets(page, serve, shot):
     shot(page, "geometry_dragged")
 
     # by keyboard: the drag left the focus on the positive; Tab goes on to the next point
-    for key in ("ArrowRight", "ArrowRight", "PageDown", "Shift+ArrowRight"): page.keyboard.press(key)
+    for key in ("ArrowRight", "ArrowRight", "PageDown", "Shift+ArrowRight"):
+        page.keyboard.press(key)
     circle = replace(circle, positive=150 - 1 - 1 - 10 - 10)
     agrees(circle)
     page.keyboard.press("Tab")
@@ -92,19 +102,23 @@ def test_both_widgets(page, serve, shot):
     agrees(circle)
     assert point["opposite"].is_hidden() and len(drawn()) == 1
     page.locator(".widget-dropdown", has_text="hardness").locator("select").select_option("λ₀ by hand")
-    until(lambda: "never turns round" in page.locator("img[alt^='Bars']").get_attribute("alt"), "a constant lambda_0 has no turning point")
+    until(lambda: "never turns round" in page.locator("img[alt^='Bars']").get_attribute("alt"),
+          "a constant lambda_0 has no turning point")
     page.wait_for_timeout(300)
     shot(page, "geometry_keyboard")
 
     # the playground
     def touches(kind: str, loss: str, scale: float):
-        until(lambda: lines.nth(2).inner_text() == play_sentence(kind, loss, scale), f"the playground reads {lines.nth(2).inner_text()!r}, not {play_sentence(kind, loss, scale)!r}")
-        until(lambda: (page.locator("img[alt^='Heat maps']").get_attribute("alt") or "").endswith(play_sentence(kind, loss, scale)), "the heat maps show another state")
+        until(lambda: lines.nth(2).inner_text() == play_sentence(kind, loss, scale),
+              f"the playground reads {lines.nth(2).inner_text()!r}, not {play_sentence(kind, loss, scale)!r}")
+        until(lambda: (page.locator("img[alt^='Heat maps']").get_attribute("alt")
+                       or "").endswith(play_sentence(kind, loss, scale)), "the heat maps show another state")
         count = sum(c["touched"] for c in touch_counts(play(kind, loss, scale), make_batch(kind).labels).values())
         assert int(re.search(r"touches (\d+) of 992", lines.nth(2).inner_text())[1]) == count
         return count
 
-    choose = lambda label, option: page.locator(".widget-dropdown", has_text=label).last.locator("select").select_option(option)
+    choose = lambda label, option: page.locator(".widget-dropdown",
+                                                has_text=label).last.locator("select").select_option(option)
     assert touches("trained", "EP", 1.) == 768
     sheet = source("Heat maps")
     page.wait_for_timeout(500)
@@ -121,11 +135,14 @@ def test_both_widgets(page, serve, shot):
     rows, row_picture = page.get_by_role("slider", name="anchor row"), source("The cosines")
     left = page.locator(".apse-rows div").nth(1)
     left.click(position=dict(x=left.bounding_box()["width"]/3, y=left.bounding_box()["height"]*20.5/32))
-    until(lambda: (rows.get_attribute("aria-valuetext") or "").startswith("row 20, disgust"), f"clicked row 20, chosen {rows.get_attribute('aria-valuetext')}")
-    for key in ("ArrowDown", "ArrowDown", "PageUp"): page.keyboard.press(key)
+    until(lambda: (rows.get_attribute("aria-valuetext") or "").startswith("row 20, disgust"),
+          f"clicked row 20, chosen {rows.get_attribute('aria-valuetext')}")
+    for key in ("ArrowDown", "ArrowDown", "PageUp"):
+        page.keyboard.press(key)
     gradient = play("random", "GEP", 1.).gradient[18]
     expected = f"row 18, anger: {(gradient < 0).sum()} pulled, {(gradient > 0).sum()} pushed"
-    until(lambda: rows.get_attribute("aria-valuetext") == expected, f"{rows.get_attribute('aria-valuetext')!r}, not {expected!r}")
+    until(lambda: rows.get_attribute("aria-valuetext") == expected, f"{rows.get_attribute('aria-valuetext')!r}, not "
+          f"{expected!r}")
     until(lambda: source("The cosines") != row_picture, "the anchor's picture did not change")
     choose("batch", "scenes, trained network")
     choose("loss", "N-pair")

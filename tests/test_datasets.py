@@ -27,7 +27,8 @@ def folder_of(root, classes=("awe", "fear"), per_class=4):
     "A class folder of small PNGs that all differ."
     for c, emotion in enumerate(classes):
         (root/emotion).mkdir(parents=True)
-        for i in range(per_class): Image.fromarray(np.roll(COLOUR, 7*i + 3*c, axis=1)).save(root/emotion/f"{i}.png")
+        for i in range(per_class):
+            Image.fromarray(np.roll(COLOUR, 7*i + 3*c, axis=1)).save(root/emotion/f"{i}.png")
     return root
 
 
@@ -37,25 +38,39 @@ def exif(orientation):
     return tags
 
 
-def turned(path): Image.fromarray(COLOUR).transpose(Image.Transpose.ROTATE_90).save(path, quality=95, exif=exif(6))
-def cmyk(path): Image.fromarray(COLOUR).convert("CMYK").save(path, quality=95)
-def grey16(path): Image.fromarray(RAMP.astype(np.uint16)*257).save(path)
-def grey32(path): Image.fromarray(RAMP.astype(np.int32)*257).save(path)
-def floats(path): Image.fromarray(RAMP.astype(np.float32)/255).save(path)
-def palette(path): Image.fromarray(COLOUR).quantize(256).save(path)
-def animated(path): Image.fromarray(COLOUR).save(path, save_all=True, append_images=[Image.new("RGB", (60, 40))])
-def plain(path): Image.fromarray(COLOUR).save(path)
+def turned(path):
+    Image.fromarray(COLOUR).transpose(Image.Transpose.ROTATE_90).save(path, quality=95, exif=exif(6))
+def cmyk(path):
+    Image.fromarray(COLOUR).convert("CMYK").save(path, quality=95)
+def grey16(path):
+    Image.fromarray(RAMP.astype(np.uint16)*257).save(path)
+def grey32(path):
+    Image.fromarray(RAMP.astype(np.int32)*257).save(path)
+def floats(path):
+    Image.fromarray(RAMP.astype(np.float32)/255).save(path)
+def palette(path):
+    Image.fromarray(COLOUR).quantize(256).save(path)
+def animated(path):
+    Image.fromarray(COLOUR).save(path, save_all=True, append_images=[Image.new("RGB", (60, 40))])
+def plain(path):
+    Image.fromarray(COLOUR).save(path)
 
 
-@pytest.mark.parametrize("write, name", [(turned, "turned.jpg"), (cmyk, "cmyk.jpg"), (cmyk, "cmyk.tif"), (grey16, "16.png"), (grey16, "16.tif"), (grey32, "32.tif"), (floats, "float.tif"),
-                                         (palette, "palette.png"), (palette, "palette.gif"), (animated, "animated.gif"), (animated, "animated.webp"), (animated, "animated.png"),
-                                         (plain, "plain.bmp"), (plain, "plain.webp"), (plain, "name that lies.jpg"), (plain, "愤怒 θλίψη.png")])
+@pytest.mark.parametrize("write, name", [(turned, "turned.jpg"), (cmyk, "cmyk.jpg"), (cmyk, "cmyk.tif"),
+                                         (grey16, "16.png"), (grey16, "16.tif"), (grey32, "32.tif"),
+                                         (floats, "float.tif"),
+                                         (palette, "palette.png"), (palette, "palette.gif"),
+                                         (animated, "animated.gif"), (animated, "animated.webp"),
+                                         (animated, "animated.png"),
+                                         (plain, "plain.bmp"), (plain, "plain.webp"), (plain, "name that lies.jpg"),
+                                         (plain, "愤怒 θλίψη.png")])
 def test_readable(tmp_path, write, name):
     path = tmp_path/name
     if name == "name that lies.jpg":
         Image.fromarray(COLOUR).save(tmp_path/"x.png")
         (tmp_path/"x.png").rename(path)
-    else: write(path)
+    else:
+        write(path)
     image = read_image(path)
     assert image.mode == "RGB" and image.size == (60, 40)
     expected = RAMP[..., None].repeat(3, -1) if name.split(".")[0] in ("16", "32", "float") else COLOUR
@@ -79,7 +94,8 @@ def bomb(path):
     import struct
     import zlib
     chunks = (b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b"0"), b"IEND")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c
+                                                     + struct.pack(">I", zlib.crc32(c)) for c in chunks))
 
 
 BAD = {
@@ -87,7 +103,8 @@ BAD = {
     "truncated": (lambda p: p.write_bytes(jpeg(p)[:-200]), "truncated"),
     "only a header": (lambda p: p.write_bytes(jpeg(p)[:20]), "cannot be read as an image"),
     "noise": (lambda p: p.write_bytes(bytes(range(256))*4), "its format is not known"),
-    "PostScript": (lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "its format is not known"),
+    "PostScript": (lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+                   "its format is not known"),
     "bomb": (bomb, "too many pixels"),
     "folder": (lambda p: p.mkdir(), "cannot be read"),
     "link to itself": (lambda p: p.symlink_to(p.name), "cannot be read"),
@@ -100,7 +117,8 @@ def test_unreadable(tmp_path, kind):
     write, words = BAD[kind]
     path = tmp_path/"bad.jpg"
     write(path)
-    with pytest.raises((ValueError, FileNotFoundError), match=words.replace("(", r"\(").replace(")", r"\)")) as caught: read_image(path)
+    with pytest.raises((ValueError, FileNotFoundError), match=words.replace("(", r"\(").replace(")", r"\)")) as caught:
+        read_image(path)
     assert "\n" not in str(caught.value) and "bad.jpg" in str(caught.value)
 
 
@@ -110,22 +128,27 @@ def test_decode_skips_and_lists(tmp_path, kind):
     good = decode(open_dataset(root), 16)
     BAD[kind][0](root/"awe"/"2b.jpg")
     for cache in (None, tmp_path/"cache"):
-        with pytest.warns(UserWarning, match="1 of 9 images"): result = decode(open_dataset(root), 16, cache=cache)
+        with pytest.warns(UserWarning, match="1 of 9 images"):
+            result = decode(open_dataset(root), 16, cache=cache)
         assert [name for name, _ in result.skipped] == ["awe/2b.jpg"]
-        assert (result.pixels == good.pixels).all() and (result.labels == good.labels).all() and result.names == good.names
+        assert (result.pixels == good.pixels).all() and (result.labels
+                                                         == good.labels).all() and result.names == good.names
 
 
 def test_nothing_readable(tmp_path):
     (tmp_path/"awe").mkdir()
     (tmp_path/"awe"/"1.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="None of the 1 images"): decode(open_dataset(tmp_path), 16)
+    with pytest.raises(ValueError, match="None of the 1 images"):
+        decode(open_dataset(tmp_path), 16)
 
 
 def test_file_name_that_is_not_utf8(tmp_path):
     root = folder_of(tmp_path/"data")
     strange = os.fsencode(root/"awe") + b"/\xff\xfe.png"
-    try: os.rename(root/"awe"/"0.png", strange)
-    except OSError: pytest.skip("this file system refuses such names")
+    try:
+        os.rename(root/"awe"/"0.png", strange)
+    except OSError:
+        pytest.skip("this file system refuses such names")
     images = decode(open_dataset(root), 16, cache=tmp_path/"cache")
     assert len(images) == 8 and images.fingerprint() and any(r"\xff\xfe" in name for name in images.names)
     check_data(root).save(tmp_path/"clean.csv")
@@ -134,17 +157,23 @@ def test_file_name_that_is_not_utf8(tmp_path):
 
 def test_one_image_in_a_class(tmp_path):
     folder_of(tmp_path)
-    for i in (1, 2, 3): (tmp_path/"awe"/f"{i}.png").unlink()
+    for i in (1, 2, 3):
+        (tmp_path/"awe"/f"{i}.png").unlink()
     files = open_dataset(tmp_path)
-    with pytest.raises(ValueError, match="has 1 image, fewer than the 3 parts"): datasets.stratified_split(files.labels)
-    with pytest.raises(ValueError, match="has 1 image, but a positive pair needs 2"): datasets.balanced_batches(files.labels)
+    with pytest.raises(ValueError, match="has 1 image, fewer than the 3 parts"):
+        datasets.stratified_split(files.labels)
+    with pytest.raises(ValueError, match="has 1 image, but a positive pair needs 2"):
+        datasets.balanced_batches(files.labels)
 
 
 TABLES = {
-    "votes missing": ("flickr.txt", "images-name Amusement Awe\n1.jpg 3\n", "row 2: expected a number for each emotion"),
-    "votes not numbers": ("flickr.txt", "images-name Amusement Awe\n1.jpg 3 many\n", "row 2: expected a number for each emotion"),
+    "votes missing": ("flickr.txt", "images-name Amusement Awe\n1.jpg 3\n",
+                      "row 2: expected a number for each emotion"),
+    "votes not numbers": ("flickr.txt", "images-name Amusement Awe\n1.jpg 3 many\n",
+                          "row 2: expected a number for each emotion"),
     "unknown emotion": ("flickr.txt", "images-name Amusement Hunger\n1.jpg 3 4\n", "Unknown label 'Hunger'"),
-    "no file there": ("flickr.txt", "images-name Amusement Awe\n1.jpg 3 4\n", "none of them can be used; the first: 1.jpg"),
+    "no file there": ("flickr.txt", "images-name Amusement Awe\n1.jpg 3 4\n",
+                      "none of them can be used; the first: 1.jpg"),
     "broken JSON": ("train.json", "[[", "is not a list of"),
     "JSON of something else": ("train.json", '{"a": 1}', "is not a list of"),
     "unknown emotion in JSON": ("train.json", '[["hunger", "1", "image/1.jpg", "x"]]', "Unknown label 'hunger'"),
@@ -159,22 +188,29 @@ def test_bad_tables(tmp_path, kind):
     name, text, words = TABLES[kind]
     (tmp_path/name).parent.mkdir(exist_ok=True)
     (tmp_path/name).write_text(text)
-    with pytest.raises(ValueError, match=words) as caught: open_dataset(tmp_path)
+    with pytest.raises(ValueError, match=words) as caught:
+        open_dataset(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text, words", [("a,b\n", "must begin with the columns"), ("", "must begin with the columns"), ("image,label,split\n1.png\n", "expected image,label,split"),
-                                         ("image,label,split\n1.png,awe,exam\n", "expected image,label,split"), ("image,label\n1.png,hunger\n", "Unknown label 'hunger'"),
+@pytest.mark.parametrize("text, words", [("a,b\n", "must begin with the columns"),
+                                         ("", "must begin with the columns"),
+                                         ("image,label,split\n1.png\n", "expected image,label,split"),
+                                         ("image,label,split\n1.png,awe,exam\n", "expected image,label,split"),
+                                         ("image,label\n1.png,hunger\n", "Unknown label 'hunger'"),
                                          ("image,label\n1.png,awe\n", "none of them can be used")])
 def test_bad_lists(tmp_path, text, words):
     (tmp_path/"list.csv").write_text(text)
-    with pytest.raises(ValueError, match=words): open_dataset(tmp_path/"list.csv")
+    with pytest.raises(ValueError, match=words):
+        open_dataset(tmp_path/"list.csv")
 
 
 def test_cache_survives_a_real_write_error(tmp_path):
-    "A limit on the size of files is a write error that needs neither a full disk nor a trick; a second run completes the cache."
+    """A limit on the size of files is a write error that needs neither a full disk nor a trick; a second run completes
+    the cache."""
     folder_of(tmp_path/"data")
-    code = ("import resource, sys; from apse_nb import images as datasets as d; d.CHUNK = 2; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
+    code = ("import resource, sys; from apse_nb import images as datasets as d; d.CHUNK = 2; "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
             f"d.decode(d.open_dataset({str(tmp_path/'data')!r}), 16, cache={str(tmp_path/'cache')!r}, workers=1)")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "OSError: The disk is full" in run.stderr and "the 4 of 8 images decoded so far are kept" in run.stderr
@@ -186,9 +222,10 @@ def test_half_a_chunk_is_written_again(tmp_path):
     files = open_dataset(folder_of(tmp_path/"data"))
     decode(files, 16, cache=tmp_path/"cache")
     folder = next((tmp_path/"cache").iterdir())
-    (folder/"progress.json").write_text('{"size": 16, "done": 3, "skipped": []}')          # five rows were written but not noted
+    # five rows were written but not noted
+    (folder/"progress.json").write_text('{"size": 16, "done": 3, "skipped": []}')
     assert (decode(files, 16, cache=tmp_path/"cache").pixels == decode(files, 16).pixels).all()
-    (folder/"pixels.u8").write_bytes((folder/"pixels.u8").read_bytes()[:1000])             # rows that the note speaks of are gone
+    (folder/"pixels.u8").write_bytes((folder/"pixels.u8").read_bytes()[:1000])  # rows that the note speaks of are gone
     assert (decode(files, 16, cache=tmp_path/"cache").pixels == decode(files, 16).pixels).all()
 
 
@@ -196,7 +233,8 @@ def test_large_list_is_fast():
     "Names and subsets of an EmoSet's worth of files: seconds would mean something silly."
     import time
     start = time.process_time()
-    files = ImageFiles([f"/data/emoset/image/awe/awe_{i:05d}.jpg" for i in range(118_000)], np.arange(118_000) % 8, MIKELS, "/data/emoset")
+    files = ImageFiles([f"/data/emoset/image/awe/awe_{i:05d}.jpg" for i in range(118_000)], np.arange(118_000) % 8,
+                       MIKELS, "/data/emoset")
     assert files.names[5] == "image/awe/awe_00005.jpg"
     files.split = datasets.stratified_split(files.labels)
     files.part("train")
@@ -204,7 +242,8 @@ def test_large_list_is_fast():
 
 
 # ---------------------------------------------------------------- the command line
-def run(*arguments): return CliRunner().invoke(apse_check_data, [str(a) for a in arguments])
+def run(*arguments):
+    return CliRunner().invoke(apse_check_data, [str(a) for a in arguments])
 
 
 def test_check_clean_data(tmp_path):
@@ -224,7 +263,9 @@ def test_check_spoilt_data(tmp_path):
     assert run(tmp_path/"clean.csv").exit_code == 0
 
 
-@pytest.mark.parametrize("arguments, words", [(["/nowhere"], "There is no folder /nowhere"), ([], "Missing argument 'ROOT'"), (["/", "--bogus"], "--bogus"), (["/", "--kind", "x"], "Unknown kind"),
+@pytest.mark.parametrize("arguments, words", [(["/nowhere"], "There is no folder /nowhere"),
+                                              ([], "Missing argument 'ROOT'"), (["/", "--bogus"], "--bogus"),
+                                              (["/", "--kind", "x"], "Unknown kind"),
                                               (["/", "--copies", "1"], "--copies")])
 def test_wrong_arguments_are_one_line(arguments, words):
     result = run(*arguments)
@@ -242,11 +283,16 @@ def test_help_is_a_manual():
     assert result.exit_code == 0 and "Exit status" in result.stdout and "--problems" in result.stdout
 
 
-@pytest.mark.parametrize("error, status, words", [(KeyboardInterrupt(), 130, "run the same command again"), (ValueError("two\nlines"), 2, "two lines"), (FileNotFoundError("a sentence."), 2, "a sentence."),
-                                                  (OSError(errno.ENOSPC, "No space left on device", "x.bin"), 2, "The disk is full (x.bin)"), (PermissionError(errno.EACCES, "Permission denied", "y"), 2, "Permission denied: y.")])
+@pytest.mark.parametrize("error, status, words", [(KeyboardInterrupt(), 130, "run the same command again"),
+                                                  (ValueError("two\nlines"), 2, "two lines"),
+                                                  (FileNotFoundError("a sentence."), 2, "a sentence."),
+                                                  (OSError(errno.ENOSPC, "No space left on device", "x.bin"), 2,
+                                                   "The disk is full (x.bin)"), (PermissionError(errno.EACCES,
+                                                           "Permission denied", "y"), 2, "Permission denied: y.")])
 def test_errors_become_one_sentence(error, status, words):
     @click.command(cls=OneLineErrors)
-    def apse_x(): raise error
+    def apse_x():
+        raise error
 
     result = CliRunner().invoke(apse_x, [])
     assert result.exit_code == status and result.stderr.count("\n") == 1 and result.stderr.startswith("apse_x: ") and words in result.stderr
@@ -257,7 +303,8 @@ def test_warnings_become_one_line_and_bugs_stay_visible():
     @click.option("--bug", is_flag=True)
     def apse_x(bug):
         warnings.warn("two images were skipped")
-        if bug: raise ZeroDivisionError
+        if bug:
+            raise ZeroDivisionError
 
     assert CliRunner().invoke(apse_x, []).stderr == "apse_x: two images were skipped\n"
     assert isinstance(CliRunner().invoke(apse_x, ["--bug"]).exception, ZeroDivisionError)
@@ -270,4 +317,5 @@ def test_interrupt_from_outside(tmp_path):
             "def slow(path): os.kill(os.getpid(), signal.SIGINT); return real(path)\n"
             f"d.picture_digest = slow; sys.argv = ['apse_check_data', {str(root)!r}]; d.apse_check_data()")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 130 and run.stderr.strip().splitlines()[-1].startswith("apse_check_data: stopped;") and "Traceback" not in run.stderr
+    assert run.returncode == 130 and run.stderr.strip().splitlines()[-1].startswith("apse_check_data: "
+            "stopped;") and "Traceback" not in run.stderr

@@ -34,13 +34,15 @@ def made_up(taxonomy, n=60, seed=0):
     "Images, unit vectors and scores that know a little about the labels."
     rng, labels = np.random.default_rng(seed), np.arange(n) % len(taxonomy)
     images = LabelledImages(rng.integers(0, 255, (n, 24, 24, 3), dtype=np.uint8), labels, taxonomy)
-    return images, np.eye(len(taxonomy))[labels] + rng.normal(size=(n, len(taxonomy))), torch.from_numpy(np.eye(len(taxonomy))[labels] + rng.normal(size=(n, len(taxonomy))))
+    return images, np.eye(len(taxonomy))[labels] + rng.normal(size=(n,
+                                                                    len(taxonomy))), torch.from_numpy(np.eye(len(taxonomy))[labels] + rng.normal(size=(n, len(taxonomy))))
 
 
 @pytest.mark.parametrize("taxonomy", [MIKELS, EKMAN], ids=lambda t: t.name)
 def test_figures_for_any_taxonomy(taxonomy):
     images, x, scores = made_up(taxonomy)
-    reports = {name: evaluate(x + noise, images.labels, x, images.labels, taxonomy, same_set=False) for name, noise in (("a", 0), ("b", np.random.default_rng(1).normal(size=x.shape)))}
+    reports = {name: evaluate(x + noise, images.labels, x, images.labels, taxonomy, same_set=False) for name,
+               noise in (("a", 0), ("b", np.random.default_rng(1).normal(size=x.shape)))}
     shares = first_results(reports, images.labels, images.labels, taxonomy)
     assert np.allclose(shares.iloc[:, :3].sum(axis=1), 1)
     queries = typical_queries(reports, images.labels, taxonomy)
@@ -56,7 +58,8 @@ def test_figures_for_any_taxonomy(taxonomy):
     assert table["queries"].sum() == len(images) and table["confidence"].is_monotonic_increasing
     fig, places = embedding_map(x, images.labels, taxonomy, method="pca")
     assert places["medoid"].sum() == len(taxonomy) and len(fig.legends[0].get_texts()) == len(taxonomy)
-    for fig in map(plt.figure, plt.get_fignums()): assert fig.get_figwidth() <= 9
+    for fig in map(plt.figure, plt.get_fignums()):
+        assert fig.get_figwidth() <= 9
 
 
 @pytest.mark.parametrize("levels", [("low", "high"), ("high",)])
@@ -69,14 +72,18 @@ def test_attention_figure(levels):
 
 def test_figures_without_a_head_or_a_failure():
     images, x, _ = made_up(MIKELS)
-    judged = judge_queries(evaluate(np.eye(8)[images.labels], images.labels, np.eye(8)[images.labels], images.labels, MIKELS), images.labels, images.labels, MIKELS)
+    judged = judge_queries(evaluate(np.eye(8)[images.labels], images.labels, np.eye(8)[images.labels], images.labels,
+                                    MIKELS), images.labels, images.labels, MIKELS)
     assert not judged["failed"].any() and pick_failures(judged) == []
-    with pytest.raises(ValueError, match="No query failed"): figure_reasons(judged)
-    with pytest.raises(ValueError, match="no confidence"): figure_confidence(judged)
+    with pytest.raises(ValueError, match="No query failed"):
+        figure_reasons(judged)
+    with pytest.raises(ValueError, match="no confidence"):
+        figure_confidence(judged)
     worse = judge_queries(evaluate(-x, images.labels, x, images.labels, MIKELS), images.labels, images.labels, MIKELS)
     fig, table = figure_reasons(worse)
     assert list(table.columns) == ["failures", "share of queries"]
-    assert "head" not in worse and figure9(images, images, evaluate(-x, images.labels, x, images.labels, MIKELS), worse, queries=[0]) is not None
+    assert "head" not in worse and figure9(images, images, evaluate(-x, images.labels, x, images.labels, MIKELS),
+                                           worse, queries=[0]) is not None
 
 
 def test_ceiling_reaches_every_accuracy():
@@ -95,7 +102,8 @@ def write(path, seed):
 
 def artphoto(root):
     for c, name in enumerate(("amusement", "awe", "content", "excitement", "anger", "disgust", "fear", "sad")):
-        for i in range(1 if name == "anger" else 5): write(root/"testImages_artphoto"/f"{name}_{i:04d}.png", 10*c + i)
+        for i in range(1 if name == "anger" else 5):
+            write(root/"testImages_artphoto"/f"{name}_{i:04d}.png", 10*c + i)
 
 
 def abstract(root):
@@ -128,9 +136,12 @@ def test_folders_of_small_sets(tmp_path, make):
     make(tmp_path/"data")
     images = load_images(str(tmp_path/"data"), 40, cache=tmp_path/"cache")
     said = []
-    folds = fine_tune_folds(START, images, RECIPE, make_pair_loss("gep", MIKELS, 128), folds=2, out=tmp_path/"out", name=make.__name__, report=said.append)
+    folds = fine_tune_folds(START, images, RECIPE, make_pair_loss("gep", MIKELS, 128), folds=2, out=tmp_path/"out",
+                            name=make.__name__, report=said.append)
     assert folds["queries"].sum() == len(images) and (folds["status"] == "ok").all() and folds["map8"].notna().all()
-    if make is artphoto: assert "anger (1)" in said[0] and set(folds["classes_not_trained"]) == {"anger"}     # one image: never a pair, in either fold
+    if make is artphoto:
+        # one image: never a pair, in either fold
+        assert "anger (1)" in said[0] and set(folds["classes_not_trained"]) == {"anger"}
     fig, table = figure5({make.__name__: folds})
     assert len(table) == 4 and (table["folds"] == 2).all()
 
@@ -139,10 +150,14 @@ def test_a_stopped_run_goes_on(tmp_path):
     images, _, _ = made_up(MIKELS, 48)
     images = LabelledImages(np.repeat(np.repeat(images.pixels, 2, 1), 2, 2)[:, :40, :40], images.labels, MIKELS)
     model = load_model(START)[0]
-    before, run = weights_digest(model), lambda out, report: fine_tune_folds(model, images, RECIPE, make_pair_loss("n_pair", MIKELS, 128), folds=3, out=out, report=report)
+    before, run = weights_digest(model), lambda out, report: fine_tune_folds(model, images, RECIPE,
+                                                                             make_pair_loss("n_pair", MIKELS, 128),
+                                                                             folds=3, out=out, report=report)
     def stop(text):
-        if text.startswith("fold 1"): raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): run(tmp_path/"a", stop)
+        if text.startswith("fold 1"):
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path/"a", stop)
     assert list(FoldStore(tmp_path/"a"/"folds.csv").frame()["fold"]) == [0, 1]
     said = []
     resumed, whole = run(tmp_path/"a", said.append), run(None, said.append)
@@ -155,7 +170,8 @@ def test_a_stopped_run_goes_on(tmp_path):
 def test_a_fold_that_diverges_is_recorded(tmp_path, monkeypatch):
     images, _, _ = made_up(MIKELS, 48)
     images = LabelledImages(np.repeat(np.repeat(images.pixels, 2, 1), 2, 2)[:, :40, :40], images.labels, MIKELS)
-    def diverge(*_, **__): raise Diverged("no")
+    def diverge(*_, **__):
+        raise Diverged("no")
     monkeypatch.setattr(figures, "fit", diverge)
     said = []
     folds = fine_tune_folds(START, images, RECIPE, None, folds=2, out=tmp_path, report=said.append)
@@ -166,4 +182,5 @@ def test_a_fold_that_diverges_is_recorded(tmp_path, monkeypatch):
 def test_too_few_pairs():
     images, _, _ = made_up(MIKELS, 8)
     images = LabelledImages(np.repeat(np.repeat(images.pixels, 2, 1), 2, 2)[:, :40, :40], images.labels, MIKELS)
-    with pytest.raises(ValueError, match="No query has a gallery image|Fewer than two classes"): fine_tune_folds(START, images, RECIPE, None, folds=2, report=lambda text: None)
+    with pytest.raises(ValueError, match="No query has a gallery image|Fewer than two classes"):
+        fine_tune_folds(START, images, RECIPE, None, folds=2, report=lambda text: None)

@@ -16,7 +16,8 @@ REPORT_LEVEL = {"experiments"}      # the course's chapters on running rows belo
 MAY_IMPORT = {"tools": set(), "datasets": {"tools"}, "methods": {"tools", "datasets"}, "search": {"tools", "datasets"},
               "widgets": {"tools", "datasets", "methods", "search"}, "report": {"tools", "datasets", "methods"},
               "bench": {"tools", "datasets", "methods", "search", "widgets", "report"}}
-HIGHEST_CHAPTER = {"tools": "", "datasets": "02", "methods": "10", "search": "10", "widgets": "12", "report": "12", "bench": "12"}
+HIGHEST_CHAPTER = {"tools": "", "datasets": "02", "methods": "10", "search": "10", "widgets": "12", "report": "12",
+                   "bench": "12"}
 MODULES = sorted(p.relative_to(ROOT/"apse_nb").with_suffix("").as_posix() for p in (ROOT/"apse_nb").rglob("*.py")
                  if p.name not in ("__init__.py", "_modidx.py"))
 
@@ -29,7 +30,8 @@ def imported_modules(module: str) -> set[str]:
         if not isinstance(node, ast.ImportFrom):
             continue
         inside = list(path.relative_to(ROOT).parent.parts)
-        parts = (inside[:len(inside) - node.level + 1] if node.level else []) + (node.module.split(".") if node.module else [])
+        parts = (inside[:len(inside) - node.level + 1] if node.level else []) + (node.module.split(".")
+                if node.module else [])
         if parts[:1] != ["apse_nb"]:
             continue
         for names in (parts[1:], *([*parts[1:], a.name] for a in node.names)):

@@ -23,18 +23,21 @@ pytestmark = pytest.mark.skipif(not (SHARED/"data"/"fi").is_dir(), reason="no re
 @pytest.fixture(scope="module")
 def fi(tmp_path_factory):
     root = tmp_path_factory.mktemp("fi")
-    with zipfile.ZipFile(SHARED/"data"/"fi"/"fi_val.zip") as z: z.extractall(root)
+    with zipfile.ZipFile(SHARED/"data"/"fi"/"fi_val.zip") as z:
+        z.extractall(root)
     return open_dataset(root)
 
 
 def test_fi_validation_images_are_all_readable(fi):
-    assert fi.counts() == dict(amusement=236, awe=144, contentment=256, excitement=136, anger=59, disgust=79, fear=48, sadness=132)
+    assert fi.counts() == dict(amusement=236, awe=144, contentment=256, excitement=136, anger=59, disgust=79,
+                               fear=48, sadness=132)
     report = check_data(fi.root)
     assert not report.problems().shape[0] and len(report.clean) == 1090
 
 
 def test_pretrained_features_know_something_about_emotions(fi):
-    "Features of an ImageNet network rank real photographs of the same emotion above chance, and random weights hardly do."
+    """Features of an ImageNet network rank real photographs of the same emotion above chance, and random weights hardly
+    do."""
     images = decode(fi, 128)
     settings = dict(backbone="resnet18", heads="none", attend="none", features="high")
     scores = {}
@@ -48,11 +51,13 @@ def test_pretrained_features_know_something_about_emotions(fi):
 
 
 def test_flickr_ldl_votes(tmp_path):
-    with zipfile.ZipFile(SHARED/"data"/"flickr_ldl"/"flickr_ldl_odd.zip") as z: z.extractall(tmp_path)
+    with zipfile.ZipFile(SHARED/"data"/"flickr_ldl"/"flickr_ldl_odd.zip") as z:
+        z.extractall(tmp_path)
     files = open_dataset(tmp_path, ties="keep")
     assert len(files) == 525 and (files.votes.sum(1) == 11).all()
     assert (files.votes[np.arange(525), files.labels] == files.votes.max(1)).all()
 
 
 def test_resnet50_weights_load_exactly():
-    Backbone("resnet50", weights=SHARED/"weights"/"resnet50_imagenet_pqf.safetensors.xz")      # raises when a key or a shape differs
+    # raises when a key or a shape differs
+    Backbone("resnet50", weights=SHARED/"weights"/"resnet50_imagenet_pqf.safetensors.xz")

@@ -19,12 +19,14 @@ from apse_nb.datasets.decoding import load_images
 from apse_nb.training import fit, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-c", "from apse_nb.experiments import apse_reproduce; apse_reproduce(prog_name='apse_reproduce')", "--profile", "tiny"]
+COMMAND = [sys.executable, "-c", "from apse_nb.experiments import apse_reproduce; "
+           "apse_reproduce(prog_name='apse_reproduce')", "--profile", "tiny"]
 
 
 def test_tiny_report(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.run([*COMMAND, "--out", str(tmp_path/"report")], env=env, capture_output=True, text=True, cwd=tmp_path)
+    first = subprocess.run([*COMMAND, "--out", str(tmp_path/"report")], env=env, capture_output=True, text=True,
+                           cwd=tmp_path)
     assert first.returncode == 0, first.stderr[-2000:] + first.stdout[-2000:]
     page = (tmp_path/"report"/"report.html").read_text(encoding="utf-8")
     assert "N-pair" in page and "data:image/png" in page
@@ -33,13 +35,15 @@ def test_tiny_report(tmp_path):
     assert store[["map8", "map2", "anmrr", "minutes", "commit", "seed"]].notna().all().all()
     names = {p.name for p in (tmp_path/"report").rglob("*")}
     assert {"table2.csv", "gains.csv", "localisation.csv", "table2.png", "attention.png", "failures.png"} <= names
-    again = subprocess.run([*COMMAND, "--out", str(tmp_path/"report")], env=env, capture_output=True, text=True, cwd=tmp_path)
+    again = subprocess.run([*COMMAND, "--out", str(tmp_path/"report")], env=env, capture_output=True, text=True,
+                           cwd=tmp_path)
     assert again.returncode == 0 and "4 of 4 rows are finished already" in again.stdout
     assert len(pd.read_csv(tmp_path/"report"/"results.csv")) == len(store)
 
 
 def test_a_table_without_the_notebook(tmp_path):
-    "--table trains, prints and writes the rows that were asked for; a failing row is told and tried again, the others are skipped."
+    """--table trains, prints and writes the rows that were asked for; a failing row is told and tried again, the others
+    are skipped."""
     command = [*COMMAND, "--table", "2", "--table", "1", "--rows", "n_pair,hog", "--out", str(tmp_path/"out")]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
@@ -47,7 +51,8 @@ def test_a_table_without_the_notebook(tmp_path):
     assert "N-pair" in first.stdout and not (tmp_path/"out"/"report.html").exists()
     store = pd.read_csv(tmp_path/"out"/"results.csv")
     assert set(store["name"]) == {"n_pair", "hog"} and (store["status"] == "ok").all()
-    assert len(pd.read_csv(tmp_path/"out"/"tables"/"table_1.csv")) == 2      # N-pair is a row of both tables and was trained once
+    # N-pair is a row of both tables and was trained once
+    assert len(pd.read_csv(tmp_path/"out"/"tables"/"table_1.csv")) == 2
     again = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
     assert "2 of 2 rows are finished already" in again.stdout and len(pd.read_csv(tmp_path/"out"/"results.csv")) == 2
 
@@ -55,10 +60,12 @@ def test_a_table_without_the_notebook(tmp_path):
 class PowerCut(NPairLoss):
     "Works three times."
     calls = 0
-    def _get_name(self): return "NPairLoss"      # the settings of the row
+    def _get_name(self):
+        return "NPairLoss"      # the settings of the row
     def forward(self, embeddings, labels):
         self.calls += 1
-        if self.calls == 4: raise RuntimeError("the lights went out")
+        if self.calls == 4:
+            raise RuntimeError("the lights went out")
         return super().forward(embeddings, labels)
 
 
@@ -67,9 +74,11 @@ def test_a_row_cut_off_half_way_goes_on(tmp_path):
     train, _ = open_parts("scenes", profile)
     cut = tmp_path/"cut"/"runs"/run_name(row, profile, 0)
     with pytest.raises(RuntimeError, match="lights"):
-        fit(build_network(row, profile, MIKELS, 0), train, profile.recipe, PowerCut(), out=cut, checkpoint_seconds=0, progress=False)
+        fit(build_network(row, profile, MIKELS, 0), train, profile.recipe, PowerCut(), out=cut, checkpoint_seconds=0,
+            progress=False)
     assert read_checkpoint(cut/"last.safetensors")[1]["progress"]["step"] == 3
-    lines = [run_rows({"n_pair": row}, profile, "scenes", tmp_path/place, workers=1, report=lambda text: None) for place in ("cut", "whole")]
+    lines = [run_rows({"n_pair": row}, profile, "scenes", tmp_path/place, workers=1, report=lambda text: None)
+             for place in ("cut", "whole")]
     assert lines[0]["map8"].tolist() == lines[1]["map8"].tolist() and not (cut/"last.safetensors").exists()
 
 
@@ -85,11 +94,14 @@ def test_full_disk_keeps_the_store(tmp_path, monkeypatch):
     store = ResultsStore(tmp_path/"results.csv")
     store.add(dict(name="clb", status="ok", setup="1234e567", data="a-b", seed=0, commit="12345678"))
 
-    def no_space(*args): raise OSError(errno.ENOSPC, "No space left on device")
+    def no_space(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as m:
         m.setattr(os, "fsync", no_space)
-        with pytest.raises(OSError): store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
-    assert len(store.frame()) == 1 and store.has("clb", "1234e567", "a-b", 0) and not store.has("gep", "1234e568", "a-b", 0)
+        with pytest.raises(OSError):
+            store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
+    assert len(store.frame()) == 1 and store.has("clb", "1234e567", "a-b", 0) and not store.has("gep", "1234e568",
+            "a-b", 0)
     store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
     assert store.has("clb", "1234e567", "a-b", 0) and store.has("gep", "1234e568", "a-b", 0)
 
@@ -112,14 +124,18 @@ def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except ProcessLookupError: return False
-    except FileNotFoundError: return not Path("/proc/self").exists()      # gone meanwhile, or a system without /proc
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:
+        return not Path("/proc/self").exists()      # gone meanwhile, or a system without /proc
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):
     (tmp_path/"parent.py").write_text(PARENT)
     # files, not pipes: a worker that lives on would hold a pipe open and make this test wait for it
-    with open(tmp_path/"out", "w") as out: subprocess.run([sys.executable, tmp_path/"parent.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=out, timeout=120)
+    with open(tmp_path/"out", "w") as out:
+        subprocess.run([sys.executable, tmp_path/"parent.py"], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                       stdout=out, timeout=120)
     worker = int((tmp_path/"out").read_text())
     deadline = time.monotonic() + 30
     while is_alive(worker):
@@ -131,7 +147,9 @@ def test_only_a_missing_test_part_is_replaced(tmp_path):
     for part in ("train", "val"):
         for emotion in MIKELS.fine:
             (tmp_path/"data"/part/emotion).mkdir(parents=True)
-            for n in range(2): Image.new("RGB", (40, 40), (30*n, 60, len(emotion)*9)).save(tmp_path/"data"/part/emotion/f"{part}{n}.png")
+            for n in range(2):
+                Image.new("RGB", (40, 40), (30*n, 60,
+                                            len(emotion)*9)).save(tmp_path/"data"/part/emotion/f"{part}{n}.png")
     profile = replace(PROFILES["tiny"], recipe=replace(PROFILES["tiny"].recipe, resize=32, crop=32))
     _, query = open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")
     assert all("val" in name for name in query.names)
@@ -139,4 +157,5 @@ def test_only_a_missing_test_part_is_replaced(tmp_path):
     for emotion in MIKELS.fine:
         (tmp_path/"data"/"test"/emotion).mkdir(parents=True)
         (tmp_path/"data"/"test"/emotion/"broken.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match="can be read"): open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")
+    with pytest.raises(ValueError, match="can be read"):
+        open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")

@@ -18,30 +18,36 @@ from apse_nb.search import retrieval
 from apse_nb.search.retrieval import Gallery, apse_index, apse_search, load_encoder, pack, unpack
 from apse_nb.tools.files import one_line, shell_word
 
-HOSTILE = ['<img src=x onerror=alert(1)>.png', 'a"b\'c`$(touch x).png', "line\nbreak.png", "\x1b[31mred.png", "画像 ñ Ω.png", "-rf.png", "%41 100%.png", os.fsdecode(b"caf\xe9\xff.png")]
+HOSTILE = ['<img src=x onerror=alert(1)>.png', 'a"b\'c`$(touch x).png', "line\nbreak.png", "\x1b[31mred.png",
+           "画像 ñ Ω.png", "-rf.png", "%41 100%.png", os.fsdecode(b"caf\xe9\xff.png")]
 
 
 @pytest.fixture(scope="module")
-def encoder(): return load_encoder("scenes")
+def encoder():
+    return load_encoder("scenes")
 
 
 def picture(seed: int, size=(40, 30)) -> Image.Image:
     "Different for every seed."
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize(size,
+            Image.Resampling.BICUBIC)
 
 
 def folder_of(root: Path, n: int = 6, names=None) -> Path:
     root.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate(names or [f"{i}.png" for i in range(n)]): picture(i).save(root/name, "PNG")
+    for i, name in enumerate(names or [f"{i}.png" for i in range(n)]):
+        picture(i).save(root/name, "PNG")
     return root
 
 
 def snapshot(index) -> dict:
-    with Gallery.open(index) as gallery: found = gallery.contents()
+    with Gallery.open(index) as gallery:
+        found = gallery.contents()
     return {e.name: (e.digest, e.embedding.round(4).tolist(), e.thumbnail.is_file()) for e in found.entries}
 
 
-def run(command, *arguments): return CliRunner().invoke(command, [str(a) for a in arguments])
+def run(command, *arguments):
+    return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
 def one_sentence(result, words):
@@ -57,7 +63,8 @@ def test_new_changed_moved_and_deleted_files(tmp_path, encoder, monkeypatch):
         assert sorted(gallery.update().added) == [f"{i}.png" for i in range(6)] and len(gallery) == 6
         decoded = []
         real = retrieval.decoded
-        monkeypatch.setattr(retrieval, "decoded", lambda data, name, resize: decoded.append(1) or real(data, name, resize))
+        monkeypatch.setattr(retrieval, "decoded", lambda data, name, resize: decoded.append(1)
+                            or real(data, name, resize))
         assert gallery.update().unchanged == 6 and decoded == []
         picture(77).save(root/"0.png")                       # changed
         (root/"deep").mkdir()
@@ -68,14 +75,17 @@ def test_new_changed_moved_and_deleted_files(tmp_path, encoder, monkeypatch):
         picture(78).save(root/"new.jpg")
         done = gallery.update()
         assert (done.added, done.changed, done.removed) == (["new.jpg"], ["0.png"], ["1.png", "2.png"])
-        assert sorted(done.copied) == ["3.png", "copy.png", "deep/moved.png"] and done.unchanged == 2 and len(decoded) == 2
+        assert sorted(done.copied) == ["3.png", "copy.png",
+                                       "deep/moved.png"] and done.unchanged == 2 and len(decoded) == 2
         kept = list((root/".apse_index"/".thumbnails").glob("*/*.jpg"))
-        assert len(gallery) == 7 and len(kept) == 6              # the copy shares its thumbnail; those of the gone are gone
+        assert len(gallery) == 7 and len(kept) == 6  # the copy shares its thumbnail; those of the gone are gone
     incremental = snapshot(root/".apse_index")
-    with Gallery.create(root, tmp_path/"fresh", encoder) as gallery: gallery.update()
+    with Gallery.create(root, tmp_path/"fresh", encoder) as gallery:
+        gallery.update()
     fresh = snapshot(tmp_path/"fresh")
     assert incremental.keys() == fresh.keys()
-    for name in fresh: assert incremental[name][0] == fresh[name][0] and np.allclose(incremental[name][1], fresh[name][1], atol=1e-3)
+    for name in fresh:
+        assert incremental[name][0] == fresh[name][0] and np.allclose(incremental[name][1], fresh[name][1], atol=1e-3)
 
 
 def test_a_swap_of_two_files_is_noticed(tmp_path, encoder):
@@ -86,7 +96,8 @@ def test_a_swap_of_two_files_is_noticed(tmp_path, encoder):
         (root/"0.png").rename(root/"x.png")
         (root/"1.png").rename(root/"0.png")
         (root/"x.png").rename(root/"1.png")
-        for name in ("0.png", "1.png"): os.utime(root/name)
+        for name in ("0.png", "1.png"):
+            os.utime(root/name)
         gallery.update()
         for entry in gallery:
             again, _ = encoder(retrieval.decoded((root/entry.name).read_bytes(), "x", encoder.resize)[0][None])
@@ -132,37 +143,47 @@ def test_killed_anywhere_goes_on(tmp_path, encoder):
     root = folder_of(tmp_path/"a", 80)
     killed = subprocess.run([sys.executable, "-c", KILLS, str(root), str(tmp_path/"i")], capture_output=True, text=True)
     assert killed.stdout.split() == ["9", "9", "9", "9", "0"], killed.stderr[-1500:]
-    with Gallery.create(root, tmp_path/"fresh", encoder) as gallery: gallery.update()
+    with Gallery.create(root, tmp_path/"fresh", encoder) as gallery:
+        gallery.update()
     a, b = snapshot(tmp_path/"i"), snapshot(tmp_path/"fresh")
     assert a.keys() == b.keys() and len(a) == 80
-    for name in b: assert a[name][0] == b[name][0] and a[name][2] and np.allclose(a[name][1], b[name][1], atol=1e-3)
+    for name in b:
+        assert a[name][0] == b[name][0] and a[name][2] and np.allclose(a[name][1], b[name][1], atol=1e-3)
 
 
 @pytest.mark.parametrize("cut", ["note", "engine"])
 def test_killed_while_the_index_was_made(tmp_path, encoder, cut):
     "The note says 'making' until the collection is there; whatever lies around then is thrown away."
     root, index = folder_of(tmp_path/"a", 2), tmp_path/"a"/".apse_index"
-    (index/retrieval.ENGINE/"collections"/"pictures").mkdir(parents=cut == "engine") if cut == "engine" else index.mkdir()
+    (index/retrieval.ENGINE/"collections"/"pictures").mkdir(parents=cut
+                                                            == "engine") if cut == "engine" else index.mkdir()
     (index/retrieval.NOTE).write_text(json.dumps(dict(format=retrieval.FORMAT, state="making")))
-    with pytest.raises(FileNotFoundError, match="apse_index"): Gallery.open(index)
-    with Gallery.create(root, model=encoder) as gallery: assert len(gallery.update().added) == 2
+    with pytest.raises(FileNotFoundError, match="apse_index"):
+        Gallery.open(index)
+    with Gallery.create(root, model=encoder) as gallery:
+        assert len(gallery.update().added) == 2
 
 
 # ---------------------------------------------------------------- several processes
 def test_the_second_writer_is_told_who_has_it(tmp_path, encoder):
     root = folder_of(tmp_path/"a", 2)
     with Gallery.create(root, model=encoder):
-        with pytest.raises(ValueError, match=rf"Process {os.getpid()} \(indexing, since .*wait for its end"): Gallery.create(root, model=encoder, wait=.1)
-        one_sentence(run(apse_search, "--emotion", "awe", "--folder", root, "--wait", 0), f"Process {os.getpid()} (indexing")
-    with Gallery.create(root, model=encoder) as gallery: assert len(gallery.update().added) == 2        # the lock is free again
+        with pytest.raises(ValueError, match=rf"Process {os.getpid()} \(indexing, since .*wait for its end"):
+            Gallery.create(root, model=encoder, wait=.1)
+        one_sentence(run(apse_search, "--emotion", "awe", "--folder", root, "--wait", 0),
+                     f"Process {os.getpid()} (indexing")
+    with Gallery.create(root, model=encoder) as gallery:
+        assert len(gallery.update().added) == 2        # the lock is free again
 
 
 def test_a_waiting_writer_gets_its_turn(tmp_path, encoder):
     root = folder_of(tmp_path/"a", 4)
     code = "import sys; from apse_nb.retrieval import apse_index; apse_index([sys.argv[1], '--wait', '60'])"
-    both = [subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True) for _ in range(2)]
     said = sorted(p.communicate()[0] for p in both)
-    assert [p.returncode for p in both] == [0, 0] and "0 new" in said[0] and "4 as before" in said[0] and "4 new" in said[1]
+    assert [p.returncode for p in both] == [0,
+                                            0] and "0 new" in said[0] and "4 as before" in said[0] and "4 new" in said[1]
     assert len(snapshot(root/".apse_index")) == 4
 
 
@@ -184,13 +205,17 @@ def test_the_same_code_on_a_server(tmp_path, encoder, server):
         assert len(gallery.update().added) == 5
         with Gallery.open(server, encoder, thumbs=tmp_path/"thumbs") as reader:      # readers of a server need not wait
             hits = reader.search(root/"3.png", 3)
-            assert len(hits) == 3 and "3.png" not in [h.name for h in hits] and all(h.thumbnail.is_file() and h.path.is_file() for h in hits)
+            assert len(hits) == 3 and "3.png" not in [h.name for h in hits] and all(h.thumbnail.is_file()
+                    and h.path.is_file() for h in hits)
         (root/"3.png").unlink()
         assert gallery.update().removed == ["3.png"]
     other = folder_of(tmp_path/"b", 2)
-    with pytest.raises(ValueError, match="give this folder an index of its own"): Gallery.create(other, server, encoder, thumbs=tmp_path/"thumbs")
-    with Gallery.create(other, server, encoder, collection="others", thumbs=tmp_path/"more") as gallery: assert len(gallery.update().added) == 2
-    result = run(apse_search, "--emotion", "positive", "--index", server, "--collection", "others", "--thumbs", tmp_path/"more", "--json", "-")
+    with pytest.raises(ValueError, match="give this folder an index of its own"):
+        Gallery.create(other, server, encoder, thumbs=tmp_path/"thumbs")
+    with Gallery.create(other, server, encoder, collection="others", thumbs=tmp_path/"more") as gallery:
+        assert len(gallery.update().added) == 2
+    result = run(apse_search, "--emotion", "positive", "--index", server, "--collection", "others", "--thumbs",
+                 tmp_path/"more", "--json", "-")
     assert result.exit_code == 0 and json.loads(result.stdout)["pictures"] == 2
 
 
@@ -199,12 +224,14 @@ def test_a_foreign_collection_is_left_alone(tmp_path, encoder, server):
     client = QdrantClient(server)
     client.create_collection("pictures", models.VectorParams(size=4, distance=models.Distance.DOT))
     for rebuild in (False, True):
-        with pytest.raises(ValueError, match="not made by apse_index: choose another name with --collection"): Gallery.create(folder_of(tmp_path/"a"), server, encoder, rebuild, thumbs=tmp_path/"t")
+        with pytest.raises(ValueError, match="not made by apse_index: choose another name with --collection"):
+            Gallery.create(folder_of(tmp_path/"a"), server, encoder, rebuild, thumbs=tmp_path/"t")
     assert client.collection_exists("pictures")
 
 
 def test_nobody_answers(tmp_path, encoder):
-    with pytest.raises(ValueError, match="No Qdrant server answers at http://127.0.0.1:1"): Gallery.create(folder_of(tmp_path/"a"), "http://127.0.0.1:1", encoder, thumbs=tmp_path/"t")
+    with pytest.raises(ValueError, match="No Qdrant server answers at http://127.0.0.1:1"):
+        Gallery.create(folder_of(tmp_path/"a"), "http://127.0.0.1:1", encoder, thumbs=tmp_path/"t")
 
 
 # ---------------------------------------------------------------- exactness
@@ -219,8 +246,10 @@ def test_search_equals_brute_force(tmp_path, encoder):
         assert np.allclose([h.similarity for h in hits], np.sort(every.embeddings @ query)[::-1], atol=1e-5)
         assert {h.name for h in hits[:5]} == {every.entries[i].name for i in ranking[:5]}
         for name, label in (("awe", [1]), ("negative", [4, 5, 6, 7])):
-            assert np.allclose([h.similarity for h in gallery.by_emotion(name, 50)], np.sort(every.confidences[:, label].sum(1))[::-1], atol=1e-5)
-        assert [e.name for e in every.entries] == sorted(e.name for e in every.entries) and sum(1 for _ in gallery) == 50
+            assert np.allclose([h.similarity for h in gallery.by_emotion(name, 50)],
+                               np.sort(every.confidences[:, label].sum(1))[::-1], atol=1e-5)
+        assert [e.name for e in every.entries] == sorted(e.name for e in every.entries) and sum(1
+                for _ in gallery) == 50
 
 
 def test_a_shortcut_takes_over(tmp_path, encoder, monkeypatch):
@@ -233,18 +262,22 @@ def test_a_shortcut_takes_over(tmp_path, encoder, monkeypatch):
         assert shortcut.exists()
         asked = []
         monkeypatch.setattr(shortcut, "propose", lambda *a: asked.append(a) or type(shortcut).propose(shortcut, *a))
-        best = [i for i in np.argsort(-every.embeddings @ query.embedding, kind="stable") if every.entries[i].name != "0.png"][:10]
+        best = [i for i in np.argsort(-every.embeddings @ query.embedding, kind="stable") if every.entries[i].name
+                != "0.png"][:10]
         hits = gallery.search(query, 10)
-        assert asked and {h.name for h in hits} == {every.entries[i].name for i in best}                  # few pictures: all of them are compared in full
+        # few pictures: all of them are compared in full
+        assert asked and {h.name for h in hits} == {every.entries[i].name for i in best}
         assert np.allclose([h.similarity for h in hits], (every.embeddings @ query.embedding)[best], atol=1e-5)
         assert all(np.argmax(h.confidences) == encoder.taxonomy.index(h.emotion) for h in hits)
         (root/hits[0].name).unlink()
         gallery.remove_missing()
         assert not shortcut.exists() and gallery.search(query, 10)[0].name == hits[1].name
-        gallery.update()                                                                                  # nothing has changed since, yet the shortcut is missing
+        gallery.update()  # nothing has changed since, yet the shortcut is missing
         assert shortcut.exists() and len(gallery.search(query, 100)) == 78
-    with Gallery.open(root/".apse_index", encoder) as gallery: assert gallery.store.engine.shortcut.exists() and gallery.search(query, 10)[0].name == hits[1].name
-    with Gallery.create(root, model=encoder, rebuild=True) as gallery: assert not gallery.store.engine.shortcut.exists()
+    with Gallery.open(root/".apse_index", encoder) as gallery:
+        assert gallery.store.engine.shortcut.exists() and gallery.search(query, 10)[0].name == hits[1].name
+    with Gallery.create(root, model=encoder, rebuild=True) as gallery:
+        assert not gallery.store.engine.shortcut.exists()
 
 
 # ---------------------------------------------------------------- folders as they come
@@ -259,12 +292,18 @@ def test_bad_files_are_named_skipped_and_kept_in_a_list(tmp_path, encoder):
     os.mkfifo(root/"pipe.png")
     (root/"loop").symlink_to(root)
     chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    (root/"bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    with open(root/"giant.png", "wb") as f: f.truncate(retrieval.LARGEST + 1)
+    (root/"bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n"
+                                  + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0))
+                                  + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with open(root/"giant.png", "wb") as f:
+        f.truncate(retrieval.LARGEST + 1)
     result = run(apse_index, root)
     assert result.exit_code == 0 and "2 pictures: 2 new" in result.stdout and "7 files skipped" in result.stdout
-    for words in ("cut.png: it cannot be read as an image", "empty.jpg: it is empty", "text.jpg: it cannot be read as an image (its format is not known)", "dead.png: it cannot be read: No such file",
-                  "pipe.png: it is not a regular file", "bomb.png: it cannot be read as an image (it claims to have too many pixels)", "giant.png: it is larger than 512 MB"):
+    for words in ("cut.png: it cannot be read as an image", "empty.jpg: it is empty",
+                  "text.jpg: it cannot be read as an image (its format is not known)",
+                  "dead.png: it cannot be read: No such file",
+                  "pipe.png: it is not a regular file", "bomb.png: it cannot be read as an image (it claims to have "
+                  "too many pixels)", "giant.png: it is larger than 512 MB"):
         assert f"skipped: {words}" in result.stdout, result.stdout
     (root/"cut.png").write_bytes(whole)                       # repaired: found again
     with Gallery.create(root, model=encoder) as gallery:
@@ -278,7 +317,8 @@ def test_hostile_names(tmp_path, encoder):
         assert sorted(gallery.update().added) == sorted(HOSTILE)
         hits = gallery.search(picture(3), 20)
         assert sorted(h.name for h in hits) == sorted(HOSTILE) and all(h.path.is_file() for h in hits)
-        page = retrieval.result_page(retrieval.Query(one_line(HOSTILE[0]), hits[0].thumbnail.read_bytes()), hits, gallery, ["apse_search"])
+        page = retrieval.result_page(retrieval.Query(one_line(HOSTILE[0]), hits[0].thumbnail.read_bytes()), hits,
+                                     gallery, ["apse_search"])
         assert gallery.update().unchanged == len(HOSTILE)
     assert "<img src=x" not in page and "<script" not in page and page.encode("utf-8")
     for name in HOSTILE:
@@ -289,22 +329,26 @@ def test_hostile_names(tmp_path, encoder):
     assert result.exit_code == 0
     found = json.loads(result.stdout)["results"]
     from urllib.parse import unquote_to_bytes, urlparse
-    assert all(Path(os.fsdecode(unquote_to_bytes(urlparse(r["uri"]).path))).is_file() for r in found) and len(found) == len(HOSTILE) - 1
+    assert all(Path(os.fsdecode(unquote_to_bytes(urlparse(r["uri"]).path))).is_file()
+               for r in found) and len(found) == len(HOSTILE) - 1
     assert run(apse_search, "--emotion", "awe", "--folder", root).stdout.count("\n") == len(HOSTILE) + 1
 
 
 @pytest.mark.parametrize("folder", ["with space", "quote'\"", "ünïcode 画", "line\nbreak", "a#b?c%41"])
 def test_folders_of_any_name(tmp_path, encoder, folder):
     root = folder_of(tmp_path/folder, 2)
-    with Gallery.create(root, model=encoder) as gallery: gallery.update()
+    with Gallery.create(root, model=encoder) as gallery:
+        gallery.update()
     assert len(snapshot(root/".apse_index")) == 2
-    assert run(apse_search, "--emotion", "awe", "--folder", root, "--html", tmp_path/"o.html", "--json", tmp_path/"o.json").exit_code == 0
+    assert run(apse_search, "--emotion", "awe", "--folder", root, "--html", tmp_path/"o.html", "--json",
+               tmp_path/"o.json").exit_code == 0
 
 
 def test_a_folder_that_is_not_utf8(tmp_path, encoder):
     "The engine writes no such name, so its place must have another; the pictures may stay."
     root = folder_of(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")), 2)
-    with pytest.raises(ValueError, match="give another place with --index"): Gallery.create(root, model=encoder)
+    with pytest.raises(ValueError, match="give another place with --index"):
+        Gallery.create(root, model=encoder)
     with Gallery.create(root, tmp_path/"elsewhere", encoder) as gallery:
         assert len(gallery.update().added) == 2 and all(e.path.is_file() for e in gallery)
 
@@ -317,21 +361,25 @@ def test_no_picture_or_one(tmp_path, encoder, n):
     assert result.exit_code == 0 and result.stdout.count("\n") == 1 + n
     picture(5).save(tmp_path/"q.png")
     assert run(apse_search, tmp_path/"q.png", "--folder", root, "--k", 1000, "--html", tmp_path/"o.html").exit_code == 0
-    with Gallery.open(root/".apse_index") as gallery: assert gallery.contents().embeddings.shape == (n, encoder.dim)
+    with Gallery.open(root/".apse_index") as gallery:
+        assert gallery.contents().embeddings.shape == (n, encoder.dim)
 
 
 def test_a_missing_disk_does_not_empty_the_index(tmp_path, encoder):
     root = folder_of(tmp_path/"a", 2)
     with Gallery.create(root, tmp_path/"i", encoder) as gallery:
         gallery.update()
-        for path in root.iterdir(): path.unlink()
-        with pytest.raises(ValueError, match="is a disk missing"): gallery.update()
+        for path in root.iterdir():
+            path.unlink()
+        with pytest.raises(ValueError, match="is a disk missing"):
+            gallery.update()
         assert len(gallery) == 2
 
 
 def test_folder_and_index_move_together(tmp_path, encoder):
     root = folder_of(tmp_path/"a", 3)
-    with Gallery.create(root, model=encoder) as gallery: gallery.update()
+    with Gallery.create(root, model=encoder) as gallery:
+        gallery.update()
     root.rename(tmp_path/"b")
     with Gallery.create(tmp_path/"b", model=encoder) as gallery:
         assert gallery.update().unchanged == 3 and all(e.path.is_file() for e in gallery)
@@ -347,7 +395,8 @@ def test_thumbnails_tell_nothing(tmp_path, encoder):
         gallery.update()
         (entry,) = gallery
     data = entry.thumbnail.read_bytes()
-    assert b"SECRET" not in data and b"Exif" not in data and (entry.width, entry.height) == (40, 60) and Image.open(entry.thumbnail).size == (40, 60)
+    assert b"SECRET" not in data and b"Exif" not in data and (entry.width, entry.height) == (40,
+            60) and Image.open(entry.thumbnail).size == (40, 60)
 
 
 # ---------------------------------------------------------------- models and versions
@@ -356,12 +405,15 @@ def test_another_model_is_refused_and_rebuild_helps(tmp_path, encoder):
     from apse_nb.training import Recipe, save_model
     from dataclasses import asdict
     root, mine = folder_of(tmp_path/"a", 3), tmp_path/"mine.safetensors"
-    with Gallery.create(root, model=encoder) as gallery: gallery.update()
-    save_model(APSE(backbone="scene_net", weights="shapes", dim=16, pooling="low_rank", heads="none", attend="none"), mine, recipe=asdict(Recipe.scenes()))
+    with Gallery.create(root, model=encoder) as gallery:
+        gallery.update()
+    save_model(APSE(backbone="scene_net", weights="shapes", dim=16, pooling="low_rank", heads="none", attend="none"),
+               mine, recipe=asdict(Recipe.scenes()))
     one_sentence(run(apse_index, root, "--model", mine), "index again with apse_index --rebuild")
-    one_sentence(run(apse_search, root/"0.png", "--folder", root, "--model", mine), "vectors of two models cannot be compared")
+    one_sentence(run(apse_search, root/"0.png", "--folder", root, "--model", mine),
+                 "vectors of two models cannot be compared")
     assert "3 new" in run(apse_index, root, "--model", mine, "--rebuild").stdout
-    assert run(apse_index, root).stdout.startswith("3 pictures: 0 new")                     # the index remembers its model
+    assert run(apse_index, root).stdout.startswith("3 pictures: 0 new")  # the index remembers its model
     one_sentence(run(apse_search, "--emotion", "awe", "--folder", root), "knows no emotions")
     assert run(apse_search, root/"0.png", "--folder", root).exit_code == 0
     mine.unlink()
@@ -370,22 +422,28 @@ def test_another_model_is_refused_and_rebuild_helps(tmp_path, encoder):
 
 def test_imagenet_weights(tmp_path, monkeypatch):
     from apse_nb import backbones
-    monkeypatch.setattr(backbones, "load_imagenet", lambda module, name: module)             # random ones: nothing is downloaded here
+    # random ones: nothing is downloaded here
+    monkeypatch.setattr(backbones, "load_imagenet", lambda module, name: module)
     root = folder_of(tmp_path/"a", 2)
     with Gallery.create(root, model="imagenet:resnet18") as gallery:
         assert len(gallery.update().added) == 2 and gallery.taxonomy is None and gallery.encoder.dim == 512
         assert len(gallery.search(root/"0.png")) == 1
 
-    def offline(module, name): raise FileNotFoundError("The ImageNet weights of resnet18 could not be downloaded (no network): convert x to safetensors where there is a connection.")
+    def offline(module, name):
+        raise FileNotFoundError("The ImageNet weights of resnet18 could not be downloaded (no network): convert x to "
+                                "safetensors where there is a connection.")
     monkeypatch.setattr(backbones, "load_imagenet", offline)
-    one_sentence(run(apse_index, root, "--model", "imagenet", "--rebuild"), "could not be downloaded (no network); go online once, or give --model a checkpoint")
-    assert len(snapshot(root/".apse_index")) == 2                                             # what was there is still there
+    one_sentence(run(apse_index, root, "--model", "imagenet", "--rebuild"), "could not be downloaded (no network); go "
+                 "online once, or give --model a checkpoint")
+    assert len(snapshot(root/".apse_index")) == 2  # what was there is still there
 
 
-@pytest.mark.parametrize("note, words", [('{"format": 0, "state": "ready"}', "made by another version"), ("{", "is damaged")])
+@pytest.mark.parametrize("note, words", [('{"format": 0, "state": "ready"}', "made by another version"),
+                                         ("{", "is damaged")])
 def test_an_index_of_another_version(tmp_path, encoder, note, words):
     root = folder_of(tmp_path/"a", 2)
-    with Gallery.create(root, model=encoder) as gallery: gallery.update()
+    with Gallery.create(root, model=encoder) as gallery:
+        gallery.update()
     (root/".apse_index"/retrieval.NOTE).write_text(note)
     one_sentence(run(apse_index, root), words)
     one_sentence(run(apse_search, "--emotion", "awe", "--folder", root), "--rebuild")
@@ -395,8 +453,10 @@ def test_an_index_of_another_version(tmp_path, encoder, note, words):
 @pytest.mark.parametrize("part", ["edge_config.json", "page_0.dat"])          # one is read when the engine opens, one when it is first asked
 def test_a_damaged_index_is_rebuilt(tmp_path, encoder, part):
     root = folder_of(tmp_path/"a", 2)
-    with Gallery.create(root, model=encoder) as gallery: gallery.update()
-    for file in (root/".apse_index"/retrieval.ENGINE).rglob(part): file.write_bytes(file.read_bytes()[:20])
+    with Gallery.create(root, model=encoder) as gallery:
+        gallery.update()
+    for file in (root/".apse_index"/retrieval.ENGINE).rglob(part):
+        file.write_bytes(file.read_bytes()[:20])
     one_sentence(run(apse_index, root), "run apse_index with --rebuild")
     assert "2 new" in run(apse_index, root, "--rebuild").stdout and len(snapshot(root/".apse_index")) == 2
 
@@ -406,7 +466,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path, encoder):
     foreign.mkdir(parents=True)
     (foreign/"precious").write_text("x")
     for rebuild in (False, True):
-        with pytest.raises(ValueError, match="did not make"): Gallery.create(folder_of(tmp_path/"a"), tmp_path/"db", encoder, rebuild)
+        with pytest.raises(ValueError, match="did not make"):
+            Gallery.create(folder_of(tmp_path/"a"), tmp_path/"db", encoder, rebuild)
     assert (foreign/"precious").exists()
 
 
@@ -415,7 +476,8 @@ def test_a_place_that_cannot_be_written(tmp_path, encoder, monkeypatch):
     root, real = folder_of(tmp_path/"a", 2), Path.mkdir
 
     def mkdir(self, *args, **kwargs):
-        if self.name == ".apse_index": raise OSError(30, "Read-only file system", str(self))
+        if self.name == ".apse_index":
+            raise OSError(30, "Read-only file system", str(self))
         return real(self, *args, **kwargs)
     monkeypatch.setattr(Path, "mkdir", mkdir)
     one_sentence(run(apse_index, root), "(Read-only file system): give another place with --index")
@@ -426,13 +488,15 @@ def test_a_full_disk(tmp_path):
     "No file may grow beyond 100 kB, which the system reports much like a full disk; afterwards the index goes on."
     root = folder_of(tmp_path/"a", 150)
     code = "import sys; from apse_nb.retrieval import apse_index; apse_index([sys.argv[1]])"
-    limited = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", code, str(root)], capture_output=True, text=True)
+    limited = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", code,
+                              str(root)], capture_output=True, text=True)
     assert limited.returncode == 2 and "The disk is full" in limited.stderr.splitlines()[-1] and "Traceback" not in limited.stderr, limited.stderr[-1500:]
     assert "150 pictures" in run(apse_index, root).stdout and len(snapshot(root/".apse_index")) == 150
 
 
 def test_the_page_on_a_full_disk(tmp_path):
-    if not Path("/dev/full").exists(): pytest.skip("there is no /dev/full here")
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
     root = folder_of(tmp_path/"a", 2)
     run(apse_index, root)
     one_sentence(run(apse_search, "--emotion", "awe", "--folder", root, "--html", "/dev/full"), "The disk is full")
@@ -440,10 +504,15 @@ def test_the_page_on_a_full_disk(tmp_path):
 
 # ---------------------------------------------------------------- the commands
 @pytest.mark.parametrize("command, arguments, words", [
-    (apse_index, ["/nowhere"], "There is no folder /nowhere"), (apse_index, [], "Missing argument"), (apse_search, ["--emotion", "awe", "--folder", "/proc"], "make one with apse_index"),
-    (apse_search, ["--emotion", "awe", "--index", "/nowhere"], "There is no index /nowhere"), (apse_search, [], "Give either a PICTURE or --emotion"), (apse_search, ["x.png", "--emotion", "awe"], "Give either"),
+    (apse_index, ["/nowhere"], "There is no folder /nowhere"), (apse_index, [], "Missing argument"),
+                                                       (apse_search, ["--emotion", "awe", "--folder", "/proc"],
+                                                        "make one with apse_index"),
+    (apse_search, ["--emotion", "awe", "--index", "/nowhere"], "There is no index /nowhere"),
+                                                       (apse_search, [], "Give either a PICTURE or --emotion"),
+                                                       (apse_search, ["x.png", "--emotion", "awe"], "Give either"),
     (apse_search, ["x.png", "--k", "0"], "--k")])
-def test_wrong_arguments_are_one_line(command, arguments, words): one_sentence(run(command, *arguments), words)
+def test_wrong_arguments_are_one_line(command, arguments, words):
+    one_sentence(run(command, *arguments), words)
 
 
 def test_questions_to_an_index(tmp_path):
@@ -456,7 +525,9 @@ def test_questions_to_an_index(tmp_path):
     one_sentence(run(apse_search, tmp_path/"bad.png", "--folder", root), "its format is not known")
     one_sentence(run(apse_search, "--emotion", 'awe" or key != "', "--folder", root), "Unknown label")
     (root/"deep").mkdir()
-    result = run(apse_search, root/"0.png", "--folder", root/"deep", "--k", 2, "--html", tmp_path/"o.html", "--json", tmp_path/"o.json")      # an index above will do
+    # an index above will do
+    result = run(apse_search, root/"0.png", "--folder", root/"deep", "--k", 2, "--html", tmp_path/"o.html", "--json",
+                 tmp_path/"o.json")
     assert result.exit_code == 0 and len(json.loads((tmp_path/"o.json").read_text())["results"]) == 2 and (tmp_path/"o.html").read_text().count("<li><a") == 2
 
 
@@ -464,7 +535,8 @@ def test_open_shows_the_page(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(retrieval, "_open_page", shown.append)
     run(apse_index, folder_of(tmp_path/"a", 2))
-    assert run(apse_search, "--emotion", "awe", "--folder", tmp_path/"a", "--open").exit_code == 0 and shown[0].read_text().startswith("<!doctype html>")
+    assert run(apse_search, "--emotion", "awe", "--folder", tmp_path/"a",
+               "--open").exit_code == 0 and shown[0].read_text().startswith("<!doctype html>")
 
 
 def test_interrupt_keeps_what_is_done(tmp_path):

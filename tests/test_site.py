@@ -35,17 +35,19 @@ def test_every_link_anchor_picture_and_equation(site):
 
 def test_chapters_are_in_reading_order(site):
     numbers = [c.number for c in site.chapters]
-    assert numbers[0] == "" and numbers[1:3] == ["00", "01"] and numbers.index("03") + 1 == numbers.index("03a") == numbers.index("04") - 1
+    assert numbers[0] == "" and numbers[1:3] == ["00",
+                                                 "01"] and numbers.index("03") + 1 == numbers.index("03a") == numbers.index("04") - 1
     text = (site.out/"04_attention.html").read_text(encoding="utf-8")
-    assert re.search(r'rel="prev" href="03a_torchvision_guard.html"', text) and re.search(r'rel="next" href="05_clb.html"', text)
+    assert re.search(r'rel="prev" href="03a_torchvision_guard.html"',
+                     text) and re.search(r'rel="next" href="05_clb.html"', text)
 
 
 def test_api_page_tells_parameters_and_chapter(site):
     text = (site.out/"api"/"attention.html").read_text(encoding="utf-8")
     entry = text[text.index('<section id="AttentionHead">'):text.index('id="AttentionHead.forward"')]
     assert "K, classes this head tells apart" in entry and re.search(r'href="../04_attention.html#[\w-]+"', entry)
-    assert "the paper's F_a: features weighted by both maps" in text                                   # a field of a named tuple
-    assert "--method" in (site.out/"api"/"training.html").read_text(encoding="utf-8")                      # a command shows its --help
+    assert "the paper's F_a: features weighted by both maps" in text  # a field of a named tuple
+    assert "--method" in (site.out/"api"/"training.html").read_text(encoding="utf-8")  # a command shows its --help
 
 
 def test_exported_cells_lead_to_their_entries(site):
@@ -58,7 +60,8 @@ def test_sidebar_for_quarto_is_in_sync(site):
 
 
 def test_nbdev_prepares_every_chapter_for_quarto(tmp_path):
-    "The half of nbdev_docs that needs no Quarto: notebooks are processed without running them, code stays visible, pictures travel along."
+    """The half of nbdev_docs that needs no Quarto: notebooks are processed without running them, code stays visible,
+    pictures travel along."""
     shutil.copytree(ROOT/"nbs", tmp_path/"nbs")
     shutil.copytree(ROOT/"apse_nb", tmp_path/"apse_nb", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT/"settings.ini", tmp_path)
@@ -76,7 +79,8 @@ def small_book(folder: Path, name: str = "01_one.ipynb", *cells) -> Path:
     folder.mkdir()
     for path, parts in ((folder/"index.ipynb", ("# A book",)), (folder/name, ("# One\n> Small.", *cells))):
         made = [nbformat.v4.new_markdown_cell(c) if isinstance(c, str) else c for c in parts]
-        for n, cell in enumerate(made): cell["id"] = f"cell-{n}"
+        for n, cell in enumerate(made):
+            cell["id"] = f"cell-{n}"
         nbformat.write(nbformat.v4.new_notebook(cells=made), path)
     return folder
 
@@ -92,8 +96,11 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 
 def test_hostile_names_are_only_names(tmp_path, no_font):
     name = "01_<img src=x onerror=alert(1)> & \"two\" #3.ipynb"
-    picture = nbformat.v4.new_code_cell("draw()", outputs=[nbformat.v4.new_output("display_data", {"image/png": PIXEL})])
-    book = make_site.Site(tmp_path/"out", small_book(tmp_path/"nbs", name, "## Part & <b>parcel</b>\n\nA picture follows. It is small.", picture)).build()
+    picture = nbformat.v4.new_code_cell("draw()",
+                                        outputs=[nbformat.v4.new_output("display_data", {"image/png": PIXEL})])
+    book = make_site.Site(tmp_path/"out", small_book(tmp_path/"nbs", name,
+                                                     "## Part & <b>parcel</b>\n\nA picture follows. It is small.",
+                                                     picture)).build()
     assert make_site.check(book.out, book.chapters, book.modules) == []
     page = (book.out/book.chapters[1].file).read_text(encoding="utf-8")
     assert "<img src=x" not in page and len(list((book.out/"figures").iterdir())) == 1
@@ -101,7 +108,8 @@ def test_hostile_names_are_only_names(tmp_path, no_font):
 
 
 def test_equations_and_links(tmp_path, no_font):
-    cells = ("## A & B\n\n$$\\frac{a}{b} \\le \\sum_i x_i \\qquad (1)$$\n\nand $x_i < y$ for 5$ and `$$`.", "[there](01_one.ipynb#A-&-B), [start](index.ipynb)")
+    cells = ("## A & B\n\n$$\\frac{a}{b} \\le \\sum_i x_i \\qquad (1)$$\n\nand $x_i < y$ for 5$ and `$$`.",
+             "[there](01_one.ipynb#A-&-B), [start](index.ipynb)")
     book = make_site.Site(tmp_path/"out", small_book(tmp_path/"nbs", "01_one.ipynb", *cells)).build()
     page = (book.out/"01_one.html").read_text(encoding="utf-8")
     assert make_site.check(book.out, book.chapters, book.modules) == []
@@ -116,7 +124,8 @@ def test_equations_and_links(tmp_path, no_font):
     ("![a](lost.png)", "'lost.png' does not exist"),
     ("![a](../../settings.ini)", "'../../settings.ini' does not exist"),
     ("<img src='https://example.org/a.png' alt='a'>", "<img> asks for 'https://example.org/a.png'"),
-    ("<iframe srcdoc='&lt;img src=https://example.org/a.png alt=a>' src='about:blank'></iframe>", "<img> asks for 'https://example.org/a.png'"),
+    ("<iframe srcdoc='&lt;img src=https://example.org/a.png alt=a>' src='about:blank'></iframe>",
+     "<img> asks for 'https://example.org/a.png'"),
     ("<script src='//example.org/a.js'></script>", "<script> asks for '//example.org/a.js'"),
     ("<img src='data:image/png;base64,AA'>", "has no description"),
     ("[x](https://not an address)", None),          # Markdown itself leaves this one as text
@@ -132,12 +141,14 @@ def test_the_checker_finds(tmp_path, no_font, text, complaint):
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path/"mine.txt").write_text("keep")
-    with pytest.raises(ValueError, match="holds no site"): make_site.Site(tmp_path, ROOT/"nbs").build()
+    with pytest.raises(ValueError, match="holds no site"):
+        make_site.Site(tmp_path, ROOT/"nbs").build()
     assert (tmp_path/"mine.txt").read_text() == "keep"
 
 
 def test_reading_in_a_browser(site, page, shot):
-    "From the start page by search to a chapter and to the API, by mouse and by keyboard; opened from a folder, without a server."
+    """From the start page by search to a chapter and to the API, by mouse and by keyboard; opened from a folder,
+    without a server."""
     errors = []
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.goto((site.out/"index.html").as_uri())
@@ -169,6 +180,6 @@ def test_reading_in_a_browser(site, page, shot):
     page.click(".menu")
     page.locator("#chapters a", has_text="Pair losses").click()
     page.wait_for_url("**/07_pair_losses.html")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390                      # nothing sticks out on a phone
-    page.screenshot(path=shot(page, "site_phone"))                                           # the first screen will do, the chapter is long
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out on a phone
+    page.screenshot(path=shot(page, "site_phone"))  # the first screen will do, the chapter is long
     assert errors == []

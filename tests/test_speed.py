@@ -12,7 +12,8 @@ from apse_nb.tools.files import data_path
 from apse_nb.bench.speed import COLUMNS, GOALS, PARTS, apse_bench, read_table, row
 
 
-def run(*arguments): return CliRunner().invoke(apse_bench, [str(a) for a in arguments])
+def run(*arguments):
+    return CliRunner().invoke(apse_bench, [str(a) for a in arguments])
 
 
 def check(table):
@@ -27,13 +28,16 @@ def check(table):
         assert (line.status in ("met", "missed")) == bool(line.goal) == bool(goal and goal.bound), line.figure
         if line.goal:
             kept = line.value <= goal.bound if goal.better == "lower" else line.value >= goal.bound
-            assert line.status == ("met" if kept else "missed") and line.unit == goal.unit and f"{goal.bound:g}" in line.goal, line.figure
-    for column in ("cpu", "cores", "threads", "torch", "python", "date", "commit"): assert table[column].astype(str).str.len().gt(0).all(), column
+            assert line.status == ("met" if kept
+                                   else "missed") and line.unit == goal.unit and f"{goal.bound:g}" in line.goal, line.figure
+    for column in ("cpu", "cores", "threads", "torch", "python", "date", "commit"):
+        assert table[column].astype(str).str.len().gt(0).all(), column
 
 
 def test_help():
     result = run("--help")
-    assert result.exit_code == 0 and all(part in result.output for part in [*PARTS, "all"]) and "speed.csv" in result.output
+    assert result.exit_code == 0 and all(part in result.output
+                                         for part in [*PARTS, "all"]) and "speed.csv" in result.output
 
 
 def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
@@ -44,7 +48,8 @@ def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     first = read_table(out)
     check(first)
-    assert set(first["part"]) == {"losses"} and {"GEP", "loops / GEP"} <= set(first["figure"]) and str(out) in result.output
+    assert set(first["part"]) == {"losses"} and {"GEP",
+                                                 "loops / GEP"} <= set(first["figure"]) and str(out) in result.output
     monkeypatch.setitem(PARTS, "vector", lambda: [row("sentiment vector / step", [.01, .02, .03])])
     assert run("--part", "vector", "--out", out).exit_code == 0
     both = read_table(out)
@@ -60,14 +65,16 @@ def test_what_needs_a_gpu_says_so(tmp_path):
     assert result.exit_code == 0 and "not measured: needs a GPU" in result.output
     table = read_table(tmp_path/"speed.csv")
     check(table)
-    assert set(table["figure"]) == {name for name, goal in GOALS.items() if goal.part == "gpu"} and set(table["status"]) == {"not measured: needs a GPU"}
+    assert set(table["figure"]) == {name for name, goal in GOALS.items()
+                                    if goal.part == "gpu"} and set(table["status"]) == {"not measured: needs a GPU"}
 
 
 def test_a_peer_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(speed, "installed", lambda package: False)
     monkeypatch.setattr(speed, "evaluate_memory", lambda queries, gallery: 1.)
     lines = speed.measures(size=(16, 300), big=(4, 300), repeats=1)
-    assert {line["figure"] for line in lines if line["status"] == "not measured: not installed"} == {f"{name} / measures" for name in speed.PEERS}
+    assert {line["figure"] for line in lines if line["status"] == "not measured: not installed"} == {f"{name} / "
+            f"measures" for name in speed.PEERS}
 
 
 @pytest.mark.parametrize("arguments", [["--part", "nothing"], ["--out", "list.txt"], ["--out", "."]])
@@ -80,7 +87,8 @@ def test_a_wrong_argument_is_one_sentence(arguments, tmp_path, monkeypatch):
 
 
 def test_evaluate_memory_is_measured_in_a_process_of_its_own():
-    if not Path("/proc/self/clear_refs").exists(): pytest.skip("needs Linux's /proc")
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("needs Linux's /proc")
     assert 0 < speed.evaluate_memory(20, 500) < 200
 
 
@@ -93,14 +101,18 @@ def test_the_committed_table_has_every_goal():
     missing = table[table["status"].str.startswith("not measured") & (table["part"] != "gpu")]
     assert missing.empty, missing["figure"].tolist()
     value = table.set_index("figure")["value"]
-    assert abs(value["APSE step / plain step"]/(value["step: APSE"]/value["step: plain"]) - 1) < .1     # a median of ratios and a ratio of medians
-    assert abs(value["measures / float64 limit"]/(value["measures: evaluate"]/value["measures: float64 limit"]) - 1) < .1
-    assert value["measures: float64 product"] < value["measures: float64 limit"] and value["measures: float32 limit"] < value["measures: float64 limit"]
+    # a median of ratios and a ratio of medians
+    assert abs(value["APSE step / plain step"]/(value["step: APSE"]/value["step: plain"]) - 1) < .1
+    assert abs(value["measures / float64 limit"]/(value["measures: evaluate"]/value["measures: float64 limit"])
+               - 1) < .1
+    assert value["measures: float64 product"] < value["measures: float64 limit"] and value["measures: float32 "
+            "limit"] < value["measures: float64 limit"]
 
 
 def test_the_notebook_shows_every_goal_of_the_issue():
     bounds = {(goal.part, goal.bound) for goal in GOALS.values()}
-    wanted = {("measures", 2), ("measures", 700), ("losses", 1.5), ("losses", 80), ("pooling", 40), ("step", 1.10), ("gpu", 1.05), ("gpu", 2500), ("gpu", 12.5), ("vector", .05)}
+    wanted = {("measures", 2), ("measures", 700), ("losses", 1.5), ("losses", 80), ("pooling", 40), ("step", 1.10),
+              ("gpu", 1.05), ("gpu", 2500), ("gpu", 12.5), ("vector", .05)}
     assert wanted <= bounds
     text = Path(speed.__file__).parent.parent.joinpath("nbs", "bench", "speed.ipynb").read_text(encoding="utf-8")
     assert not re.search(r"/root/|/work/|/home/", text)

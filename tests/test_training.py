@@ -32,7 +32,8 @@ fit(model, make_scenes(160, size=32, seed=0, workers=1), Recipe.scenes(epochs=3,
 
 
 def run(code, *args, **kwargs):
-    return subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, env=ONE_THREAD, **kwargs)
+    return subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True,
+                          env=ONE_THREAD, **kwargs)
 
 
 def test_killed_run_ends_with_the_same_weights(tmp_path):
@@ -53,11 +54,13 @@ def test_killed_run_ends_with_the_same_weights(tmp_path):
     assert facts["progress"]["step"] == facts_cut["progress"]["step"] == 15
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     logs = [list(csv.DictReader(open(tmp_path/name/"log.csv"))) for name in ("whole", "cut")]
-    assert [(r["epoch"], r["loss"], r["valid_map8"]) for r in logs[0]] == [(r["epoch"], r["loss"], r["valid_map8"]) for r in logs[1]]
+    assert [(r["epoch"], r["loss"], r["valid_map8"]) for r in logs[0]] == [(r["epoch"], r["loss"], r["valid_map8"])
+                                                                           for r in logs[1]]
 
 
 def test_ctrl_c_keeps_the_work_and_says_so_in_one_line(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", "from apse_nb.training import apse_train; apse_train()", "scenes", "--out", str(tmp_path/"run"), "--method", "clb"],
+    process = subprocess.Popen([sys.executable, "-c", "from apse_nb.training import apse_train; apse_train()",
+                                "scenes", "--out", str(tmp_path/"run"), "--method", "clb"],
                                env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     seen = ""
     while "step" not in seen:                      # the progress bar: training has begun
@@ -94,7 +97,8 @@ def test_two_processes_train_and_evaluate_like_one(tmp_path):
     script.write_text(TWO)
     one = subprocess.run([sys.executable, script, tmp_path/"one.json"], env=ONE_THREAD, capture_output=True, text=True)
     assert one.returncode == 0, one.stderr[-1000:]
-    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path/"two.json"], env=ONE_THREAD, capture_output=True, text=True)
+    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                          script, tmp_path/"two.json"], env=ONE_THREAD, capture_output=True, text=True)
     assert two.returncode == 0, two.stderr[-2000:]
     a, b = (json.loads((tmp_path/name).read_text()) for name in ("one.json", "two.json"))
     assert (a["world"], b["world"]) == (1, 2)
@@ -106,7 +110,8 @@ def test_full_disk_while_writing_a_checkpoint_keeps_the_old_one(tmp_path, monkey
     import apse_nb.training as training
     training.write_checkpoint(tmp_path/"c.safetensors", {"x": torch.zeros(3)}, dict(step=1))
 
-    def no_space(*args, **kwargs): raise OSError(28, "No space left on device")
+    def no_space(*args, **kwargs):
+        raise OSError(28, "No space left on device")
     monkeypatch.setattr(training, "save_file", no_space)
     with pytest.raises(OSError, match="free some space"):
         training.write_checkpoint(tmp_path/"c.safetensors", {"x": torch.ones(3)}, dict(step=2))
@@ -123,6 +128,8 @@ def test_full_disk_while_writing_a_checkpoint_keeps_the_old_one(tmp_path, monkey
 ])
 def test_wrong_words_are_answered_in_one_line(words, sentence, tmp_path):
     home = dict(apse_train="training", apse_evaluate="training", apse_reproduce="experiments")[words[0]]
-    out = subprocess.run([sys.executable, "-c", f"from apse_nb.{home} import {words[0]}; {words[0]}(prog_name='{words[0]}')", *words[1:]], env=ONE_THREAD, capture_output=True, text=True, cwd=tmp_path)
+    out = subprocess.run([sys.executable, "-c",
+                          f"from apse_nb.{home} import {words[0]}; {words[0]}(prog_name='{words[0]}')", *words[1:]],
+                         env=ONE_THREAD, capture_output=True, text=True, cwd=tmp_path)
     assert out.returncode == 2 and sentence in out.stderr
     assert out.stderr.strip().count("\n") == 0 and "Traceback" not in out.stderr, out.stderr

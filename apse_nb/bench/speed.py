@@ -58,35 +58,45 @@ class Goal(NamedTuple):
     "A bound on one figure of the benchmark."
     part: str              # of the benchmark that measures it
     sentence: str          # what is measured
-    bound: float | None    # the figure is to be at most this, or at least this; None: it is to be shown, without a bound
+    bound: float | None  # the figure is to be at most this, or at least this; None: it is to be shown, without a bound
     unit: str              # 'x' is a ratio of two times of one run
     better: str = "lower"  # or 'higher'
 
 GOALS = {              # figure -> goal
-    "measures / float32 limit": Goal("measures", "all nine measures at FI's size, against float32 product and int32 sort", 2, "x"),
+    "measures / float32 limit": Goal("measures", "all nine measures at FI's size, against float32 product and int32 "
+                                     "sort", 2, "x"),
     "measures / float64 limit": Goal("measures", "the same, against float64 product and int64 sort", 2, "x"),
     "measures memory": Goal("measures", "memory that `evaluate` needs at FI's size", 700, "MB"),
     "measures memory growth": Goal("measures", "memory for 2,000 queries at EmoSet's size, against 1,000", 1.1, "x"),
-    "pytorch-metric-learning / measures": Goal("measures", "pytorch-metric-learning's time, three measures, against all nine of `evaluate`", 1, "x", "higher"),
+    "pytorch-metric-learning / measures": Goal("measures", "pytorch-metric-learning's time, three measures, against "
+                                               "all nine of `evaluate`", 1, "x", "higher"),
     "torchmetrics / measures": Goal("measures", "torchmetrics' time, three measures", 1, "x", "higher"),
     "ranx / measures": Goal("measures", "ranx's time, four measures", 1, "x", "higher"),
     "scikit-learn / measures": Goal("measures", "scikit-learn's time, mAP alone", 1, "x", "higher"),
     "GEP": Goal("losses", "GEP at 32 x 512, twelve tuples, forward and backward on one core", 1.5, "ms"),
     "loops / GEP": Goal("losses", "GEP written as loops, against the exported one", 80, "x", "higher"),
     "CLB": Goal("pooling", "CLB (low_rank) at 512 x 2048 x 49, batch 8, forward and backward", 40, "ms"),
-    "APSE step / plain step": Goal("step", "APSE's whole training step, against the plain backbone's (ResNet-50, 224 px, bf16)", 1.10, "x"),
-    "training / bare limit": Goal("training", "images a second of `fit`, against forward and backward of the bare backbone (ResNet-18, 112 px)", None, "x", "higher"),
-    "reader / fastest peer": Goal("decoding", "time of our reader, against the fastest peer of this run (web photographs)", None, "x"),
-    "folder / slower half": Goal("index", "embedding a folder, against the slower of decoding and computing alone", None, "x"),
-    "sentiment vector / step": Goal("vector", "ADML's sentiment vector, against a training step (ResNet-18, 112 px)", 0.05, "x"),
+    "APSE step / plain step": Goal("step", "APSE's whole training step, against the plain backbone's (ResNet-50, 224 "
+                                   "px, bf16)", 1.10, "x"),
+    "training / bare limit": Goal("training", "images a second of `fit`, against forward and backward of the bare "
+                                  "backbone (ResNet-18, 112 px)", None, "x", "higher"),
+    "reader / fastest peer": Goal("decoding", "time of our reader, against the fastest peer of this run (web "
+                                  "photographs)", None, "x"),
+    "folder / slower half": Goal("index", "embedding a folder, against the slower of decoding and computing alone",
+                                 None, "x"),
+    "sentiment vector / step": Goal("vector", "ADML's sentiment vector, against a training step (ResNet-18, 112 px)",
+                                    0.05, "x"),
     "APSE step / plain step, GPU": Goal("gpu", "APSE's whole training step, against the plain backbone's", 1.05, "x"),
-    "training, GPU": Goal("gpu", "images a second of `fit`, ResNet-50 at 224 px, on one H100", 2500, "images/s", "higher"),
+    "training, GPU": Goal("gpu", "images a second of `fit`, ResNet-50 at 224 px, on one H100", 2500, "images/s",
+                          "higher"),
     "FI, 100 epochs, GPU": Goal("gpu", "the paper's 100 epochs of FI at that rate", 12.5, "minutes"),
-    "measures, GPU": Goal("gpu", "all nine measures at FI's size, against product and sort on the same device", None, "x"),
+    "measures, GPU": Goal("gpu", "all nine measures at FI's size, against product and sort on the same device", None,
+                          "x"),
 }
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-009
-COLUMNS = ["part", "figure", "value", "low", "high", "repeats", "unit", "goal", "status", "remark", "cpu", "cores", "threads", "torch", "python", "date", "commit"]
+COLUMNS = ["part", "figure", "value", "low", "high", "repeats", "unit", "goal", "status", "remark", "cpu", "cores",
+           "threads", "torch", "python", "date", "commit"]
 
 def row(figure: str,       # its name, unique in the table
         values=(),         # one for each repetition
@@ -96,11 +106,16 @@ def row(figure: str,       # its name, unique in the table
        ) -> dict:
     "One line of the table: median, lowest and highest value; a figure of `GOALS` is compared with its bound."
     values, goal = np.asarray(values, float).ravel(), GOALS.get(figure)
-    line = dict(figure=figure, value="", low="", high="", repeats=len(values), unit=goal.unit if goal else unit, goal="", status=status or "shown", remark=remark)
-    if goal and goal.bound is not None: line["goal"] = f"{'at most' if goal.better == 'lower' else 'at least'} {goal.bound:g}"
-    if not len(values): return line
+    line = dict(figure=figure, value="", low="", high="", repeats=len(values), unit=goal.unit if goal else unit,
+                goal="", status=status or "shown", remark=remark)
+    if goal and goal.bound is not None:
+        line["goal"] = f"{'at most' if goal.better == 'lower' else 'at least'} {goal.bound:g}"
+    if not len(values):
+        return line
     line |= dict(value=float(np.median(values)), low=values.min(), high=values.max())
-    if line["goal"]: line["status"] = "met" if (line["value"] <= goal.bound) == (goal.better == "lower") or line["value"] == goal.bound else "missed"
+    if line["goal"]:
+        line["status"] = "met" if (line["value"] <= goal.bound) == (goal.better
+                                                                    == "lower") or line["value"] == goal.bound else "missed"
     return line
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-012
@@ -108,7 +123,8 @@ def rounds(functions: dict[str, Callable],   # name -> function without argument
            repeats: int,
            device: str = "cpu",              # whose work is waited for
           ) -> dict[str, np.ndarray]:        # name -> `repeats` times in seconds
-    "Call the functions in turn, once untimed and then `repeats` times, so that what disturbs the machine disturbs all of them alike."
+    """Call the functions in turn, once untimed and then `repeats` times, so that what disturbs the machine disturbs all
+    of them alike."""
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     times = {name: [] for name in functions}
     for turn in range(repeats + 1):
@@ -117,7 +133,8 @@ def rounds(functions: dict[str, Callable],   # name -> function without argument
             start = time.perf_counter()
             function()
             wait()
-            if turn: times[name].append(time.perf_counter() - start)
+            if turn:
+                times[name].append(time.perf_counter() - start)
     return {name: np.array(t) for name, t in times.items()}
 
 @contextmanager
@@ -125,8 +142,10 @@ def threads(n: int):
     "Let torch use `n` threads for as long as the block runs."
     before = torch.get_num_threads()
     torch.set_num_threads(n)
-    try: yield
-    finally: torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-024
 FI, EMOSET = (3496, 18646), (17_700, 82_600)      # queries, gallery
@@ -149,27 +168,36 @@ def product_and_sort(query: np.ndarray,     # Q x D, float32 or float64
                      gallery: np.ndarray,   # N x D, of the same type
                      sort: bool = True,     # False: the product alone
                     ) -> None:
-    "What every exact ranking needs, and nothing else: all similarities, and one sort of integers of the same size, on all cores. No measure comes out of it."
+    """What every exact ranking needs, and nothing else: all similarities, and one sort of integers of the same size, on
+    all cores. No measure comes out of it."""
     integer = f"i{query.dtype.itemsize}"                    # the bits of a float, read as an integer
     rows, tile = max(1, BLOCK//len(gallery)), max(1, TILE//len(gallery))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start in range(0, len(query), rows):
             keys = (query[start:start + rows] @ gallery.T).view(integer)
-            if sort: list(pool.map(lambda i: keys[i:i + tile].sort(axis=1), range(0, len(keys), tile)))
+            if sort:
+                list(pool.map(lambda i: keys[i:i + tile].sort(axis=1), range(0, len(keys), tile)))
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-032
 def evaluate_memory(queries: int, gallery: int) -> float:   # MB
     "The most memory that `evaluate` takes on top of its input, in a process of its own."
     code = f"from apse_nb.speed import _print_memory; _print_memory({queries}, {gallery})"
-    if not Path("/proc/self/clear_refs").exists(): raise ValueError("The memory of a process is read from /proc, which only Linux has: leave out the part 'measures'.")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(apse_nb.__file__).parent.parent)
-    if done.returncode: raise ValueError(f"The memory could not be measured: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    if not Path("/proc/self/clear_refs").exists():
+        raise ValueError("The memory of a process is read from /proc, which only Linux has: leave out the part "
+                         "'measures'.")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          cwd=Path(apse_nb.__file__).parent.parent)
+    if done.returncode:
+        raise ValueError(f"The memory could not be measured: "
+                         f"{(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     return float(done.stdout.split()[-1])
 
 def _print_memory(queries: int, gallery: int):
     query, gallery = clustered(queries, seed=1), clustered(gallery)
-    evaluate(query[0][:8], query[1][:8], gallery[0][:64], gallery[1][:64], MIKELS)      # what is loaded at the first call is not the call's own
-    resident = lambda name: next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))/1024
+    # what is loaded at the first call is not the call's own
+    evaluate(query[0][:8], query[1][:8], gallery[0][:64], gallery[1][:64], MIKELS)
+    resident = lambda name: next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines()
+                                 if line.startswith(name))/1024
     Path("/proc/self/clear_refs").write_text("5")            # the highest mark falls to what is in use now
     before = resident("VmRSS")
     evaluate(*query, *gallery, MIKELS)
@@ -181,15 +209,18 @@ def by_pytorch_metric_learning(query, query_labels, gallery, gallery_labels):
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
     from pytorch_metric_learning.utils.inference import CustomKNN
-    calculator = AccuracyCalculator(include=("precision_at_1", "r_precision", "mean_average_precision"), k=len(gallery), knn_func=CustomKNN(CosineSimilarity()))
-    return calculator.get_accuracy(*map(torch.from_numpy, (query, query_labels, gallery, gallery_labels)))["mean_average_precision"]
+    calculator = AccuracyCalculator(include=("precision_at_1", "r_precision", "mean_average_precision"),
+                                    k=len(gallery), knn_func=CustomKNN(CosineSimilarity()))
+    return calculator.get_accuracy(*map(torch.from_numpy,
+                                        (query, query_labels, gallery, gallery_labels)))["mean_average_precision"]
 
 def by_torchmetrics(query, query_labels, gallery, gallery_labels):
     "mAP, hit rate at 1, R-precision."
     from torchmetrics.retrieval import RetrievalHitRate, RetrievalMAP, RetrievalRPrecision
     scores, target = torch.from_numpy(query @ gallery.T + 1), torch.from_numpy(query_labels[:, None] == gallery_labels)
     indexes = torch.arange(len(query))[:, None].expand_as(target).flatten()
-    found = [metric(scores.flatten(), target.flatten(), indexes=indexes) for metric in (RetrievalMAP(), RetrievalHitRate(top_k=1), RetrievalRPrecision())]
+    found = [metric(scores.flatten(), target.flatten(), indexes=indexes)
+             for metric in (RetrievalMAP(), RetrievalHitRate(top_k=1), RetrievalRPrecision())]
     return float(found[0])
 
 def by_ranx(query, query_labels, gallery, gallery_labels):
@@ -198,17 +229,22 @@ def by_ranx(query, query_labels, gallery, gallery_labels):
     names = [str(i) for i in range(len(gallery))]
     scores = query @ gallery.T
     run = ranx.Run({str(i): dict(zip(names, line.tolist())) for i, line in enumerate(scores)})
-    qrels = ranx.Qrels({str(i): {names[j]: 1 for j in np.flatnonzero(gallery_labels == label)} for i, label in enumerate(query_labels)})
+    qrels = ranx.Qrels({str(i): {names[j]: 1 for j in np.flatnonzero(gallery_labels == label)} for i,
+                        label in enumerate(query_labels)})
     return float(ranx.evaluate(qrels, run, ["map", "precision@1", "r-precision", "ndcg"])["map"])
 
 def by_scikit_learn(query, query_labels, gallery, gallery_labels):
     "mAP alone."
     from sklearn.metrics import average_precision_score
-    return float(np.mean([average_precision_score(gallery_labels == label, line) for label, line in zip(query_labels, query @ gallery.T)]))
+    return float(np.mean([average_precision_score(gallery_labels == label, line) for label,
+                          line in zip(query_labels, query @ gallery.T)]))
 
-PEERS = {"pytorch-metric-learning": (by_pytorch_metric_learning, 350), "torchmetrics": (by_torchmetrics, 100), "ranx": (by_ranx, 20), "scikit-learn": (by_scikit_learn, 200)}   # name -> function, queries it is given
+# name -> function, queries it is given
+PEERS = {"pytorch-metric-learning": (by_pytorch_metric_learning, 350), "torchmetrics": (by_torchmetrics, 100),
+         "ranx": (by_ranx, 20), "scikit-learn": (by_scikit_learn, 200)}
 
-def installed(package: str) -> bool: return importlib.util.find_spec({"scikit-learn": "sklearn"}.get(package, package.replace("-", "_"))) is not None
+def installed(package: str) -> bool:
+    return importlib.util.find_spec({"scikit-learn": "sklearn"}.get(package, package.replace("-", "_"))) is not None
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-037
 def measures(size=FI, big=(2000, EMOSET[1]), repeats: int = 3) -> list[dict]:
@@ -217,16 +253,20 @@ def measures(size=FI, big=(2000, EMOSET[1]), repeats: int = 3) -> list[dict]:
     double = [x.astype(np.float64) for x in (query[0], gallery[0])]
     functions = {"evaluate": lambda: evaluate(*query, *gallery, MIKELS)}
     for kind, sets in (("float32", (query[0], gallery[0])), ("float64", double)):
-        functions |= {f"{kind} limit": lambda sets=sets: product_and_sort(*sets), f"{kind} product": lambda sets=sets: product_and_sort(*sets, sort=False)}
+        functions |= {f"{kind} limit": lambda sets=sets: product_and_sort(*sets),
+                      f"{kind} product": lambda sets=sets: product_and_sort(*sets, sort=False)}
     seconds = rounds(functions, repeats)
     ours, text = seconds["evaluate"], f"{size[0]:,} x {size[1]:,} x 512, clustered unit vectors"
-    lines = [row(f"measures / {kind} limit", ours/seconds[f"{kind} limit"], remark=text) for kind in ("float32", "float64")]
+    lines = [row(f"measures / {kind} limit", ours/seconds[f"{kind} limit"], remark=text)
+             for kind in ("float32", "float64")]
     lines += [row(f"measures: {name}", s, "s", text) for name, s in seconds.items()]
     del double, functions
-    lines.append(row("measures memory", [evaluate_memory(*size) for _ in range(2)], remark=f"{text}; on top of the input, in a fresh process"))
+    lines.append(row("measures memory", [evaluate_memory(*size) for _ in range(2)],
+                     remark=f"{text}; on top of the input, in a fresh process"))
     half, full = (evaluate_memory(queries, big[1]) for queries in (big[0]//2, big[0]))
     text = f"{big[0]//2:,} and {big[0]:,} of EmoSet's {EMOSET[0]:,} queries x {big[1]:,}"
-    lines += [row("measures memory growth", [full/half], remark=text), row("measures: memory, EmoSet", [full], "MB", text)]
+    lines += [row("measures memory growth", [full/half], remark=text),
+              row("measures: memory, EmoSet", [full], "MB", text)]
     for name, (function, few) in PEERS.items():
         if not installed(name):
             lines.append(row(f"{name} / measures", status="not measured: not installed"))
@@ -234,7 +274,8 @@ def measures(size=FI, big=(2000, EMOSET[1]), repeats: int = 3) -> list[dict]:
         few = min(few, size[0])
         some = (query[0][:few], query[1][:few], *gallery)
         taken = rounds({"peer": lambda: function(*some)}, min(3, repeats))["peer"]*size[0]/few
-        lines.append(row(f"{name} / measures", taken/np.median(ours), remark=f"{function.__doc__} {few} queries measured, time scaled to {size[0]:,}"))
+        lines.append(row(f"{name} / measures", taken/np.median(ours), remark=f"{function.__doc__} {few} queries "
+                         f"measured, time scaled to {size[0]:,}"))
     return lines
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-042
@@ -242,7 +283,8 @@ def generated_negative(i, j, f, f_plus, c, c_plus, classes):
     "Eq. 8 to 12 for one anchor and one negative of a tuple."
     beta = torch.exp(-torch.exp(c[i][classes[j]])*torch.exp(c_plus[j][classes[i]]))
     d_pos, d_neg = torch.linalg.vector_norm(f[i] - f_plus[i]), torch.linalg.vector_norm(f[i] - f_plus[j])
-    if d_neg <= d_pos: return f_plus[j]
+    if d_neg <= d_pos:
+        return f_plus[j]
     return f[i] + (beta + (1 - beta)*d_pos/d_neg)*(f_plus[j] - f[i])
 
 def gep_by_loops(embeddings: torch.Tensor,    # B x D unit vectors
@@ -255,19 +297,22 @@ def gep_by_loops(embeddings: torch.Tensor,    # B x D unit vectors
     images, C = [(labels == label).nonzero()[:, 0] for label in classes], range(len(classes))
     K, total = min(map(len, images)), 0
     for a, r in itertools.product(range(K), range(1, K)):                                  # the K (K - 1) tuples
-        first, second = torch.stack([at[a] for at in images]), torch.stack([at[(a + r) % K] for at in images])    # (C,) anchors, positives
+        # (C,) anchors, positives
+        first, second = torch.stack([at[a] for at in images]), torch.stack([at[(a + r) % K] for at in images])
         f, f_plus, c, c_plus = embeddings[first], embeddings[second], confidences[first], confidences[second]
         for i in C:
             P = [j for j in C if j != i and taxonomy.parent[classes[j]] == taxonomy.parent[classes[i]]]
             Q = [j for j in C if taxonomy.parent[classes[j]] != taxonomy.parent[classes[i]]]
             negative = {j: generated_negative(i, j, f, f_plus, c, c_plus, classes) for j in P + Q}
             opposite, same = sum(f[i] @ negative[j] for j in Q)/len(Q), sum(f[i] @ f_plus[j] for j in P)/len(P)
-            total = total + torch.log(1 + torch.exp(opposite - same)) + torch.log(1 + sum(torch.exp(f[i] @ negative[j] - f[i] @ f_plus[i]) for j in P))
+            total = total + torch.log(1 + torch.exp(opposite - same)) + torch.log(1
+                    + sum(torch.exp(f[i] @ negative[j] - f[i] @ f_plus[i]) for j in P))
     return total/(K*(K - 1)*len(classes))
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-044
 def batch_of_embeddings(classes: int = 8, images: int = 4, dim: int = 512, dtype=torch.float32, seed: int = 0):
-    "Random unit vectors (B x dim) that want a gradient, their labels, and the confidences (B x classes) of an undecided head, which want one too."
+    """Random unit vectors (B x dim) that want a gradient, their labels, and the confidences (B x classes) of an
+    undecided head, which want one too."""
     g = torch.Generator().manual_seed(seed)
     x = F.normalize(torch.randn(classes*images, dim, generator=g, dtype=dtype), dim=1)
     confidences = torch.randn(classes*images, classes, generator=g, dtype=dtype).softmax(1)
@@ -277,15 +322,20 @@ def losses(repeats: int = 40) -> list[dict]:
     "GEP against its loops and its peers, on one core."
     x, labels, confidences = batch_of_embeddings()
     gep, ep, n_pair = GeneratedEmotionPairLoss(MIKELS), EmotionPairLoss(MIKELS), NPairLoss()
-    functions = {"GEP": lambda: gep(x, labels, confidences), "EP": lambda: ep(x, labels), "N-pair": lambda: n_pair(x, labels), "Gram matrix alone": lambda: gram(x).sum(),
+    functions = {"GEP": lambda: gep(x, labels, confidences), "EP": lambda: ep(x, labels),
+                 "N-pair": lambda: n_pair(x, labels), "Gram matrix alone": lambda: gram(x).sum(),
                  "loops": lambda: gep_by_loops(x, labels, confidences, MIKELS)}
     if installed("pytorch-metric-learning"):
         from pytorch_metric_learning.losses import MultiSimilarityLoss, NPairsLoss
-        functions |= {"N-pair of pytorch-metric-learning": lambda loss=NPairsLoss(): loss(x, labels), "multi-similarity of pytorch-metric-learning": lambda loss=MultiSimilarityLoss(): loss(x, labels)}
+        functions |= {"N-pair of pytorch-metric-learning": lambda loss=NPairsLoss(): loss(x, labels),
+                      "multi-similarity of pytorch-metric-learning": lambda loss=MultiSimilarityLoss(): loss(x, labels)}
     both = lambda function: lambda: torch.autograd.grad(function(), (x, confidences), allow_unused=True)
-    few = lambda function: lambda: [function() for _ in range(10)]               # ten at a time, so that a single hiccup weighs little
+    # ten at a time, so that a single hiccup weighs little
+    few = lambda function: lambda: [function() for _ in range(10)]
     loops = both(functions.pop("loops"))
-    with threads(1): seconds = rounds({name: few(both(function)) for name, function in functions.items()} | {"loops": loops}, repeats)
+    with threads(1):
+        seconds = rounds({name: few(both(function)) for name, function in functions.items()} | {"loops": loops},
+                         repeats)
     loops, seconds = seconds.pop("loops"), {name: s/10 for name, s in seconds.items()}
     text = "forward and backward, 8 classes x 4 images x 512 numbers, one core"
     gep_seconds = seconds.pop("GEP")
@@ -293,22 +343,26 @@ def losses(repeats: int = 40) -> list[dict]:
     return lines + [row(f"loss: {name}", 1e3*s, "ms", text) for name, s in seconds.items()]
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-053
-def pooling(low_channels: int = 512, high_channels: int = 2048, side: int = 7, batch: int = 8, repeats: int = 9) -> list[dict]:
+def pooling(low_channels: int = 512, high_channels: int = 2048, side: int = 7, batch: int = 8,
+            repeats: int = 9) -> list[dict]:
     "Every kind of pooling, forward and backward; low_rank against its three matrix products."
     g = torch.Generator().manual_seed(0)
     low, high = (torch.rand(batch, c, side, side, generator=g).requires_grad_() for c in (low_channels, high_channels))
-    kinds = {kind: make_pooling(kind, low_channels, high_channels, 8 if kind == "full" else 512) for kind in POOLINGS}      # 512 outputs of 'full' would take 4 GB
+    # 512 outputs of 'full' would take 4 GB
+    kinds = {kind: make_pooling(kind, low_channels, high_channels, 8 if kind == "full" else 512) for kind in POOLINGS}
     clb = kinds["low_rank"]
     def products():        # the same multiplications and next to nothing between them
         a, b = project(low, clb.project_low.weight), project(high, clb.project_high.weight)
         return a.sum() + b.sum() + clb.compact(a.mean(1)).sum()
     functions = {kind: lambda pool=pool: pool(low, high).sum().backward() for kind, pool in kinds.items()}
     seconds = rounds(functions | {"products": lambda: products().backward()}, repeats)
-    with threads(1): alone = rounds({"low_rank": functions["low_rank"]}, repeats)["low_rank"]
+    with threads(1):
+        alone = rounds({"low_rank": functions["low_rank"]}, repeats)["low_rank"]
     text = f"forward and backward, {low_channels} x {high_channels} x {side*side}, batch {batch}, float32"
     return [row("CLB", 1e3*seconds["low_rank"], remark=text), row("CLB on one core", 1e3*alone, "ms", text),
             row("CLB / its products", seconds["low_rank"]/seconds["products"], "x", text),
-            *(row(f"pooling: {kind}", 1e3*seconds[kind], "ms", text + ("; 8 of 512 outputs" if kind == "full" else "")) for kind in kinds)]
+            *(row(f"pooling: {kind}", 1e3*seconds[kind], "ms",
+                  text + ("; 8 of 512 outputs" if kind == "full" else "")) for kind in kinds)]
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-057
 SGD = dict(lr=1e-4, momentum=0.9, weight_decay=5e-4)
@@ -317,7 +371,8 @@ def stepper(network: nn.Module, loss_of: Callable, x: torch.Tensor) -> Callable:
     "A function that trains `network` for one step on the batch `x`: bf16 forward, loss, backward, update."
     optimizer = torch.optim.SGD(network.parameters(), **SGD)
     def step():
-        with torch.autocast(x.device.type, torch.bfloat16): output = network(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            output = network(x)
         loss = loss_of(output)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -332,20 +387,26 @@ def for_training(network: nn.Module, device) -> nn.Module:
 def there_and_back(value: Callable, device: str = "cpu", bf16: bool = True) -> Callable:
     "A function that computes a scalar, in bf16 where that is wanted, and its gradients."
     def forward_and_backward():
-        with torch.autocast(device, torch.bfloat16, enabled=bf16): found = value()
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            found = value()
         found.backward()
     return forward_and_backward
 
 def random_pictures(batch: int, side: int, device="cpu") -> torch.Tensor:
     "batch x 3 x side x side normal numbers, in the memory layout that convolutions prefer."
-    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device,
+            memory_format=torch.channels_last)
 
-def two_steps(backbone: str, side: int, images_per_class: int, device: str = "cpu") -> tuple[APSE, torch.Tensor, torch.Tensor, dict[str, Callable]]:
-    "APSE, a batch, its labels, and a training step each of APSE and of the plain classification network with the same backbone."
+def two_steps(backbone: str, side: int, images_per_class: int, device: str = "cpu") -> tuple[APSE, torch.Tensor,
+        torch.Tensor, dict[str, Callable]]:
+    """APSE, a batch, its labels, and a training step each of APSE and of the plain classification network with the same
+    backbone."""
     labels = torch.arange(len(MIKELS)).repeat_interleave(images_per_class)
     x, targets = random_pictures(len(labels), side, device), labels.to(device)
-    apse, plain, gep = for_training(APSE(backbone=backbone), device), for_training(build_network(backbone), device), GeneratedEmotionPairLoss(MIKELS)
-    return apse, x, labels, {"APSE": stepper(apse, lambda output: losses_of(output, labels, MIKELS, gep, .5, apse.config)["loss"], x),
+    apse, plain, gep = for_training(APSE(backbone=backbone), device), for_training(build_network(backbone),
+            device), GeneratedEmotionPairLoss(MIKELS)
+    return apse, x, labels, {"APSE": stepper(apse, lambda output: losses_of(output, labels, MIKELS, gep, .5,
+                                                                            apse.config)["loss"], x),
                              "plain": stepper(plain, lambda scores: F.cross_entropy(scores.float(), targets), x)}
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-058
@@ -353,25 +414,33 @@ def step(backbone: str = "resnet50", side: int = 224, images_per_class: int = 2,
     "The training step of APSE against that of its bare backbone, and what each part above the backbone takes."
     apse, x, labels, steps = two_steps(backbone, side, images_per_class)
     seconds = rounds(steps, repeats)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16): features = apse.backbone(x)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = apse.backbone(x)
     low, high = (features[stage].detach().requires_grad_() for stage in (apse.low, apse.high))
     gep, output = GeneratedEmotionPairLoss(MIKELS), apse(x)
-    embedding, scores = output.embedding.detach().requires_grad_(), [head.scores.detach().requires_grad_() for head in (output.low, output.high)]
-    def head(module, features): return (out := module(features)).attended.sum() + out.scores.sum()
+    embedding, scores = output.embedding.detach().requires_grad_(), [head.scores.detach().requires_grad_()
+                                                                     for head in (output.low, output.high)]
+    def head(module, features):
+        return (out := module(features)).attended.sum() + out.scores.sum()
     def losses_alone():
         heads = [head._replace(scores=s) for head, s in zip((output.low, output.high), scores)]
-        return losses_of(output._replace(embedding=embedding, low=heads[0], high=heads[1]), labels, MIKELS, gep, .5, apse.config)["loss"]
-    parts = {"lower head": lambda: head(apse.low_head, low), "upper head": lambda: head(apse.high_head, high), "CLB": lambda: apse.pool(low, high).sum(), "losses": losses_alone}
+        return losses_of(output._replace(embedding=embedding, low=heads[0], high=heads[1]), labels, MIKELS, gep, .5,
+                         apse.config)["loss"]
+    parts = {"lower head": lambda: head(apse.low_head, low), "upper head": lambda: head(apse.high_head, high),
+             "CLB": lambda: apse.pool(low, high).sum(), "losses": losses_alone}
     new = torch.optim.SGD([p for name, p in apse.named_parameters() if not name.startswith("backbone.")], **SGD)
-    split = rounds({name: there_and_back(function) for name, function in parts.items()} | {"update of the new weights": new.step}, 2*repeats)
+    split = rounds({name: there_and_back(function) for name, function in parts.items()}
+                   | {"update of the new weights": new.step}, 2*repeats)
     text = f"{backbone}, {side} px, batch {len(x)}, bf16, channels_last, random weights"
-    return [row("APSE step / plain step", seconds["APSE"]/seconds["plain"], remark=text), *(row(f"step: {name}", 1e3*s, "ms", text) for name, s in seconds.items()),
+    return [row("APSE step / plain step", seconds["APSE"]/seconds["plain"], remark=text),
+            *(row(f"step: {name}", 1e3*s, "ms", text) for name, s in seconds.items()),
             *(row(f"step part: {name}", 1e3*s, "ms", text + "; on stored features") for name, s in split.items())]
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-062
 def noise_pictures(n: int, side: int) -> LabelledImages:
     "Random pixels, labels in turn."
-    return LabelledImages(np.random.default_rng(0).integers(256, size=(n, side, side, 3), dtype=np.uint8), np.arange(n) % len(MIKELS), MIKELS)
+    return LabelledImages(np.random.default_rng(0).integers(256, size=(n, side, side, 3), dtype=np.uint8),
+                          np.arange(n) % len(MIKELS), MIKELS)
 
 def bare_pass(backbone: str, x: torch.Tensor, bf16: bool = True) -> Callable:
     "A function that runs the bare backbone forwards and backwards on the batch `x`."
@@ -379,10 +448,12 @@ def bare_pass(backbone: str, x: torch.Tensor, bf16: bool = True) -> Callable:
     return there_and_back(lambda: network(x)["conv5"].float().sum(), x.device.type, bf16)
 
 def fit_and_limit(backbone: str, recipe: Recipe, steps: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    "Images a second of `fit`, and of forward and backward of the bare backbone on a batch that is already there; one of each for every repetition."
+    """Images a second of `fit`, and of forward and backward of the bare backbone on a batch that is already there; one
+    of each for every repetition."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = recipe.images_per_class*len(MIKELS)
-    images, apse, gep = noise_pictures(batch*steps, recipe.resize), APSE(backbone=backbone), GeneratedEmotionPairLoss(MIKELS)
+    images, apse, gep = noise_pictures(batch*steps,
+                                       recipe.resize), APSE(backbone=backbone), GeneratedEmotionPairLoss(MIKELS)
     bare = bare_pass(backbone, random_pictures(batch, recipe.crop, device), recipe.bf16)
     rates, limits = [], []
     for _ in range(repeats + 1):
@@ -396,29 +467,36 @@ def training(backbone: str = "resnet18", steps: int = 10, repeats: int = 3) -> l
     rates, limits = fit_and_limit(backbone, recipe, steps, repeats)
     apse, x, _, functions = two_steps(backbone, recipe.crop, recipe.images_per_class)
     images, update = noise_pictures(len(x), recipe.resize), torch.optim.SGD(apse.parameters(), **SGD)
-    functions = {"bare backbone": bare_pass(backbone, x), "APSE's step on a batch that is there": functions["APSE"], "crop, mirror, normalise": lambda: augment(images.pixels, recipe.crop), "update": update.step}
+    functions = {"bare backbone": bare_pass(backbone, x), "APSE's step on a batch that is there": functions["APSE"],
+                 "crop, mirror, normalise": lambda: augment(images.pixels, recipe.crop), "update": update.step}
     split = rounds(functions, 5)
     text = f"{backbone}, {recipe.crop} px, batch {len(x)}, bf16, channels_last"
-    lines = [row("training / bare limit", rates/limits, remark=text + "; random pixels in memory"), row("training: fit", rates, "images/s", text), row("training: bare limit", limits, "images/s", text)]
+    lines = [row("training / bare limit", rates/limits, remark=text + "; random pixels in memory"),
+             row("training: fit", rates, "images/s", text), row("training: bare limit", limits, "images/s", text)]
     lines += [row(f"training part: {name}", 1e3*s, "ms", text) for name, s in split.items()]
     for name, side, crop, n in (("resnet18", 128, 112, 128), ("resnet50", 256, 224, 16)):
         network, pictures = APSE(backbone=name).to(memory_format=torch.channels_last), noise_pictures(n, side)
-        seconds = rounds({"embed": lambda: embed(network, pictures, crop, bf16=True, channels_last=True, batch_size=32)}, 2)["embed"]
-        lines.append(row(f"embedding: {name}, {crop} px", n/seconds, "images/s", "pixels in memory, bf16, channels_last"))
+        seconds = rounds({"embed": lambda: embed(network, pictures, crop, bf16=True, channels_last=True,
+                                                 batch_size=32)}, 2)["embed"]
+        lines.append(row(f"embedding: {name}, {crop} px", n/seconds, "images/s",
+                         "pixels in memory, bf16, channels_last"))
     return lines
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-066
 def gpu(repeats: int = 20) -> list[dict]:
     "The goals that need a GPU."
-    if not torch.cuda.is_available(): return [row(name, status="not measured: needs a GPU") for name, goal in GOALS.items() if goal.part == "gpu"]
+    if not torch.cuda.is_available():
+        return [row(name, status="not measured: needs a GPU") for name, goal in GOALS.items() if goal.part == "gpu"]
     name = torch.cuda.get_device_name()
     seconds = rounds(two_steps("resnet50", 224, 4, "cuda")[3], repeats, "cuda")
     rates, _ = fit_and_limit("resnet50", Recipe.paper(epochs=1, bf16=True, channels_last=True), 100, 3)
     query, gallery = ([torch.from_numpy(x).cuda() for x in clustered(n, seed=s)] for n, s in zip(FI, (1, 0)))
     limit = lambda: (query[0].double() @ gallery[0].double().T).view(torch.int64).sort(dim=1)
     ranked = rounds({"ours": lambda: evaluate(*query, *gallery, MIKELS), "limit": limit}, repeats, "cuda")
-    return [row("APSE step / plain step, GPU", seconds["APSE"]/seconds["plain"], remark=name), row("training, GPU", rates, remark=name),
-            row("FI, 100 epochs, GPU", 100*FI[1]/rates/60, remark=name), row("measures, GPU", ranked["ours"]/ranked["limit"], remark=name)]
+    return [row("APSE step / plain step, GPU", seconds["APSE"]/seconds["plain"], remark=name),
+            row("training, GPU", rates, remark=name),
+            row("FI, 100 epochs, GPU", 100*FI[1]/rates/60, remark=name),
+            row("measures, GPU", ranked["ours"]/ranked["limit"], remark=name)]
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-069
 SIZES = {"web": 1024, "camera": 4000}      # longer side, pixels
@@ -436,7 +514,8 @@ def photographs(folder: Path, longer: int, n: int = 4) -> list[Path]:
         image.save(paths[-1], quality=90)
     return paths
 
-def whole_with_pillow(data: bytes, size: int): return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+def whole_with_pillow(data: bytes, size: int):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
 
 def draft_with_pillow(data: bytes, size: int):
     image = Image.open(io.BytesIO(data))
@@ -452,25 +531,31 @@ def decode_with_opencv(data: bytes, size: int):
     import cv2
     cv2.setNumThreads(1)
     shorter = min(Image.open(io.BytesIO(data)).size)             # OpenCV wants to be told by how much to reduce
-    flag = next((flag for factor, flag in ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2)) if shorter >= 2*size*factor), cv2.IMREAD_COLOR)
+    flag = next((flag for factor, flag in ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
+                                           (2, cv2.IMREAD_REDUCED_COLOR_2)) if shorter >= 2*size*factor),
+                cv2.IMREAD_COLOR)
     return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
 
 def with_opencv(data: bytes, size: int):
     import cv2
-    return cv2.cvtColor(cv2.resize(decode_with_opencv(data, size), (size, size), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(cv2.resize(decode_with_opencv(data, size), (size, size), interpolation=cv2.INTER_AREA),
+                        cv2.COLOR_BGR2RGB)
 
-DECODERS = {"Pillow, whole picture": ("PIL", whole_with_pillow), "Pillow, draft": ("PIL", draft_with_pillow), "simplejpeg": ("simplejpeg", with_simplejpeg), "OpenCV": ("cv2", with_opencv)}
+DECODERS = {"Pillow, whole picture": ("PIL", whole_with_pillow), "Pillow, draft": ("PIL", draft_with_pillow),
+            "simplejpeg": ("simplejpeg", with_simplejpeg), "OpenCV": ("cv2", with_opencv)}
 
 def decoding_parts(paths: list[Path], size: int, repeats: int) -> dict[str, np.ndarray]:
     "Seconds for all files of the two halves of the work: from bytes to pixels, from pixels to the square."
     files = [path.read_bytes() for path in paths]
     images = [decode_bytes(data, "it", at_least=2*size) for data in files]
-    functions = {"decode, our reader": lambda: [decode_bytes(data, "it", at_least=2*size) for data in files], "resize, our reader": lambda: [as_square(image, size) for image in images]}
+    functions = {"decode, our reader": lambda: [decode_bytes(data, "it", at_least=2*size) for data in files],
+                 "resize, our reader": lambda: [as_square(image, size) for image in images]}
     if installed("cv2"):
         import cv2
         arrays = [np.asarray(image) for image in images]
         functions |= {"decode, OpenCV": lambda: [decode_with_opencv(data, size) for data in files],
-                      "resize, OpenCV (area)": lambda: [cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA) for array in arrays]}
+                      "resize, OpenCV (area)": lambda: [cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA)
+                                                        for array in arrays]}
     return rounds(functions, repeats)
 
 def decoding(size: int = 256, repeats: int = 5) -> list[dict]:
@@ -481,48 +566,64 @@ def decoding(size: int = 256, repeats: int = 5) -> list[dict]:
             paths = photographs(Path(folder), longer)
             peers = {name: function for name, (package, function) in DECODERS.items() if installed(package)}
             each = lambda function: lambda: [function(path.read_bytes(), size) for path in paths]
-            seconds = rounds({"our reader": lambda: [decode_square(path, size) for path in paths]} | {name: each(function) for name, function in peers.items()}, repeats)
+            seconds = rounds({"our reader": lambda: [decode_square(path, size) for path in paths]}
+                             | {name: each(function) for name, function in peers.items()}, repeats)
             text = f"{len(paths)} JPEGs of {longer} px to {size} x {size}, one core"
             fastest = min(peers, key=lambda name: np.median(seconds[name]))
             ours = "reader / fastest peer" if kind == "web" else "reader / fastest peer, camera"
             lines.append(row(ours, seconds["our reader"]/seconds[fastest], "x", f"{text}; fastest: {fastest}"))
             lines += [row(f"decoding {kind}: {name}", len(paths)/s, "images/s", text) for name, s in seconds.items()]
-            if kind == "web": lines += [row(f"decoding part: {name}", 1e3*s/len(paths), "ms", text) for name, s in decoding_parts(paths, size, repeats).items()]
-            lines += [row(f"decoding {kind}: {name}", unit="images/s", status="not measured: not installed") for name in DECODERS.keys() - peers.keys()]
+            if kind == "web":
+                lines += [row(f"decoding part: {name}", 1e3*s/len(paths), "ms", text) for name,
+                          s in decoding_parts(paths, size, repeats).items()]
+            lines += [row(f"decoding {kind}: {name}", unit="images/s", status="not measured: not installed")
+                      for name in DECODERS.keys() - peers.keys()]
     return lines
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-077
 def index(n: int = 64, repeats: int = 3) -> list[dict]:
     "`apse_index` on a folder, against its two halves alone: reading the pictures, and the network."
-    encoder = Encoder(PooledFeatures(Backbone("resnet18", stages="conv5")), dict(crop=224, bf16=True, channels_last=True), 256, "random", "random")
+    encoder = Encoder(PooledFeatures(Backbone("resnet18", stages="conv5")),
+                      dict(crop=224, bf16=True, channels_last=True), 256, "random", "random")
     with tempfile.TemporaryDirectory() as many, tempfile.TemporaryDirectory() as one:
         paths = photographs(Path(many), SIZES["web"], n)
         photographs(Path(one), SIZES["web"], 1)
         pixels = np.stack([decode_square(path, encoder.resize) for path in paths])
         def read():
-            with ThreadPoolExecutor(core_count()) as pool: list(pool.map(lambda path: decoded(path.read_bytes(), path.name, encoder.resize), paths))
+            with ThreadPoolExecutor(core_count()) as pool:
+                list(pool.map(lambda path: decoded(path.read_bytes(), path.name, encoder.resize), paths))
         def whole(folder):
-            with Gallery.create(folder, model=encoder, rebuild=True) as gallery: gallery.update()
-        seconds = rounds({"whole": lambda: whole(many), "reading": read, "network": lambda: [encoder(pixels[i:i + 64]) for i in range(0, n, 64)], "one picture": lambda: whole(one)}, repeats)
+            with Gallery.create(folder, model=encoder, rebuild=True) as gallery:
+                gallery.update()
+        seconds = rounds({"whole": lambda: whole(many), "reading": read,
+                          "network": lambda: [encoder(pixels[i:i + 64]) for i in range(0, n, 64)],
+                          "one picture": lambda: whole(one)}, repeats)
         single = seconds.pop("one picture")
     text = f"{n} JPEGs of {SIZES['web']} px, ResNet-18 at 224 px, bf16"
     slower, both = np.maximum(seconds["reading"], seconds["network"]), seconds["reading"] + seconds["network"]
-    return [row("folder / slower half", seconds["whole"]/slower, remark=text), row("folder / sum of both halves", seconds["whole"]/both, "x", text),
-            *(row(f"index: {name}", n/s, "images/s", text) for name, s in seconds.items()), row("index: a folder of one picture", single, "s", "what an index costs before its size matters")]
+    return [row("folder / slower half", seconds["whole"]/slower, remark=text),
+            row("folder / sum of both halves", seconds["whole"]/both, "x", text),
+            *(row(f"index: {name}", n/s, "images/s", text) for name, s in seconds.items()),
+            row("index: a folder of one picture", single, "s", "what an index costs before its size matters")]
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-081
 def vector(backbone: str = "resnet18", side: int = 112, images_per_class: int = 4, repeats: int = 6) -> list[dict]:
-    "The sentiment vector of the notebook `methods/adml`, forward and backward, against a training step of the same batch."
+    """The sentiment vector of the notebook `methods/adml`, forward and backward, against a training step of the same
+    batch."""
     _, x, _, steps = two_steps(backbone, side, images_per_class)
     stages = Backbone(backbone, stages=("conv2", "conv3", "conv4", "conv5")).to(memory_format=torch.channels_last)
     textures = StageVectors(stages.channels, 16)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16): features = {stage: f.detach().requires_grad_() for stage, f in stages(x).items()}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = {stage: f.detach().requires_grad_() for stage, f in stages(x).items()}
     seconds = rounds({"plain": steps["plain"], "vector": there_and_back(lambda: textures(features).sum())}, repeats)
     text = f"{backbone}, {side} px, batch {len(x)}, bf16; textures of four stages on stored features"
-    return [row("sentiment vector / step", seconds["vector"]/seconds["plain"], remark=text), row("vector: alone", 1e3*seconds["vector"], "ms", text), row("vector: step", 1e3*seconds["plain"], "ms", text)]
+    return [row("sentiment vector / step", seconds["vector"]/seconds["plain"], remark=text),
+            row("vector: alone", 1e3*seconds["vector"], "ms", text),
+            row("vector: step", 1e3*seconds["plain"], "ms", text)]
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-084
-PARTS = {"measures": measures, "losses": losses, "pooling": pooling, "step": step, "training": training, "decoding": decoding, "index": index, "vector": vector, "gpu": gpu}
+PARTS = {"measures": measures, "losses": losses, "pooling": pooling, "step": step, "training": training,
+         "decoding": decoding, "index": index, "vector": vector, "gpu": gpu}
 
 def measured_with() -> dict:
     "Where and with what a line was measured."
@@ -530,7 +631,8 @@ def measured_with() -> dict:
 
 def read_table(path) -> pd.DataFrame:
     "The table of a benchmark; texts that are missing are empty, numbers that are missing are NaN."
-    return pd.read_csv(path, dtype={"python": str, "commit": str}, keep_default_na=False, na_values={c: [""] for c in ("value", "low", "high")})
+    return pd.read_csv(path, dtype={"python": str, "commit": str}, keep_default_na=False,
+                       na_values={c: [""] for c in ("value", "low", "high")})
 
 def benchmark(parts,                 # names in `PARTS`
               out,                   # CSV file; lines of other parts that it has are kept
@@ -551,14 +653,16 @@ def benchmark(parts,                 # names in `PARTS`
 
 def one_figure(line: dict) -> str:
     "A line of the table for people."
-    if line["value"] == "": return f"{line['figure']}: {line['status']}"
+    if line["value"] == "":
+        return f"{line['figure']}: {line['status']}"
     verdict = f" ({line['goal']}: {line['status']})" if line["goal"] else ""
     return f"{line['figure']}: {line['value']:.4g} {line['unit']}, {line['low']:.4g} to {line['high']:.4g}{verdict}"
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-086
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.option("--part", type=click.Choice([*PARTS, "all"]), default="all", help="What to measure.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("speed.csv"), help="Table to write; lines of other parts that it has already are kept.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("speed.csv"),
+              help="Table to write; lines of other parts that it has already are kept.")
 def apse_bench(part, out):
     """Measure how fast this library is on this machine, against its goals, its peers and the limits of the hardware.
 
@@ -573,10 +677,16 @@ def apse_bench(part, out):
       apse_bench --part losses --out losses.csv
     """
     if out.exists():
-        try: known = list(read_table(out).columns) == COLUMNS
-        except ValueError: known = False
-        if not known: raise ValueError(f"{out} is not a table of apse_bench: choose another file.")
+        try:
+            known = list(read_table(out).columns) == COLUMNS
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError(f"{out} is not a table of apse_bench: choose another file.")
     start = time.perf_counter()
     table = benchmark(list(PARTS) if part == "all" else [part], out, click.echo)
     judged = table[table["goal"].ne("")]
-    click.echo(f"{out}: {len(table)} figures, {judged['status'].eq('met').sum()} goals met, {judged['status'].eq('missed').sum()} missed, {judged['status'].str.startswith('not measured').sum()} not measured; {time.perf_counter() - start:.0f} seconds.")
+    click.echo(f"{out}: {len(table)} figures, {judged['status'].eq('met').sum()} goals met, "
+               f"{judged['status'].eq('missed').sum()} missed, "
+               f"{judged['status'].str.startswith('not measured').sum()} not measured; "
+               f"{time.perf_counter() - start:.0f} seconds.")

@@ -36,7 +36,7 @@ class DataReport:
     files: ImageFiles                     # the N files that were listed
     problem: np.ndarray                   # N strings: one of `PROBLEMS`, or '' for a sound picture
     detail: list[str]                     # N explanations
-    groups: list[list[int]]               # positions of identical pictures, one list for each picture that is there more than once
+    groups: list[list[int]]  # positions of identical pictures, one list for each picture that is there more than once
 
     @property
     def clean(self) -> ImageFiles:
@@ -52,7 +52,8 @@ class DataReport:
         "Counts: one row a class, one column a problem (a pandas frame)."
         import pandas as pd
         fine, labels = self.files.taxonomy.fine, self.files.labels
-        columns = {"listed": labels, **{p: labels[self.problem == p] for p in PROBLEMS}, "clean": self.clean.labels}   # title -> labels to count
+        # title -> labels to count
+        columns = {"listed": labels, **{p: labels[self.problem == p] for p in PROBLEMS}, "clean": self.clean.labels}
         table = pd.DataFrame({c: np.bincount(v, minlength=len(fine)) for c, v in columns.items()}, index=fine)
         table.loc["all"] = table.sum()
         return table
@@ -62,8 +63,10 @@ class DataReport:
         import pandas as pd
         bad = np.flatnonzero(self.problem != "")
         names, fine = self.files.names, self.files.taxonomy.fine
-        return pd.DataFrame({"image": [printable(names[i]) for i in bad], "label": [fine[self.files.labels[i]] for i in bad],
-                             "split": self.files.split[bad], "problem": self.problem[bad], "detail": [self.detail[i] for i in bad]})
+        return pd.DataFrame({"image": [printable(names[i]) for i in bad],
+                             "label": [fine[self.files.labels[i]] for i in bad],
+                             "split": self.files.split[bad], "problem": self.problem[bad],
+                             "detail": [self.detail[i] for i in bad]})
 
     def save(self,
              path):      # CSV file to write
@@ -75,8 +78,10 @@ class DataReport:
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-137
 def picture_digest(path) -> tuple[str, str]:   # digest, or the reason why there is none
     "A digest of the decoded pixels of a file."
-    try: image = read_image(path)
-    except (ValueError, OSError) as e: return "", str(e)
+    try:
+        image = read_image(path)
+    except (ValueError, OSError) as e:
+        return "", str(e)
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest(), ""
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-139
@@ -87,7 +92,8 @@ def judge_copies(group: list[int],            # positions of identical pictures,
                 ) -> tuple[list[int], str, str]:   # positions to leave out, the problem, an explanation
     "What is wrong with a group of identical pictures."
     emotions = sorted({files.taxonomy.fine[files.labels[i]] for i in group})
-    if len(emotions) == 1: return group[1:], "duplicate", f"same picture as {printable(names[group[0]])}"
+    if len(emotions) == 1:
+        return group[1:], "duplicate", f"same picture as {printable(names[group[0]])}"
     problem = "placeholder" if len(group) >= copies else "two labels"
     return group, problem, f"the same picture {len(group)} times as {', '.join(emotions)}"
 
@@ -95,7 +101,7 @@ def judge_copies(group: list[int],            # positions of identical pictures,
 def check_data(root,                                # a data set, as in `open_dataset`
                kind: str = "auto",
                taxonomy: Taxonomy | None = None,
-               copies: int = 5,                     # this many identical pictures in two or more classes are a placeholder
+               copies: int = 5,  # this many identical pictures in two or more classes are a placeholder
                workers: int | None = None,          # threads; None: one a core
               ) -> DataReport:
     "Decode every picture; report unreadable ones, placeholders and duplicates."
@@ -106,24 +112,31 @@ def check_data(root,                                # a data set, as in `open_da
     problem, detail, same = np.full(len(files), "", dtype="<U11"), [""]*len(files), defaultdict(list)
     with ThreadPoolExecutor(workers or core_count()) as pool, bar:
         for i, (digest, reason) in enumerate(pool.map(picture_digest, files.paths)):
-            if digest: same[digest].append(i)
-            else: problem[i], detail[i] = "unreadable", reason
+            if digest:
+                same[digest].append(i)
+            else:
+                problem[i], detail[i] = "unreadable", reason
             bar.update()
-    order = lambda i: (("test", "val", "train", "").index(files.split[i]), i)   # the part that is to stay whole comes first
+    # the part that is to stay whole comes first
+    order = lambda i: (("test", "val", "train", "").index(files.split[i]), i)
     groups, names = [sorted(g, key=order) for g in same.values() if len(g) > 1], files.names
     for group in groups:
         wrong, what, why = judge_copies(group, files, names, copies)
-        for i in wrong: problem[i], detail[i] = what, why
+        for i in wrong:
+            problem[i], detail[i] = what, why
     return DataReport(files, problem, detail, groups)
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-151
 @click.command(cls=OneLineErrors)
 @click.argument("root")
-@click.option("--out", metavar="CSV", help="Write the clean list here; every command of this library takes it in place of a folder.")
+@click.option("--out", metavar="CSV", help="Write the clean list here; every command of this library takes it in "
+              "place of a folder.")
 @click.option("--problems", metavar="CSV", help="Write every picture that is not clean, with the reason.")
 @click.option("--kind", default="auto", help=f"Layout of the data set: auto (default), {', '.join(READERS)}.")
-@click.option("--taxonomy", type=click.Choice(list(TAXONOMIES)), help="Emotions to expect; by default the first that knows all labels.")
-@click.option("--copies", default=5, show_default=True, type=click.IntRange(2), help="This many identical pictures in two or more classes are a placeholder.")
+@click.option("--taxonomy", type=click.Choice(list(TAXONOMIES)), help="Emotions to expect; by default the first that "
+              "knows all labels.")
+@click.option("--copies", default=5, show_default=True, type=click.IntRange(2),
+              help="This many identical pictures in two or more classes are a placeholder.")
 @click.option("--workers", type=click.IntRange(1), help="Threads; by default one a core.")
 def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     """Check the data set in the folder (or list) ROOT.
@@ -133,10 +146,15 @@ def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     report = check_data(root, kind, TAXONOMIES.get(taxonomy), copies, workers)
     found, missing = report.problems(), report.files.skipped
     click.echo(report.frame().to_string())
-    for p in found.itertuples(): click.echo(f"{p.problem}: {p.image}: {p.detail}")
-    for name, reason in missing: click.echo(f"left out: {printable(name)}: {reason}")
-    click.echo(f"{len(report.files)} pictures: {len(report.clean)} clean, {len(found)} with problems, {len(missing)} left out by the reader, "
+    for p in found.itertuples():
+        click.echo(f"{p.problem}: {p.image}: {p.detail}")
+    for name, reason in missing:
+        click.echo(f"left out: {printable(name)}: {reason}")
+    click.echo(f"{len(report.files)} pictures: {len(report.clean)} clean, {len(found)} with problems, {len(missing)} "
+               f"left out by the reader, "
                f"{len(report.leaks)} shared between parts of the split.")
-    if out: report.save(out)
-    if problems: found.to_csv(problems, index=False)
+    if out:
+        report.save(out)
+    if problems:
+        found.to_csv(problems, index=False)
     return int(len(found) > 0)

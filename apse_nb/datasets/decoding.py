@@ -42,7 +42,8 @@ class PixelStore:
         if self.note.exists() and self.pixels.exists():
             state = json.loads(self.note.read_text(encoding="utf-8"))
             skipped = [tuple(s) for s in state["skipped"]]
-            if self.pixels.stat().st_size >= (state["done"] - len(skipped))*self.row:    # otherwise the rows were lost: start again
+            # otherwise the rows were lost: start again
+            if self.pixels.stat().st_size >= (state["done"] - len(skipped))*self.row:
                 self.done, self.skipped = state["done"], skipped
 
     def append(self,
@@ -52,14 +53,16 @@ class PixelStore:
         with open(self.pixels, "r+b" if self.pixels.exists() else "w+b") as f:
             f.seek((self.done - len(self.skipped))*self.row)
             f.truncate()                              # drops a chunk that was written but not noted
-            for row in rows: f.write(row.tobytes())
+            for row in rows:
+                f.write(row.tobytes())
         done, skipped = self.done + len(rows) + len(skipped), self.skipped + skipped
         write_whole(self.note, json.dumps({"size": self.size, "done": done, "skipped": skipped}))
         self.done, self.skipped = done, skipped
 
     def array(self) -> np.ndarray:
         "The rows so far as a read-only memory map, kept x size x size x 3."
-        return np.memmap(self.pixels, dtype=np.uint8, mode="r", shape=(self.done - len(self.skipped), self.size, self.size, 3))
+        return np.memmap(self.pixels, dtype=np.uint8, mode="r",
+                         shape=(self.done - len(self.skipped), self.size, self.size, 3))
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-115
 class MemoryStore:
@@ -70,7 +73,8 @@ class MemoryStore:
     def append(self, rows: list[np.ndarray], skipped: list[tuple[int, str]]):
         "Keep the rows."
         kept = self.done - len(self.skipped)
-        for i, row in enumerate(rows): self.pixels[kept + i] = row
+        for i, row in enumerate(rows):
+            self.pixels[kept + i] = row
         self.done, self.skipped = self.done + len(rows) + len(skipped), self.skipped + skipped
 
     def array(self) -> np.ndarray:
@@ -84,8 +88,10 @@ def cache_key(files: ImageFiles,       # the files to decode
     "A digest of names, sizes and modification times: it changes when a file does."
     h = hashlib.sha256(f"1 {size}".encode())
     for name, path in zip(files.names, files.paths):
-        try: status = os.stat(path)
-        except OSError: status = None
+        try:
+            status = os.stat(path)
+        except OSError:
+            status = None
         h.update(f"\n{name}\0{status and (status.st_size, status.st_mtime_ns)}".encode("utf-8", "surrogateescape"))
     return h.hexdigest()[:12]
 
@@ -95,10 +101,13 @@ CHUNK = 256   # pictures between two notes of how far we got: at most this much 
 def decode_into(store, files: ImageFiles, size: int, workers: int | None):
     "Decode what the store does not have yet, chunk by chunk, in threads."
     def one(path):                            # the picture, or the reason why there is none
-        try: return decode_square(path, size)
-        except (ValueError, OSError) as e: return str(e)
+        try:
+            return decode_square(path, size)
+        except (ValueError, OSError) as e:
+            return str(e)
 
-    bar = tqdm(total=len(files), initial=store.done, desc="decode", unit="img", disable=None)   # None: silent where there is no terminal
+    # None: silent where there is no terminal
+    bar = tqdm(total=len(files), initial=store.done, desc="decode", unit="img", disable=None)
     pool = ThreadPoolExecutor(workers or core_count())
     try:
         with bar:
@@ -107,13 +116,14 @@ def decode_into(store, files: ImageFiles, size: int, workers: int | None):
                 skipped = [(store.done + i, r) for i, r in enumerate(results) if isinstance(r, str)]
                 store.append(rows, skipped)
                 bar.update(len(results))
-    finally: pool.shutdown(cancel_futures=True)      # after Ctrl-C or a full disk, what waits is not decoded any more
+    finally:
+        pool.shutdown(cancel_futures=True)      # after Ctrl-C or a full disk, what waits is not decoded any more
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-123
 @dataclass
 class DecodedImages(LabelledImages):
     "Pictures decoded from files, together with those files and the ones that could not be read."
-    files: ImageFiles | None = None                                # the N files, in the order of the pixels (splits, votes)
+    files: ImageFiles | None = None  # the N files, in the order of the pixels (splits, votes)
     skipped: list[tuple[str, str]] = field(default_factory=list)   # (name, reason)
 
 def decode(files: ImageFiles,              # what to decode
@@ -122,18 +132,23 @@ def decode(files: ImageFiles,              # what to decode
            workers: int | None = None,     # threads; None: one a core
           ) -> DecodedImages:              # the readable pictures, N x size x size x 3
     "Decode all files once. With a cache, a later call is immediate, and one that was stopped goes on where it was."
-    if not len(files): raise ValueError(f"There is no image to decode in {files.root}.")
+    if not len(files):
+        raise ValueError(f"There is no image to decode in {files.root}.")
     if cache is None:
         store = MemoryStore(len(files), size)
         decode_into(store, files, size, workers)
-    else: store = decode_to_cache(files, size, Path(cache), workers)
+    else:
+        store = decode_to_cache(files, size, Path(cache), workers)
     names = [printable(name) for name in files.names]
     skipped = [(names[i], reason) for i, reason in store.skipped]
-    if len(skipped) == len(files): raise ValueError(f"None of the {len(files)} images in {files.root} can be read; the first: {skipped[0][1]}")
+    if len(skipped) == len(files):
+        raise ValueError(f"None of the {len(files)} images in {files.root} can be read; the first: {skipped[0][1]}")
     if skipped:
-        warnings.warn(f"{len(skipped)} of {len(files)} images in {files.root} were skipped, all listed in .skipped; the first: {skipped[0][1]}", stacklevel=2)
+        warnings.warn(f"{len(skipped)} of {len(files)} images in {files.root} were skipped, all listed in .skipped; "
+                      f"the first: {skipped[0][1]}", stacklevel=2)
     kept = np.setdiff1d(np.arange(len(files)), [i for i, _ in store.skipped])
-    return DecodedImages(store.array(), files.labels[kept], files.taxonomy, [names[i] for i in kept], files=files.subset(kept), skipped=skipped)
+    return DecodedImages(store.array(), files.labels[kept], files.taxonomy, [names[i] for i in kept],
+                         files=files.subset(kept), skipped=skipped)
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-124
 def decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | None) -> PixelStore:
@@ -147,10 +162,12 @@ def decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | No
                 store = PixelStore(folder, size)          # another process may have filled it while we waited
                 decode_into(store, files, size, workers)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
         done = store.done if store else 0
         megabytes = (len(files) - done)*size*size*3/1e6
-        raise OSError(f"The disk is full: the cache in {cache} needs {megabytes:.1f} MB more; free some space and run this again, "
+        raise OSError(f"The disk is full: the cache in {cache} needs {megabytes:.1f} MB more; free some space and run "
+                      f"this again, "
                       f"the {done} of {len(files)} images decoded so far are kept.") from None
     return store
 
@@ -167,21 +184,28 @@ class MissingPart(ValueError):
 @lru_cache(maxsize=8)      # a worker process that runs many rows opens its data once
 def load_images(source: str,                     # a folder or list, or 'scenes'
                 size: int,                       # side of the decoded pictures, pixels
-                split: str | None = None,        # 'train', 'val', 'test'; None takes everything (of the scenes: the test part)
+                # 'train', 'val', 'test'; None takes everything (of the scenes: the test part)
+                split: str | None = None,
                 taxonomy: str = "mikels",
                 cache: Path | None = None,       # folder for decoded pictures; `default_cache()` when left out
                 limit: int | None = None,        # draw at most so many scenes
                ) -> LabelledImages:
     "The pictures of a data set (or of one part of it) at the size a recipe wants."
-    if split not in (None, "train", "val", "test"): raise ValueError(f"A part is called train, val or test, not {split!r}.")
-    if taxonomy not in TAXONOMIES: raise ValueError(f"Unknown taxonomy {taxonomy!r}: choose one of {', '.join(TAXONOMIES)}.")
+    if split not in (None, "train", "val", "test"):
+        raise ValueError(f"A part is called train, val or test, not {split!r}.")
+    if taxonomy not in TAXONOMIES:
+        raise ValueError(f"Unknown taxonomy {taxonomy!r}: choose one of {', '.join(TAXONOMIES)}.")
     if source == "scenes":
-        if taxonomy != "mikels": raise ValueError("The scenes show the emotions of the taxonomy 'mikels': choose that one.")
+        if taxonomy != "mikels":
+            raise ValueError("The scenes show the emotions of the taxonomy 'mikels': choose that one.")
         n, seed = SCENES[split or "test"]
         return make_scenes(min(n, limit or n), size=size, seed=seed)
     files = open_dataset(source, taxonomy=TAXONOMIES[taxonomy])
     if split is not None:
-        if not any(files.split): files.split = stratified_split(files.labels, seed=0)
-        try: files = files.part(split)
-        except ValueError as e: raise MissingPart(str(e)) from None
+        if not any(files.split):
+            files.split = stratified_split(files.labels, seed=0)
+        try:
+            files = files.part(split)
+        except ValueError as e:
+            raise MissingPart(str(e)) from None
     return decode(files, size, cache=cache or default_cache())

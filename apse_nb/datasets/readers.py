@@ -25,12 +25,13 @@ __all__ = ['READERS', 'image_index', 'vote_rows', 'files_with_votes', 'emotion_c
 
 # %% ../../nbs/datasets/readers.ipynb #index-000
 def image_index(root: Path,              # where the pictures are
-               ) -> dict[str, str]:      # lower-case full name, last two parts or last part -> name relative to the root
+               ) -> dict[str, str]:  # lower-case full name, last two parts or last part -> name relative to the root
     "Find images by as much of their path as a list happens to write."
     index = {}
     for name in walk_images(root):
         parts = name.lower().split("/")
-        for key in ("/".join(parts), "/".join(parts[-2:]), parts[-1]): index.setdefault(key, name)
+        for key in ("/".join(parts), "/".join(parts[-2:]), parts[-1]):
+            index.setdefault(key, name)
     return index
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-048
@@ -44,9 +45,11 @@ def vote_rows(table: list[list[str]],           # rows: image name, then numbers
     for number, row in enumerate(table, start=2):
         votes = np.zeros(len(taxonomy))
         try:
-            for column, label in columns.items(): votes[label] += float(row[column])
+            for column, label in columns.items():
+                votes[label] += float(row[column])
         except (IndexError, ValueError):
-            raise ValueError(f"{where}, row {number}: expected a number for each emotion, found {' '.join(row)[:80]!r}.") from None
+            raise ValueError(f"{where}, row {number}: expected a number for each emotion, found "
+                             f"{' '.join(row)[:80]!r}.") from None
         rows.append((row[0], votes))
     return rows
 
@@ -60,11 +63,15 @@ def files_with_votes(root: Path,                             # data set
     index, kept, skipped = image_index(root), [], []
     for name, votes in rows:
         winners = np.flatnonzero(votes == votes.max())
-        if name.lower() not in index: skipped.append((name, "the file is missing"))
-        elif len(winners) > 1 and ties == "drop": skipped.append((name, "tie between " + " and ".join(taxonomy.fine[w] for w in winners)))
-        else: kept.append((root/index[name.lower()], winners[0], votes))
+        if name.lower() not in index:
+            skipped.append((name, "the file is missing"))
+        elif len(winners) > 1 and ties == "drop":
+            skipped.append((name, "tie between " + " and ".join(taxonomy.fine[w] for w in winners)))
+        else:
+            kept.append((root/index[name.lower()], winners[0], votes))
     paths, labels, votes = zip(*kept) if kept else ((), (), ())
-    return ImageFiles(list(paths), labels, taxonomy, root, votes=np.array(votes).reshape(-1, len(taxonomy)), skipped=skipped)
+    return ImageFiles(list(paths), labels, taxonomy, root, votes=np.array(votes).reshape(-1, len(taxonomy)),
+                      skipped=skipped)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-052
 def emotion_columns(header: list[str], taxonomy: Taxonomy, where) -> dict[int, int]:
@@ -72,13 +79,17 @@ def emotion_columns(header: list[str], taxonomy: Taxonomy, where) -> dict[int, i
     return {column: known_label(title, taxonomy, where) for column, title in enumerate(header) if column > 0}
 
 def read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
-    "Flickr_LDL: a .txt or .csv table with the heading `images-name` or `image` and one column of votes for each emotion"
-    if not root.is_dir(): return None
+    """Flickr_LDL: a .txt or .csv table with the heading `images-name` or `image` and one column of votes for each
+    emotion"""
+    if not root.is_dir():
+        return None
     for path in sorted([*root.glob("*.txt"), *root.glob("*.csv")]):
-        with open(path, encoding="utf-8-sig", errors="replace") as f: first = f.readline(1000)
+        with open(path, encoding="utf-8-sig", errors="replace") as f:
+            first = f.readline(1000)
         delimiter = "," if "," in first else " "
         titles = [cell.strip() for cell in first.split(delimiter)]
-        if titles[0] not in ("images-name", "image") or "label" in titles: continue   # some other table; `label` marks our own lists
+        if titles[0] not in ("images-name", "image") or "label" in titles:
+            continue   # some other table; `label` marks our own lists
         header, *table = read_table(path, delimiter)
         rows = vote_rows(table, emotion_columns(header, taxonomy, path), taxonomy, path)
         return files_with_votes(root, rows, taxonomy, ties)
@@ -88,7 +99,8 @@ def read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | N
 def read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Abstract: `ABSTRACT_groundTruth.csv`"
     path = root/"ABSTRACT_groundTruth.csv"
-    if not path.is_file(): return None
+    if not path.is_file():
+        return None
     header, *table = read_table(path, quote="'")
     rows = vote_rows(table, emotion_columns(header, taxonomy, path), taxonomy, path)
     return files_with_votes(root, rows, taxonomy, ties)
@@ -98,11 +110,15 @@ def read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "IAPSa: `Mikels2005positivenorms.csv` and `Mikels2005negativenorms.csv`"
     rows = []
     for path in (root/"Mikels2005positivenorms.csv", root/"Mikels2005negativenorms.csv"):
-        if not path.is_file(): return None
+        if not path.is_file():
+            return None
         header, *table = read_table(path)
-        short = {f[:3].lower(): column for column, f in enumerate(header) if f.endswith("Mean")}      # three letters: "angr" is no prefix of anger
-        columns = {column: label for s, column in short.items() for label, emotion in enumerate(taxonomy.fine) if emotion.startswith(s)}
-        if len(columns) < len(short): raise UnknownLabel(f"{path}: the columns {', '.join(header)} do not fit the taxonomy {taxonomy.name!r}.")
+        # three letters: "angr" is no prefix of anger
+        short = {f[:3].lower(): column for column, f in enumerate(header) if f.endswith("Mean")}
+        columns = {column: label for s, column in short.items() for label, emotion in enumerate(taxonomy.fine)
+                   if emotion.startswith(s)}
+        if len(columns) < len(short):
+            raise UnknownLabel(f"{path}: the columns {', '.join(header)} do not fit the taxonomy {taxonomy.name!r}.")
         rows += [(f"{picture}.jpg", votes) for picture, votes in vote_rows(table, columns, taxonomy, path)]
     return files_with_votes(root, rows, taxonomy, ties)
 
@@ -110,11 +126,13 @@ def read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
 def read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Emotion6: `ground_truth.txt` with columns `[prob. <emotion>]`"
     path = root/"ground_truth.txt"
-    if not path.is_file(): return None
+    if not path.is_file():
+        return None
     header, *table = read_table(path, "\t")
     found = [re.fullmatch(r"\[prob\.\s*(\w+)\]", title) for title in header]             # such as "[prob. anger]"
     columns = {column: known_label(match[1], taxonomy, path) for column, match in enumerate(found) if match}
-    if not columns: return None
+    if not columns:
+        return None
     return files_with_votes(root, vote_rows(table, columns, taxonomy, path), taxonomy, ties)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-073
@@ -122,10 +140,12 @@ def read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
     "ArtPhoto: a flat folder of files called `<emotion>_<number>.jpg`"
     home = root/"testImages_artphoto"
     if not home.is_dir():
-        if not root.is_dir() or subfolders(root): return None
+        if not root.is_dir() or subfolders(root):
+            return None
         home = root
     names = [name for name in walk_images(home) if "/" not in name]
-    if not names or "_" not in names[0]: return None
+    if not names or "_" not in names[0]:
+        return None
     labels = [known_label(name.split("_")[0], taxonomy, home/name) for name in names]
     return ImageFiles([home/name for name in names], labels, taxonomy, root)
 
@@ -133,16 +153,20 @@ def read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
 def read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "EmoSet: `train.json`, `val.json`, `test.json`, lists of [emotion, id, image, annotation]"
     lists = [p for p in (root/"train.json", root/"val.json", root/"test.json") if p.is_file()]
-    if not lists: return None
+    if not lists:
+        return None
     index, kept, skipped = image_index(root), [], []
     for path in lists:
         try:
             for emotion, *fields in json.loads(path.read_text(encoding="utf-8")):
                 image = next(f for f in fields if PurePosixPath(str(f)).suffix.lower() in SUFFIXES)
                 label = known_label(emotion, taxonomy, path)
-                if image.lower() in index: kept.append((root/index[image.lower()], label, path.stem))
-                else: skipped.append((image, "the file is missing"))
-        except UnknownLabel: raise
+                if image.lower() in index:
+                    kept.append((root/index[image.lower()], label, path.stem))
+                else:
+                    skipped.append((image, "the file is missing"))
+        except UnknownLabel:
+            raise
         except (ValueError, TypeError, AttributeError, StopIteration):
             raise ValueError(f"{path} is not a list of [emotion, id, image, annotation]: check the file.") from None
     paths, labels, split = zip(*kept) if kept else ((), (), ())
@@ -152,29 +176,37 @@ def read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
 def read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "FI as published: `agg/<emotion>_*.csv`, lines `number,url,disagree,agree`"
     lists = sorted((root/"agg").glob("*.csv"))
-    if not lists: return None
+    if not lists:
+        return None
     index, kept, skipped = image_index(root), [], []
     for path in lists:
         label = known_label(path.stem.split("_")[0], taxonomy, path)
         for row in read_table(path):
-            try: url, disagree, agree = row[1], int(row[2]), int(row[3])
+            try:
+                url, disagree, agree = row[1], int(row[2]), int(row[3])
             except (IndexError, ValueError):
                 raise ValueError(f"{path}: expected number,url,disagree,agree, found {','.join(row)[:80]!r}.") from None
-            if agree <= disagree: continue
+            if agree <= disagree:
+                continue
             file = PurePosixPath(urlparse(url).path).name
-            if file.lower() in index: kept.append((root/index[file.lower()], label))
-            else: skipped.append((url, "the file is missing"))
+            if file.lower() in index:
+                kept.append((root/index[file.lower()], label))
+            else:
+                skipped.append((url, "the file is missing"))
     paths, labels = zip(*kept) if kept else ((), ())
     return ImageFiles(list(paths), labels, taxonomy, root, skipped=skipped)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-087
 def read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "a CSV file with the columns image, label, split (images relative to that file)"
-    if not root.is_file() or root.suffix.lower() != ".csv": return None
+    if not root.is_file() or root.suffix.lower() != ".csv":
+        return None
     kept, skipped, home = [], [], root.parent
     for name, label, part in list_rows(root, taxonomy):
-        if os.path.exists(home/name): kept.append((home/name, label, part))
-        else: skipped.append((name, "the file is missing"))
+        if os.path.exists(home/name):
+            kept.append((home/name, label, part))
+        else:
+            skipped.append((name, "the file is missing"))
     paths, labels, split = zip(*kept) if kept else ((), (), ())
     return ImageFiles(list(paths), labels, taxonomy, home, split, skipped=skipped)
 
@@ -183,33 +215,43 @@ def first_that_knows(reader, root: Path, taxonomies: list[Taxonomy], ties: str) 
     "Read with the first taxonomy that knows all labels; the error, if none does, is the first one's."
     errors = []
     for taxonomy in taxonomies:
-        try: return reader(root, taxonomy, ties)
-        except UnknownLabel as e: errors.append(e)
+        try:
+            return reader(root, taxonomy, ties)
+        except UnknownLabel as e:
+            errors.append(e)
     raise errors[0]
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-090
-READERS = {"list": read_list, "emoset": read_emoset, "emotion6": read_emotion6, "abstract": read_abstract, "iapsa": read_iapsa,
+READERS = {"list": read_list, "emoset": read_emoset, "emotion6": read_emotion6, "abstract": read_abstract,
+           "iapsa": read_iapsa,
            "flickr_ldl": read_flickr_ldl, "fi_lists": read_fi_lists, "artphoto": read_artphoto, "folders": read_folders}
 
 def open_dataset(root,                                # folder (or list file) of the data set
                  kind: str = "auto",                  # 'auto' or one of `READERS`
                  taxonomy: Taxonomy | None = None,    # None: the first of `TAXONOMIES` that knows the labels
-                 ties: str = "drop",                  # pictures whose votes have no single winner: 'drop' or 'keep' (the first winner)
+                 ties: str = "drop",  # pictures whose votes have no single winner: 'drop' or 'keep' (the first winner)
                 ) -> ImageFiles:
     "The labelled files of a data set on disk; nothing is decoded yet."
     root = Path(root)
-    if kind not in ("auto", *READERS): raise ValueError(f"Unknown kind of data set {kind!r}: choose auto, {', '.join(READERS)}.")
-    if ties not in ("drop", "keep"): raise ValueError(f"Ties can be 'drop' or 'keep', not {ties!r}.")
-    if not root.exists(): raise FileNotFoundError(f"There is no folder {root}: check the path, or unzip the data set there.")
+    if kind not in ("auto", *READERS):
+        raise ValueError(f"Unknown kind of data set {kind!r}: choose auto, {', '.join(READERS)}.")
+    if ties not in ("drop", "keep"):
+        raise ValueError(f"Ties can be 'drop' or 'keep', not {ties!r}.")
+    if not root.exists():
+        raise FileNotFoundError(f"There is no folder {root}: check the path, or unzip the data set there.")
     if root.suffix.lower() in (".zip", ".gz", ".tar", ".rar", ".7z"):
         raise ValueError(f"{root} is an archive: unpack it and give the folder.")
     readers = READERS if kind == "auto" else {kind: READERS[kind]}
     for reader in readers.values():
         files = first_that_knows(reader, root, [taxonomy] if taxonomy else list(TAXONOMIES.values()), ties)
-        if files is None: continue
+        if files is None:
+            continue
         first = "; the first: {} ({})".format(*files.skipped[0]) if files.skipped else ""
-        if not len(files): raise ValueError(f"{root} lists {len(files.skipped)} images, and none of them can be used{first}.")
-        if files.skipped: warnings.warn(f"{len(files.skipped)} images that {root} lists are left out (see .skipped){first}.", stacklevel=2)
+        if not len(files):
+            raise ValueError(f"{root} lists {len(files.skipped)} images, and none of them can be used{first}.")
+        if files.skipped:
+            warnings.warn(f"{len(files.skipped)} images that {root} lists are left out (see .skipped){first}.",
+                          stacklevel=2)
         return files
     known = "; ".join(reader.__doc__ for reader in readers.values())
     raise ValueError(f"{root} holds no data set that is known here; looked for {known}.")

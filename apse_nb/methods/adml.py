@@ -27,28 +27,35 @@ __all__ = ['RULES', 'ADML_LOSSES', 'ADML_ROWS', 'StageVectors', 'standing', 'Ada
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-021
 class StageVectors(nn.Module):
-    "One unit vector from several stages: of each its texture (or its average), brought to the same length, side by side: {stage: B x c x h x w} -> B x out_dim."
+    """One unit vector from several stages: of each its texture (or its average), brought to the same length, side by
+    side: {stage: B x c x h x w} -> B x out_dim."""
 
     def __init__(self,
                  channels: dict[str, int],   # stage -> its number of channels
-                 maps: int | None = 16,      # channels of each texture, see `GramVector`; None takes averages instead of textures
+                 # channels of each texture, see `GramVector`; None takes averages instead of
+                 # textures
+                 maps: int | None = 16,
                 ):
         super().__init__()
-        if not channels: raise ValueError("A vector needs at least one stage.")
-        if maps is not None and maps < 1: raise ValueError(f"A texture needs at least one map, not {maps}.")
+        if not channels:
+            raise ValueError("A vector needs at least one stage.")
+        if maps is not None and maps < 1:
+            raise ValueError(f"A texture needs at least one map, not {maps}.")
         self.stages = list(channels)
-        self.textures = None if maps is None else nn.ModuleDict({stage: GramVector(c, maps) for stage, c in channels.items()})
+        self.textures = None if maps is None else nn.ModuleDict({stage: GramVector(c, maps) for stage,
+                                                                 c in channels.items()})
         self.out_dim = sum(channels.values()) if maps is None else sum(t.out_dim for t in self.textures.values())
 
     def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         parts = [(gap if self.textures is None else self.textures[stage])(features[stage]) for stage in self.stages]
-        return torch.cat([F.normalize(part) for part in parts], 1)/len(parts)**0.5               # (B, out_dim), unit length
+        return torch.cat([F.normalize(part) for part in parts], 1)/len(parts)**0.5  # (B, out_dim), unit length
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-028
 def standing(values: torch.Tensor,   # B x B, one number for each pair
              where: torch.Tensor,    # B x B booleans: the pairs that are compared with each other
             ) -> torch.Tensor:       # B x B in [-1, 1]; means something for the pairs in `where`
-    "How far a value lies above the mean of its kind, in units of two standard deviations, cut at one unit; no gradient."
+    """How far a value lies above the mean of its kind, in units of two standard deviations, cut at one unit; no
+    gradient."""
     values, count = values.detach(), where.sum().clamp(min=1)
     centred = values - torch.where(where, values, 0).sum()/count
     deviation = (torch.where(where, centred, 0).square().sum()/count).sqrt()
@@ -70,18 +77,24 @@ class AdaptiveSimilarityLoss(nn.Module):
                  strength: float = 1.,               # -1..1: 0 is the fixed margin, below 0 turns the rule round
                 ):
         super().__init__()
-        if rule not in RULES: raise ValueError(f"rule must be one of {', '.join(map(repr, RULES))}, not {rule!r}.")
-        if not isinstance(margins, (tuple, list)) or len(margins) != 3 or min(margins) < 0: raise ValueError(f"Give three margins that are not negative, not {margins}.")
-        if not -1 <= strength <= 1: raise ValueError(f"strength must lie between -1 and 1, not {strength}.")
+        if rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(map(repr, RULES))}, not {rule!r}.")
+        if not isinstance(margins, (tuple, list)) or len(margins) != 3 or min(margins) < 0:
+            raise ValueError(f"Give three margins that are not negative, not {margins}.")
+        if not -1 <= strength <= 1:
+            raise ValueError(f"strength must lie between -1 and 1, not {strength}.")
         self.taxonomy, self.rule, self.margins, self.strength = taxonomy, rule, tuple(margins), float(strength)
         self.needs_confidences = rule == "confusion"
-        if rule == "wheel": self.register_buffer("steps", torch.tensor(taxonomy.wheel_distance()), persistent=False)   # (K, K)
+        if rule == "wheel":
+            self.register_buffer("steps", torch.tensor(taxonomy.wheel_distance()), persistent=False)   # (K, K)
 
     def told(self, distances, labels, confidences) -> torch.Tensor:
         "B x B: the number that the rule listens to; a large one asks for a wide margin."
-        if self.rule == "wheel": return self.steps.to(distances, non_blocking=True)[labels[:, None], labels]     # steps around the wheel
-        if self.rule == "distance": return -distances                                         # too near: wide
-        belief = confidences[:, labels]                                                       # (B, B): how much a looks like y's emotion
+        if self.rule == "wheel":
+            return self.steps.to(distances, non_blocking=True)[labels[:, None], labels]     # steps around the wheel
+        if self.rule == "distance":
+            return -distances                                         # too near: wide
+        belief = confidences[:, labels]  # (B, B): how much a looks like y's emotion
         return (belief + belief.T)/2
 
     def forward(self,
@@ -91,21 +104,26 @@ class AdaptiveSimilarityLoss(nn.Module):
                ) -> torch.Tensor:                          # scalar
         embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
         if self.needs_confidences:
-            if confidences is None: raise ValueError("The rule 'confusion' needs the classifier's confidences: give the softmax of the emotion head's scores, or choose another rule.")
+            if confidences is None:
+                raise ValueError("The rule 'confusion' needs the classifier's confidences: give the softmax of the "
+                                 "emotion head's scores, or choose another rule.")
             confidences = check_confidences(confidences, embeddings, self.taxonomy)
         p, r, n = companions(labels, self.taxonomy)
         if not (p.any(1).int() + r.any(1).int() + n.any(1).int() > 1).any():
-            raise ValueError("No image of this batch has two kinds of companions to put in order: draw the batch with balanced_batches.")
+            raise ValueError("No image of this batch has two kinds of companions to put in order: draw the batch with "
+                             "balanced_batches.")
         p, r, n, labels = (t.to(embeddings.device, non_blocking=True) for t in (p, r, n, labels))
         distances = 2 - 2*gram(embeddings)                                                    # (B, B)
         value = None if self.rule == "fixed" else self.told(distances, labels, confidences)
         total = distances.new_zeros(())
         for near, far, margin in ((p, r, self.margins[0]), (r, n, self.margins[1]), (p, n, self.margins[2])):
-            wide = margin if value is None else margin*(1 + self.strength*standing(value, far))[:, None, :]   # (B, 1, B): anchor, -, far
+            # (B, 1, B): anchor, -, far
+            wide = margin if value is None else margin*(1 + self.strength*standing(value, far))[:, None, :]
             total = total + ordered_hinge(distances, near, far, wide)
         return total
 
-    def extra_repr(self) -> str: return f"taxonomy={self.taxonomy.name!r}, rule={self.rule!r}, margins={self.margins}, strength={self.strength:g}"
+    def extra_repr(self) -> str:
+        return f"taxonomy={self.taxonomy.name!r}, rule={self.rule!r}, margins={self.margins}, strength={self.strength:g}"
 
 ADML_LOSSES = {"adaptive_similarity": lambda taxonomy, dim, **settings: AdaptiveSimilarityLoss(taxonomy, **settings)}
 
@@ -119,24 +137,35 @@ class ADML(System):
                  taxonomy: Taxonomy = MIKELS,
                  backbone: str = "resnet50",            # see `Backbone`
                  weights: str | Path | None = None,     # see `Backbone`
-                 stages=("conv2", "conv3", "conv4", "conv5"),   # what the vector is made of; the head sits on the last one
-                 vector: str = "sentiment",             # 'sentiment' (textures), 'averages' of the stages, or 'clb' (chapter 05; of two stages)
+                 # what the vector is made of; the head sits on the last one
+                 stages=("conv2", "conv3", "conv4", "conv5"),
+                 # 'sentiment' (textures), 'averages' of the stages, or 'clb' (chapter 05; of two
+                 # stages)
+                 vector: str = "sentiment",
                  maps: int = 16,                        # channels of each texture; 4 stages of 16 give 544 numbers
-                 head: str = "joint",                   # the classifier reads the last stage and the vector ('joint'), the 'last' stage alone, or there is 'none'
-                 project: bool = False,                 # a learned linear map of the vector to `dim` numbers is the embedding
+                 # the classifier reads the last stage and the vector ('joint'), the 'last' stage
+                 # alone, or there is 'none'
+                 head: str = "joint",
+                 project: bool = False,  # a learned linear map of the vector to `dim` numbers is the embedding
                  dim: int = 512,                        # of the projection, and of 'clb'
                  frozen_bn: bool = False,               # see `Backbone`
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        for name, value, allowed in (("vector", vector, ("sentiment", "averages", "clb")), ("head", head, ("joint", "last", "none"))):
-            if value not in allowed: raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
-        if vector == "clb" and len(stages) != 2: raise ValueError(f"vector='clb' multiplies two stages: give two, such as ('conv3', 'conv5'), not {len(stages)}.")
+        for name, value, allowed in (("vector", vector, ("sentiment", "averages", "clb")),
+                                     ("head", head, ("joint", "last", "none"))):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+        if vector == "clb" and len(stages) != 2:
+            raise ValueError(f"vector='clb' multiplies two stages: give two, such as ('conv3', 'conv5'), not "
+                             f"{len(stages)}.")
         self.describe(locals())
         self.taxonomy, self.stages, self.kind = taxonomy, list(stages), vector
         self.backbone = Backbone(backbone, self.stages, weights, frozen_bn, freeze)
         channels = {stage: self.backbone.channels[stage] for stage in self.stages}
-        self.vector = make_pooling("low_rank", *channels.values(), dim) if vector == "clb" else StageVectors(channels, maps if vector == "sentiment" else None)
+        self.vector = make_pooling("low_rank", *channels.values(),
+                                   dim) if vector == "clb" else StageVectors(channels, maps if vector == "sentiment"
+                                                                             else None)
         self.head = None if head == "none" else AttentionHead(channels[self.stages[-1]], len(taxonomy), attend=False)
         self.listen = Compaction(self.vector.out_dim, len(taxonomy)) if head == "joint" else None
         self.project = Compaction(self.vector.out_dim, dim) if project else None
@@ -148,10 +177,12 @@ class ADML(System):
                   ) -> HeadOutput | None:
         "The softmax head: one linear layer on the last stage's average and, if joint, on the vector."
         seen = None if self.head is None else self.head(last)
-        if self.listen is None: return seen
+        if self.listen is None:
+            return seen
         heard = self.listen(vector)                                                          # (B, K)
         scores, maps = seen.scores + heard, seen.class_maps + heard[:, :, None, None]
-        return HeadOutput(last, scores, maps, normalize_map((scores.softmax(1)[:, :, None, None]*maps).sum(1, keepdim=True)))
+        return HeadOutput(last, scores, maps,
+                          normalize_map((scores.softmax(1)[:, :, None, None]*maps).sum(1, keepdim=True)))
 
     def forward(self,
                 images: torch.Tensor,   # B x 3 x H x W, normalised with ImageNet's mean and deviation
@@ -168,13 +199,16 @@ NETWORKS["ADML"] = ADML
 # %% ../../nbs/methods/adml.ipynb #15-adml-055
 def goals(seen: dict[str, Assessment],   # name of a network -> what it does (chapter 10's `assess`)
          ) -> pd.DataFrame:              # a row for each network
-    "Classification and retrieval side by side: the head's accuracy (missing without a head), NN, mAP fine and coarse, ANMRR."
-    rows = {name: dict(accuracy=s.query_accuracy, nn=s.report.nn, map8=s.report.map8, map2=s.report.map2, anmrr=s.report.anmrr) for name, s in seen.items()}
+    """Classification and retrieval side by side: the head's accuracy (missing without a head), NN, mAP fine and coarse,
+    ANMRR."""
+    rows = {name: dict(accuracy=s.query_accuracy, nn=s.report.nn, map8=s.report.map8, map2=s.report.map2,
+                       anmrr=s.report.anmrr) for name, s in seen.items()}
     return pd.DataFrame(rows).T.astype(float)
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-066
 def _row(title: str, network: dict = {}, loss: str | None = "adaptive_similarity", **settings) -> dict:
-    if loss == "adaptive_similarity": settings = dict(rule="distance") | settings
+    if loss == "adaptive_similarity":
+        settings = dict(rule="distance") | settings
     return dict(title=title, network=dict(kind="ADML") | network, loss=loss, loss_settings=settings)
 
 ADML_ROWS = {       # name -> fields of an `Experiment` (the notebook `report/tables`)
@@ -184,7 +218,8 @@ ADML_ROWS = {       # name -> fields of an `Experiment` (the notebook `report/ta
     "adml_pooled": _row("averages of conv5 (pooled features)", dict(vector="averages", stages=("conv5",))),
     "adml_clb": _row("CLB of conv3 and conv5", dict(vector="clb", stages=("conv3", "conv5"))),
     "adml_projected": _row("textures, projected", dict(project=True)),
-    "adml_pooled_projected": _row("averages of conv5, projected", dict(vector="averages", stages=("conv5",), project=True)),
+    "adml_pooled_projected": _row("averages of conv5, projected",
+                                  dict(vector="averages", stages=("conv5",), project=True)),
     "adml_fixed": _row("fixed margins", rule="fixed"),
     "adml_wheel": _row("margins by the wheel", rule="wheel"),
     "adml_confusion": _row("margins by confusion", rule="confusion"),

@@ -49,13 +49,17 @@ def vote_shares(votes,              # N x K votes, ratings or probabilities, not
     "Label distributions from votes; `ValueError` for a picture without a vote, negative numbers or NaN."
     votes = torch.as_tensor(np.asarray(votes), dtype=torch.float64)
     if votes.ndim != 2 or not votes.isfinite().all() or (votes < 0).any() or not (votes.sum(1) > 0).all():
-        raise ValueError("Votes are a table of pictures x emotions with numbers from 0 up, and every picture needs at least one vote.")
+        raise ValueError("Votes are a table of pictures x emotions with numbers from 0 up, and every picture needs at "
+                         "least one vote.")
     return votes/votes.sum(1, keepdim=True)
 
 def distributions_of(images: LabelledImages) -> torch.Tensor:   # N x K, float64
     "The label distributions that a data set brings: of drawn scenes, or the votes of its files."
-    votes = images.distributions if isinstance(images, Scenes) else images.files.votes if isinstance(images, DecodedImages) else None
-    if votes is None: raise ValueError("These pictures have one label each and no votes: use scenes, Flickr_LDL, Abstract or Emotion6, or one-hot labels.")
+    votes = images.distributions if isinstance(images, Scenes) else images.files.votes if isinstance(images,
+            DecodedImages) else None
+    if votes is None:
+        raise ValueError("These pictures have one label each and no votes: use scenes, Flickr_LDL, Abstract or "
+                         "Emotion6, or one-hot labels.")
     return vote_shares(votes)
 
 def draw_votes(distributions,       # N x K probabilities
@@ -78,7 +82,8 @@ def jensen_shannon(a: torch.Tensor,     # A x K distributions
     "Jensen-Shannon distance: the root of the divergence, in bits."
     middle = (a[:, None] + b[None])/2                                                   # (A, B, K)
     entropy = lambda p: -torch.xlogy(p, p).sum(-1)/np.log(2)
-    divergence = entropy(middle) - (entropy(a)[:, None] + entropy(b)[None])/2           # the same as the mean of the two KL divergences
+    # the same as the mean of the two KL divergences
+    divergence = entropy(middle) - (entropy(a)[:, None] + entropy(b)[None])/2
     return divergence.clamp(min=0).sqrt()
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-021
@@ -97,18 +102,25 @@ def wheel_distance(a: torch.Tensor,          # A x K distributions
                   ) -> torch.Tensor:         # A x B, in steps
     "Earth mover's distance around the emotion wheel: votes times the steps they have to be moved."
     gaps = wheel_gaps(taxonomy, toll).to(a)
-    if not a.shape[1] == b.shape[1] == len(gaps): raise ValueError(f"The taxonomy {taxonomy.name!r} has {len(gaps)} emotions, but the distributions have {a.shape[1]} and {b.shape[1]} columns: give the taxonomy of the votes.")
+    if not a.shape[1] == b.shape[1] == len(gaps):
+        raise ValueError(f"The taxonomy {taxonomy.name!r} has {len(gaps)} emotions, but the distributions have "
+                         f"{a.shape[1]} and {b.shape[1]} columns: give the taxonomy of the votes.")
     order = torch.tensor([taxonomy.index(name) for name in taxonomy.wheel], device=a.device)
-    flow = a[:, order].cumsum(1)[:, None] - b[:, order].cumsum(1)[None]   # (A, B, K) votes that cross each gap if none cross the last
+    # (A, B, K) votes that cross each gap if none cross the last
+    flow = a[:, order].cumsum(1)[:, None] - b[:, order].cumsum(1)[None]
     return torch.stack([(gaps*(flow - flow[..., k:k + 1]).abs()).sum(-1) for k in range(len(gaps))]).amin(0)
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-024
-ANGLES = {"amusement": 20, "excitement": 45, "awe": 70, "anger": 105, "fear": 120, "disgust": 150, "sadness": 210, "contentment": 320}   # degrees; placed by this book
+# degrees; placed by this book
+ANGLES = {"amusement": 20, "excitement": 45, "awe": 70, "anger": 105, "fear": 120, "disgust": 150, "sadness": 210,
+          "contentment": 320}
 
 def emotion_plane(taxonomy: Taxonomy = MIKELS) -> torch.Tensor:   # K x 2, float64: valence and arousal in [-1, 1]
     "Where each emotion lies on Russell's circle."
     missing = [name for name in taxonomy.fine if name not in ANGLES]
-    if missing: raise ValueError(f"There is no angle for {', '.join(missing)}: use measured valence and arousal, or add angles to ANGLES.")
+    if missing:
+        raise ValueError(f"There is no angle for {', '.join(missing)}: use measured valence and arousal, or add "
+                         f"angles to ANGLES.")
     turn = torch.deg2rad(torch.tensor([ANGLES[name] for name in taxonomy.fine], dtype=torch.float64))
     return torch.stack([turn.cos(), turn.sin()], 1)
 
@@ -119,18 +131,24 @@ def plane_distance(a: torch.Tensor,          # A x 2 points, or any number of co
     "Straight-line distance, for valence and arousal."
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
-DISTANCES: dict[str, Callable] = {"overlap": overlap_distance, "jensen_shannon": jensen_shannon, "wheel": wheel_distance, "plane": plane_distance}
+DISTANCES: dict[str, Callable] = {"overlap": overlap_distance, "jensen_shannon": jensen_shannon,
+                                  "wheel": wheel_distance, "plane": plane_distance}
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-038
 def check_targets(embeddings: torch.Tensor,   # B x D
                   targets,                    # B x M
-                 ) -> tuple[torch.Tensor, torch.Tensor]:   # both, checked; the targets in the embeddings' type and on their device
+                 # both, checked; the targets in the embeddings' type and on their device
+                 ) -> tuple[torch.Tensor, torch.Tensor]:
     "What a loss on graded labels asks of its input; `ValueError` otherwise."
     targets = torch.as_tensor(targets, device=embeddings.device)
-    if targets.ndim != 2: raise ValueError(f"Give one row of numbers for each picture (a distribution, or valence and arousal), not a tensor of shape {tuple(targets.shape)}.")
+    if targets.ndim != 2:
+        raise ValueError(f"Give one row of numbers for each picture (a distribution, or valence and arousal), not a "
+                         f"tensor of shape {tuple(targets.shape)}.")
     embeddings, _ = check_batch(embeddings, torch.zeros(len(targets), dtype=torch.long))
-    if len(embeddings) < 3: raise ValueError(f"A ratio of two distances needs three pictures, but this batch has {len(embeddings)}.")
-    if not targets.isfinite().all(): raise ValueError("The targets hold NaN or infinity: every picture needs its votes or coordinates.")
+    if len(embeddings) < 3:
+        raise ValueError(f"A ratio of two distances needs three pictures, but this batch has {len(embeddings)}.")
+    if not targets.isfinite().all():
+        raise ValueError("The targets hold NaN or infinity: every picture needs its votes or coordinates.")
     return embeddings, targets.to(embeddings.dtype)
 
 class LogRatioLoss(nn.Module):
@@ -140,10 +158,12 @@ class LogRatioLoss(nn.Module):
     def __init__(self,
                  distance: Callable = overlap_distance,   # function(A x M, B x M) -> A x B label distances
                  floor: float = 0.2,                      # label distances below it count as it
-                 eps: float = 1e-4,                       # added to squared embedding distances: keeps the logarithm of 0 away
+                 eps: float = 1e-4,  # added to squared embedding distances: keeps the logarithm of 0 away
                 ):
         super().__init__()
-        if not floor > 0: raise ValueError(f"The floor must be above 0, not {floor}: the logarithm of a label distance of 0 does not exist.")
+        if not floor > 0:
+            raise ValueError(f"The floor must be above 0, not {floor}: the logarithm of a label distance of 0 does "
+                             f"not exist.")
         self.distance, self.floor, self.eps = distance, floor, eps
 
     def forward(self,
@@ -152,15 +172,17 @@ class LogRatioLoss(nn.Module):
                ) -> torch.Tensor:           # scalar
         embeddings, targets = check_targets(embeddings, targets)
         B = len(embeddings)
-        found = ((2 - 2*gram(embeddings)).clamp(min=0) + self.eps).log()              # (B, B) log D(f_a, f_i), D squared
+        found = ((2 - 2*gram(embeddings)).clamp(min=0) + self.eps).log()  # (B, B) log D(f_a, f_i), D squared
         wanted = 2*self.distance(targets, targets).clamp(min=self.floor).log()        # (B, B) log D(y_a, y_i)
         others = ~torch.eye(B, dtype=torch.bool, device=found.device)
-        residual = (found - wanted)[others].view(B, B - 1)                            # each row: one anchor's other pictures
+        residual = (found - wanted)[others].view(B, B - 1)  # each row: one anchor's other pictures
         return 2*residual.var(1).mean()
 
     def extra_repr(self) -> str:
         name = getattr(self.distance, "func", self.distance).__name__
-        fixed = ", ".join(f"{key}={getattr(value, 'name', value)!r}" for key, value in getattr(self.distance, "keywords", {}).items())     # of a `partial`
+        # of a `partial`
+        fixed = ", ".join(f"{key}={getattr(value, 'name', value)!r}" for key,
+                          value in getattr(self.distance, "keywords", {}).items())
         return f"distance={name}{fixed and f'({fixed})'}, floor={self.floor:g}, eps={self.eps:g}"
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-050
@@ -170,11 +192,13 @@ def graded_gains(distance,          # label distances, any shape
                  reach: float = 1., # from here on a picture is worth nothing
                 ):                  # the same shape, 1 for distance 0, falling to 0
     "What a result is worth."
-    if not reach > 0: raise ValueError(f"The reach is a distance above 0, not {reach}.")
+    if not reach > 0:
+        raise ValueError(f"The reach is a distance above 0, not {reach}.")
     return (1 - distance/reach).clip(0)
 
 def graded_dcg(gains: np.ndarray,   # B x N gains in rank order
-              ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:   # B each: mean of nDCG[k], nDCG[N], and both for a random order
+              # B each: mean of nDCG[k], nDCG[N], and both for a random order
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     "nDCG with graded gains and the discount of chapter 09; NaN for a list without any gain."
     discount = 1/np.log2(np.maximum(np.arange(1, gains.shape[1] + 1), 2))    # (N,)
     ideal = np.cumsum(-np.sort(-gains, axis=1)*discount, axis=1)             # (B, N) IDCG[k]
@@ -208,7 +232,8 @@ class GradedReport(QueryMeans):
 
     def frame(self) -> pd.DataFrame:
         "One row a measure: `value` and `random floor`."
-        return pd.DataFrame({"value": [getattr(self, m) for m in GRADED], "random floor": [self.floor[m] for m in GRADED]}, index=pd.Index(GRADED, name="measure"))
+        return pd.DataFrame({"value": [getattr(self, m) for m in GRADED],
+                             "random floor": [self.floor[m] for m in GRADED]}, index=pd.Index(GRADED, name="measure"))
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-056
 def evaluate_graded(query,                                    # Q x D embeddings
@@ -217,7 +242,7 @@ def evaluate_graded(query,                                    # Q x D embeddings
                     gallery_targets,                          # N x M
                     distance: Callable = overlap_distance,    # between targets
                     reach: float = 1.,                        # label distance from which on a result is worth nothing
-                    same_set: bool = False,                   # query i is gallery image i and is left out of its own list
+                    same_set: bool = False,  # query i is gallery image i and is left out of its own list
                     chunk: int = 128,                         # queries at a time
                    ) -> GradedReport:
     """Graded measures by cosine similarity, ties in gallery order. Raises `ValueError` for NaN or shapes that do not fit.
@@ -226,17 +251,22 @@ def evaluate_graded(query,                                    # Q x D embeddings
     q, g = unit_rows(query, "query"), unit_rows(gallery, "gallery")
     wants, has = (torch.as_tensor(np.asarray(t), dtype=torch.float64) for t in (query_targets, gallery_targets))
     check_sets(q, wants, g, has, same_set)
-    if not (wants.ndim == has.ndim == 2 and wants.shape[1] == has.shape[1] and wants.isfinite().all() and has.isfinite().all()):
-        raise ValueError(f"Query and gallery targets must be two tables with the same columns and without NaN or infinity; their shapes are {tuple(wants.shape)} and {tuple(has.shape)}.")
+    if not (wants.ndim == has.ndim == 2 and wants.shape[1] == has.shape[1] and wants.isfinite().all()
+            and has.isfinite().all()):
+        raise ValueError(f"Query and gallery targets must be two tables with the same columns and without NaN or "
+                         f"infinity; their shapes are {tuple(wants.shape)} and {tuple(has.shape)}.")
     N, values, chance = len(g) - same_set, [], []
     for rows in np.array_split(np.arange(len(q)), -(-len(q)//chunk)):
-        order = (sort_gallery(q[rows], g, leave_out=rows if same_set else None)//4)[:, :N]    # (B, N) gallery positions, best first
-        far = np.take_along_axis(distance(wants[rows], has).numpy(), order, 1)                # (B, N) label distances in rank order
-        found = np.rint(-np.take_along_axis(q[rows] @ g.T, order, 1)*2**30)                   # ties as in `sort_gallery`
+        # (B, N) gallery positions, best first
+        order = (sort_gallery(q[rows], g, leave_out=rows if same_set else None)//4)[:, :N]
+        far = np.take_along_axis(distance(wants[rows], has).numpy(), order, 1)  # (B, N) label distances in rank order
+        found = np.rint(-np.take_along_axis(q[rows] @ g.T, order, 1)*2**30)  # ties as in `sort_gallery`
         dcg, ndcg, dcg_chance, ndcg_chance = graded_dcg(graded_gains(far, reach))
         values.append(np.stack([dcg, ndcg, *rank_correlations(found, far)], 1))
         chance.append(np.stack([dcg_chance, ndcg_chance], 1))
-    per_query, (dcg_floor, ndcg_floor) = pd.DataFrame(np.concatenate(values), columns=list(GRADED)), np.nanmean(np.concatenate(chance), 0).tolist()
+    per_query, (dcg_floor, ndcg_floor) = pd.DataFrame(np.concatenate(values),
+                                                      columns=list(GRADED)), np.nanmean(np.concatenate(chance),
+                                                              0).tolist()
     return GradedReport(**per_query.mean().to_dict(), left_out=int(per_query["ndcg"].isna().sum()), per_query=per_query,
                         floor=dict(dcg=dcg_floor, ndcg=ndcg_floor, spearman=0., kendall=0.))
 
@@ -245,12 +275,16 @@ def read_valence_arousal(files: ImageFiles,   # of Emotion6, see `open_dataset`
                         ) -> torch.Tensor:    # N x 2, float64: the file's 1..9 moved to -1..1
     "Valence and arousal of the pictures of Emotion6, from the columns of `ground_truth.txt`."
     path = files.root/"ground_truth.txt"
-    if not path.is_file(): raise FileNotFoundError(f"There is no {path}: valence and arousal are read from Emotion6's table.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: valence and arousal are read from Emotion6's table.")
     header, *table = read_table(path, "\t")
-    try: columns = [header.index(title) for title in ("[valence]", "[arousal]")]
-    except ValueError: raise ValueError(f"{path} has no columns [valence] and [arousal]: it has {', '.join(header)}.") from None
+    try:
+        columns = [header.index(title) for title in ("[valence]", "[arousal]")]
+    except ValueError:
+        raise ValueError(f"{path} has no columns [valence] and [arousal]: it has {', '.join(header)}.") from None
     known = {row[0].lower(): [float(row[c]) for c in columns] for row in table}
-    names = ["/".join(Path(name).parts[-2:]).lower() for name in files.names]                # images/joy/1.jpg is joy/1.jpg in the table
+    # images/joy/1.jpg is joy/1.jpg in the table
+    names = ["/".join(Path(name).parts[-2:]).lower() for name in files.names]
     return (torch.tensor([known[name] for name in names], dtype=torch.float64) - 5)/4
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-082
@@ -264,16 +298,22 @@ def fit_soft(model: nn.Module,          # trained in place
     device = next(model.parameters()).device
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model.to(memory_format=layout).train()
-    optimizer = torch.optim.SGD(model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay), momentum=recipe.momentum)
+    optimizer = torch.optim.SGD(model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay),
+                                momentum=recipe.momentum)
     highest, step, log = [group["lr"] for group in optimizer.param_groups], 0, []
     for epoch in range(recipe.epochs):
         batches, losses = epoch_batches(train, recipe, epoch), []
         for batch in batches:
-            for group, lr in zip(optimizer.param_groups, highest): group["lr"] = lr*learning_rate(step, len(batches), recipe)/recipe.lr
+            for group, lr in zip(optimizer.param_groups, highest):
+                group["lr"] = lr*learning_rate(step, len(batches), recipe)/recipe.lr
             seed = recipe.seed*1_000_003 + step
-            x = augment(torch.from_numpy(train.pixels[batch]).to(device), recipe.crop, torch.Generator(device).manual_seed(seed))
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16): output = model(x.contiguous(memory_format=layout))
-            if not output.embedding.isfinite().all(): raise Diverged(f"The embeddings are no longer finite at step {step}: lower the learning rate ({recipe.lr}).")
+            x = augment(torch.from_numpy(train.pixels[batch]).to(device), recipe.crop,
+                        torch.Generator(device).manual_seed(seed))
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
+                output = model(x.contiguous(memory_format=layout))
+            if not output.embedding.isfinite().all():
+                raise Diverged(f"The embeddings are no longer finite at step {step}: lower the learning rate "
+                               f"({recipe.lr}).")
             loss = objective(output._replace(embedding=output.embedding.float()), targets[batch].to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -290,19 +330,23 @@ class Pairwise(nn.Module):
     def __init__(self, loss: nn.Module):
         super().__init__()
         self.loss = loss
-    def forward(self, output, targets): return self.loss(output.embedding, targets)
+    def forward(self, output, targets):
+        return self.loss(output.embedding, targets)
 
 class Classify(nn.Module):
     "Cross-entropy of the emotion head, with labels or with distributions as targets."
     def forward(self, output, targets):
-        if output.high is None: raise ValueError("A classifier's row needs a network with an emotion head: start from a checkpoint that has one.")
+        if output.high is None:
+            raise ValueError("A classifier's row needs a network with an emotion head: start from a checkpoint that "
+                             "has one.")
         return F.cross_entropy(output.high.scores.float(), targets)
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-088
 class SoftRow(NamedTuple):
     "One way to train on votes."
     title: str
-    targets: str | None                  # 'winner' (one label), 'votes' (shares) or 'plane' (valence and arousal); None: nothing is trained
+    # 'winner' (one label), 'votes' (shares) or 'plane' (valence and arousal); None: nothing is trained
+    targets: str | None
     objective: Callable | None = None    # function(taxonomy) -> nn.Module of (APSEOutput, targets)
     network: dict = ABLATION["n_pair"]   # settings of `APSE` where no checkpoint is given
 
@@ -315,8 +359,10 @@ SOFT_ROWS: dict[str, SoftRow] = {
     "n_pair8": SoftRow("N-pair x 8, winners", "winner", lambda t: Pairwise(NPairLoss(8.))),
     "ep8": SoftRow("EP x 8, winners", "winner", lambda t: Pairwise(EmotionPairLoss(t, 8.))),
     "log_ratio": SoftRow("log-ratio, overlap", "votes", lambda t: Pairwise(LogRatioLoss(overlap_distance))),
-    "log_ratio_wheel": SoftRow("log-ratio, wheel", "votes", lambda t: Pairwise(LogRatioLoss(partial(wheel_distance, taxonomy=t)))),
-    "log_ratio_toll": SoftRow("log-ratio, wheel with toll", "votes", lambda t: Pairwise(LogRatioLoss(partial(wheel_distance, taxonomy=t, toll=1.)))),
+    "log_ratio_wheel": SoftRow("log-ratio, wheel", "votes",
+                               lambda t: Pairwise(LogRatioLoss(partial(wheel_distance, taxonomy=t)))),
+    "log_ratio_toll": SoftRow("log-ratio, wheel with toll", "votes",
+                              lambda t: Pairwise(LogRatioLoss(partial(wheel_distance, taxonomy=t, toll=1.)))),
     "log_ratio_plane": SoftRow("log-ratio, plane", "plane", lambda t: Pairwise(LogRatioLoss(plane_distance))),
     "classifier": SoftRow("classifier, winners", "winner", lambda t: Classify(), _beliefs),
     "soft_classifier": SoftRow("classifier, votes", "votes", lambda t: Classify(), _beliefs),
@@ -338,7 +384,8 @@ def _winners(images: LabelledImages, shares: torch.Tensor) -> LabelledImages:
     return LabelledImages(images.pixels, shares.argmax(1).numpy(), images.taxonomy, images.names)
 
 def scene_trials(seeds, size: int, votes: int = 11, limit: int | None = None):
-    "Yields one trial a seed: eleven votes drawn for each training scene, judged by the distributions that only a drawer knows."
+    """Yields one trial a seed: eleven votes drawn for each training scene, judged by the distributions that only a
+    drawer knows."""
     train, query = (load_images("scenes", size, part, limit=limit) for part in ("train", "test"))
     truth, query_truth = distributions_of(train), distributions_of(query)
     for seed in seeds:
@@ -353,22 +400,27 @@ def folder_trials(images: LabelledImages, seeds, folds: int = 5):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(images.labels, images.labels)
         for fold, (train, test) in enumerate(splits):
             train = train[np.bincount(images.labels[train], minlength=len(images.taxonomy))[images.labels[train]] >= 2]
-            yield Trial(seed, fold, images.subset(train), shares[train], shares[train], images.subset(test), shares[test])
+            yield Trial(seed, fold, images.subset(train), shares[train], shares[train], images.subset(test),
+                        shares[test])
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-092
-REACH = {"overlap": 1., "wheel": 1., "plane": 1.}      # kinds of distance that every line is measured by, and where their gains end
+# kinds of distance that every line is measured by, and where their gains end
+REACH = {"overlap": 1., "wheel": 1., "plane": 1.}
 
 def soft_measures(query, gallery, trial: Trial) -> dict[str, float]:   # embeddings of both sets -> measures, against the training pictures and (own_) among the queries
     "Graded measures by three distances (wheel and plane where the taxonomy has them), and the two mAP of the winners."
     taxonomy, line = trial.query.taxonomy, {}
-    sides = {"": (gallery, trial.truth, trial.train.labels, False), "own_": (query, trial.query_truth, trial.query.labels, True)}
+    sides = {"": (gallery, trial.truth, trial.train.labels, False),
+             "own_": (query, trial.query_truth, trial.query.labels, True)}
     for prefix, (embeddings, truth, labels, same) in sides.items():
         for kind, reach in REACH.items():
-            if kind == "wheel" and not taxonomy.wheel or kind == "plane" and not set(taxonomy.fine) <= set(ANGLES): continue
+            if kind == "wheel" and not taxonomy.wheel or kind == "plane" and not set(taxonomy.fine) <= set(ANGLES):
+                continue
             place = emotion_plane(taxonomy) if kind == "plane" else torch.eye(len(taxonomy), dtype=torch.float64)
             far = partial(wheel_distance, taxonomy=taxonomy) if kind == "wheel" else DISTANCES[kind]
             report = evaluate_graded(query, trial.query_truth @ place, embeddings, truth @ place, far, reach, same)
-            line |= {f"{prefix}{kind}_{m}": getattr(report, m) for m in GRADED} | {f"{prefix}{kind}_{m}_floor": report.floor[m] for m in ("dcg", "ndcg")}
+            line |= {f"{prefix}{kind}_{m}": getattr(report, m)
+                     for m in GRADED} | {f"{prefix}{kind}_{m}_floor": report.floor[m] for m in ("dcg", "ndcg")}
         report = evaluate(query, trial.query.labels, embeddings, labels, taxonomy, same_set=same)
         line |= {f"{prefix}map8": report.map8, f"{prefix}map2": report.map2}
     return {name: round(float(value), 5) for name, value in line.items()}
@@ -378,19 +430,27 @@ def run_trial(row: SoftRow, trial: Trial, recipe: Recipe, start=None) -> dict[st
     "Train one row on one trial and measure it."
     began, taxonomy = time.perf_counter(), trial.train.taxonomy
     if row is SOFT_ROWS["viewers"]:
-        others = (draw_votes(truth, seed=first + trial.seed).sqrt() for truth, first in ((trial.query_truth, 1000), (trial.truth, 2000)))     # cosine: Bhattacharyya's coefficient
+        # cosine: Bhattacharyya's coefficient
+        others = (draw_votes(truth, seed=first + trial.seed).sqrt() for truth,
+                  first in ((trial.query_truth, 1000), (trial.truth, 2000)))
         return soft_measures(*others, trial) | dict(status="ok", minutes=0.)
     torch.manual_seed(trial.seed)
-    model = APSE(taxonomy, backbone="scene_net", weights="shapes", **row.network) if start is None else load_model(start)[0]
-    if model.taxonomy.fine != taxonomy.fine: raise ValueError(f"The checkpoint knows the emotions of {model.taxonomy.name!r} and the pictures those of {taxonomy.name!r}.")
+    model = APSE(taxonomy, backbone="scene_net", weights="shapes",
+                 **row.network) if start is None else load_model(start)[0]
+    if model.taxonomy.fine != taxonomy.fine:
+        raise ValueError(f"The checkpoint knows the emotions of {model.taxonomy.name!r} and the pictures those of "
+                         f"{taxonomy.name!r}.")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     try:
         if row.targets is not None:
-            wanted = {"winner": torch.from_numpy(trial.train.labels), "votes": trial.votes.float(), "plane": None}[row.targets]
-            if wanted is None: wanted = (trial.votes @ emotion_plane(taxonomy)).float()
+            wanted = {"winner": torch.from_numpy(trial.train.labels), "votes": trial.votes.float(),
+                      "plane": None}[row.targets]
+            if wanted is None:
+                wanted = (trial.votes @ emotion_plane(taxonomy)).float()
             fit_soft(model, trial.train, wanted, recipe, row.objective(taxonomy))
         query, gallery = (embed(model, images, **recipe.look).embeddings for images in (trial.query, trial.train))
-    except Diverged: return dict(status="diverged", minutes=round((time.perf_counter() - began)/60, 2))
+    except Diverged:
+        return dict(status="diverged", minutes=round((time.perf_counter() - began)/60, 2))
     return soft_measures(query, gallery, trial) | dict(status="ok", minutes=round((time.perf_counter() - began)/60, 2))
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-094
@@ -409,11 +469,16 @@ def run_distributions(source: str,                # 'scenes', or a folder with v
                      ) -> pd.DataFrame:           # all lines of this call
     "The comparison of this chapter, line by line."
     unknown = [name for name in rows if name not in SOFT_ROWS]
-    if unknown: raise ValueError(f"Unknown row {unknown[0]!r}: choose from {', '.join(SOFT_ROWS)}.")
-    if source != "scenes" and start is None: raise ValueError("A folder of photographs needs a checkpoint to start from: give start=FILE.")
+    if unknown:
+        raise ValueError(f"Unknown row {unknown[0]!r}: choose from {', '.join(SOFT_ROWS)}.")
+    if source != "scenes" and start is None:
+        raise ValueError("A folder of photographs needs a checkpoint to start from: give start=FILE.")
     recipe = recipe or (Recipe.scenes() if source == "scenes" else Recipe.cpu(epochs=4))
-    if source == "scenes": trials = scene_trials(seeds, recipe.resize, limit=limit)
-    else: trials = folder_trials(decode(open_dataset(source, ties="keep"), recipe.resize, cache=cache or default_cache()), seeds, folds)
+    if source == "scenes":
+        trials = scene_trials(seeds, recipe.resize, limit=limit)
+    else:
+        trials = folder_trials(decode(open_dataset(source, ties="keep"), recipe.resize, cache=cache
+                                      or default_cache()), seeds, folds)
     origin = "" if start is None else hashlib.sha256(Path(start).read_bytes()).hexdigest()
     out, lines = Path(out), []
     for trial in trials:
@@ -422,19 +487,27 @@ def run_distributions(source: str,                # 'scenes', or a folder with v
             row = SOFT_ROWS[name]
             mine = replace(recipe, seed=trial.seed)
             loss = None if row.objective is None else repr(row.objective(trial.train.taxonomy))
-            setup = hashlib.sha256(json.dumps([origin, row.targets, loss, None if start else row.network, asdict(mine)]).encode()).hexdigest()[:8]
-            key = dict(zip(KEY, (Path(source).name, data, Path(start).stem if start else "shapes", name, setup, trial.seed, trial.fold)))
+            setup = hashlib.sha256(json.dumps([origin, row.targets, loss, None if start else row.network,
+                                               asdict(mine)]).encode()).hexdigest()[:8]
+            key = dict(zip(KEY, (Path(source).name, data, Path(start).stem if start else "shapes", name, setup,
+                                 trial.seed, trial.fold)))
             line = stored_line(out, key)
             if line is None:
-                line = key | dict(epochs=mine.epochs, queries=len(trial.query), training_images=len(trial.train)) | run_trial(row, trial, mine, start) | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
+                line = key | dict(epochs=mine.epochs, queries=len(trial.query),
+                                  training_images=len(trial.train)) | run_trial(row, trial, mine,
+                                                                                start) | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
                 store_line(out, line)
-                report(f"{name}, seed {trial.seed}, fold {trial.fold}: " + (f"nDCG {line['own_overlap_dcg']:.3f}, rho {line['own_overlap_spearman']:.3f}, mAP8 {line['own_map8']:.3f}" if line["status"] == "ok" else "diverged") + f", {line['minutes']:.2f} min")
+                report(f"{name}, seed {trial.seed}, fold {trial.fold}: "
+                       + (f"nDCG {line['own_overlap_dcg']:.3f}, rho {line['own_overlap_spearman']:.3f}, mAP8 "
+                          f"{line['own_map8']:.3f}" if line["status"] == "ok" else "diverged")
+                       + f", {line['minutes']:.2f} min")
             lines.append(line)
     return pd.DataFrame(lines)
 
 def stored_line(path: Path, key: dict) -> dict | None:
     "The finished line of this key, if the file has one."
-    if not path.exists(): return None
+    if not path.exists():
+        return None
     lines = pd.read_csv(path, dtype={name: str for name in KEY})
     mine = lines[np.logical_and.reduce([lines[name] == str(value) for name, value in key.items()])]
     return mine.iloc[-1].to_dict() | key if len(mine) else None
@@ -453,16 +526,20 @@ def soft_table(lines: pd.DataFrame,               # of `run_distributions`, one 
                measures,                          # columns of it
                against: str | None = "n_pair8",   # row to compare with, trial by trial; None: no comparison
               ) -> pd.DataFrame:                  # one row a row of the comparison, in their order
-    "Means over trials (seeds or folds), and mean differences to one row on the same trials with 95 % intervals (Student's t)."
+    """Means over trials (seeds or folds), and mean differences to one row on the same trials with 95 % intervals
+    (Student's t)."""
     good = lines[lines["status"] == "ok"].set_index(["row", "seed", "fold"])[list(measures)].astype(float)
     names = [name for name in SOFT_ROWS if name in good.index.get_level_values("row")]
-    if against is not None and against not in names: raise ValueError(f"There is no finished line of {against!r} to compare with: run it, or give against=None.")
+    if against is not None and against not in names:
+        raise ValueError(f"There is no finished line of {against!r} to compare with: run it, or give against=None.")
     table = {}
     for name in names:
         mine = good.loc[name]
         cells = {"trials": len(mine), **mine.mean().to_dict()}
         for m in measures if against not in (None, name) else ():
             d = (mine[m] - good.loc[against][m]).dropna()
-            if len(d) > 1: cells[f"{m} difference"], cells[f"{m} half width"] = d.mean(), float(stats.t.ppf(.975, len(d) - 1)*d.std(ddof=1)/np.sqrt(len(d)))
+            if len(d) > 1:
+                cells[f"{m} difference"], cells[f"{m} half width"] = d.mean(), float(stats.t.ppf(.975,
+                        len(d) - 1)*d.std(ddof=1)/np.sqrt(len(d)))
         table[SOFT_ROWS[name].title] = cells
     return pd.DataFrame(table).T

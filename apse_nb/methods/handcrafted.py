@@ -35,27 +35,33 @@ SMALLEST = 32      # pixels along a side; SIFT's pyramid and HOG's cells need ro
 def check_pictures(images) -> np.ndarray:   # N x H x W x 3, uint8
     "The pixels of the pictures; `ValueError` when there are none or they are too small to describe."
     if not isinstance(images, LabelledImages):
-        raise ValueError(f"A descriptor takes LabelledImages, not {type(images).__name__}: load them with load_images, decode or make_scenes.")
-    if len(images) == 0: raise ValueError("There is no picture to describe: pass at least one.")
+        raise ValueError(f"A descriptor takes LabelledImages, not {type(images).__name__}: load them with "
+                         f"load_images, decode or make_scenes.")
+    if len(images) == 0:
+        raise ValueError("There is no picture to describe: pass at least one.")
     height, width = images.pixels.shape[1:3]
     if min(height, width) < SMALLEST:
-        raise ValueError(f"Pictures of {height} x {width} pixels are too small to describe: decode them at {SMALLEST} x {SMALLEST} or more.")
+        raise ValueError(f"Pictures of {height} x {width} pixels are too small to describe: decode them at {SMALLEST} "
+                         f"x {SMALLEST} or more.")
     return images.pixels
 
 def check_count(value, step: int, sentence: str) -> None:
     "`ValueError` with this sentence unless value is a whole number and a positive multiple of step."
-    if not isinstance(value, (int, np.integer)) or value < 1 or value % step: raise ValueError(sentence)
+    if not isinstance(value, (int, np.integer)) or value < 1 or value % step:
+        raise ValueError(sentence)
 
 def each_picture(look,                # a function of one picture (H x W x 3, uint8)
                  pixels: np.ndarray,  # N x H x W x 3
                  workers: int = 1,    # threads
                 ) -> list:            # N results, in the order of the pictures
     "Apply a function to every picture."
-    with ThreadPoolExecutor(workers) as pool: return list(pool.map(look, pixels))
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(look, pixels))
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-023
 class Descriptor:
-    "Pictures in, one row of `dim` numbers each out. What SIFT, HOG and Gabor share; `look` turns one picture into numbers."
+    """Pictures in, one row of `dim` numbers each out. What SIFT, HOG and Gabor share; `look` turns one picture into
+    numbers."""
     learn_from = 500      # `fit` looks at no more pictures than this
 
     def __init__(self, dim: int, look, seed: int = 0, workers: int = 1):
@@ -65,7 +71,8 @@ class Descriptor:
         self.blank = 0        # pictures of the last `transform` in which nothing was seen: their rows are 0
 
     def fit(self, images: LabelledImages) -> Descriptor:
-        "Learn from training pictures what is usual, without their labels; the same pictures and seed give the same result. Returns self."
+        """Learn from training pictures what is usual, without their labels; the same pictures and seed give the same
+        result. Returns self."""
         pixels = check_pictures(images)
         chosen = np.sort(np.random.default_rng(self.seed).permutation(len(pixels))[:self.learn_from])
         self._learn(each_picture(self.look, pixels[chosen], self.workers))
@@ -75,14 +82,16 @@ class Descriptor:
     def transform(self, images: LabelledImages) -> np.ndarray:    # N x dim, float32
         "One row a picture, of length 1 (or of zeros where nothing was seen)."
         pixels = check_pictures(images)
-        if not self.fitted: raise ValueError(f"This {type(self).__name__} has not seen training pictures yet: call fit first.")
+        if not self.fitted:
+            raise ValueError(f"This {type(self).__name__} has not seen training pictures yet: call fit first.")
         rows = np.empty((len(pixels), self.dim), np.float32)
         for i in range(0, len(pixels), 512):
             rows[i:i + 512] = unit_rows(self._rows(each_picture(self.look, pixels[i:i + 512], self.workers)), "picture")
         self.blank = int((~rows.any(axis=1)).sum())
         return rows
 
-    def _learn(self, seen: list) -> None: "What `fit` does with the looks at the training pictures; nothing here."
+    def _learn(self, seen: list) -> None:
+        "What `fit` does with the looks at the training pictures; nothing here."
 
     def _rows(self, seen: list) -> np.ndarray:      # N x dim
         "Rows from the looks at N pictures, before they are scaled to length 1."
@@ -104,13 +113,16 @@ class HogDescriptor(Descriptor):
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-029
 def sift_keypoints(picture: np.ndarray,      # H x W x 3, uint8
                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    "Keypoints of a picture (Lowe 1999, 2004): M x 2 places (row, column), M sigmas in pixels, M angles in radians, M x 128 descriptors (float32)."
+    """Keypoints of a picture (Lowe 1999, 2004): M x 2 places (row, column), M sigmas in pixels, M angles in radians, M
+    x 128 descriptors (float32)."""
     from skimage.color import rgb2gray
     from skimage.feature import SIFT
     sift = SIFT()
-    try: sift.detect_and_extract(rgb2gray(picture))
+    try:
+        sift.detect_and_extract(rgb2gray(picture))
     except RuntimeError as e:       # scikit-image's way to say that there is no keypoint
-        if "no features" not in str(e): raise
+        if "no features" not in str(e):
+            raise
         return np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros((0, 128), np.float32)
     return sift.positions, sift.sigmas, sift.orientations, sift.descriptors.astype(np.float32)
 
@@ -125,8 +137,10 @@ def word_counts(descriptors: list,          # N arrays of M_i x 128, one for eac
     "How often each visual word is the nearest one to a descriptor of each picture (Sivic & Zisserman 2003)."
     from sklearn.metrics import pairwise_distances_argmin
     counts = np.zeros((len(descriptors), len(vocabulary)), np.int64)
-    picture = np.repeat(np.arange(len(descriptors)), [len(d) for d in descriptors])       # which picture each descriptor is from
-    if len(picture): np.add.at(counts, (picture, pairwise_distances_argmin(np.concatenate(descriptors), vocabulary)), 1)
+    # which picture each descriptor is from
+    picture = np.repeat(np.arange(len(descriptors)), [len(d) for d in descriptors])
+    if len(picture):
+        np.add.at(counts, (picture, pairwise_distances_argmin(np.concatenate(descriptors), vocabulary)), 1)
     return counts
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-040
@@ -146,10 +160,13 @@ class SiftBagOfWords(Descriptor):
         from sklearn.cluster import MiniBatchKMeans
         descriptors = np.concatenate(seen)
         if len(descriptors) < self.dim:
-            raise ValueError(f"The {len(seen)} training pictures have {len(descriptors)} SIFT descriptors, too few for {self.dim} visual words: pass more pictures or ask for fewer words.")
-        self.vocabulary = MiniBatchKMeans(self.dim, batch_size=4096, n_init=1, random_state=self.seed).fit(descriptors).cluster_centers_
+            raise ValueError(f"The {len(seen)} training pictures have {len(descriptors)} SIFT descriptors, too few "
+                             f"for {self.dim} visual words: pass more pictures or ask for fewer words.")
+        self.vocabulary = MiniBatchKMeans(self.dim, batch_size=4096, n_init=1,
+                                          random_state=self.seed).fit(descriptors).cluster_centers_
 
-    def _rows(self, seen): return word_counts(seen, self.vocabulary)
+    def _rows(self, seen):
+        return word_counts(seen, self.vocabulary)
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-048
 WAVELENGTHS = tuple(3*2**(i/2) for i in range(5))       # pixels: 3, 4.2, 6, 8.5, 12
@@ -193,25 +210,29 @@ def gabor_row(picture: np.ndarray,       # H x W x 3, uint8
     from skimage.color import rgb2gray
     grey = rgb2gray(picture).astype(np.float32)
     rows, columns = (np.linspace(0, side, REGIONS + 1).astype(int) for side in grey.shape)      # borders of the regions
-    sums = np.add.reduceat(np.add.reduceat(gabor_magnitudes(grey, orientations), rows[:-1], 1), columns[:-1], 2)   # (40, 5, 5)
+    # (40, 5, 5)
+    sums = np.add.reduceat(np.add.reduceat(gabor_magnitudes(grey, orientations), rows[:-1], 1), columns[:-1], 2)
     return (sums/(np.diff(rows)[:, None]*np.diff(columns))).ravel()
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-057
 class GaborDescriptor(Descriptor):
-    "Mean answers of 5 wavelengths x dim/125 directions in 5 x 5 regions, standardised by training pictures (after Manjunath & Ma 1996)."
+    """Mean answers of 5 wavelengths x dim/125 directions in 5 x 5 regions, standardised by training pictures (after
+    Manjunath & Ma 1996)."""
 
     def __init__(self,
                  dim: int = 1000,      # a multiple of 125
                  workers: int = 1,     # threads
                 ):
-        check_count(dim, 125, f"The Gabor bank has 5 wavelengths and 5 x 5 regions, so dim must be a multiple of 125, not {dim!r}.")
+        check_count(dim, 125, f"The Gabor bank has 5 wavelengths and 5 x 5 regions, so dim must be a multiple of 125, "
+                    f"not {dim!r}.")
         super().__init__(dim, partial(gabor_row, orientations=dim//125), workers=workers)
 
     def _learn(self, seen):
         self.mean, spread = (f(seen, axis=0, dtype=float) for f in (np.mean, np.std))
         self.spread = np.where(spread > 0, spread, 1)      # a number that never varies stays 0
 
-    def _rows(self, seen): return (np.stack(seen) - self.mean)/self.spread
+    def _rows(self, seen):
+        return (np.stack(seen) - self.mean)/self.spread
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-063
 DESCRIPTORS = {"sift": SiftBagOfWords, "hog": HogDescriptor, "gabor": GaborDescriptor}

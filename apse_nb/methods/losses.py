@@ -26,9 +26,13 @@ def number(name: str,            # as the setting is called
            zero: bool = False,   # may it be 0, too?
           ) -> float:
     "A setting as a float if it lies between 0 and `below`; `ValueError` otherwise."
-    try: fits = 0 < float(value) < below or zero and float(value) == 0
-    except (TypeError, ValueError): fits = False
-    if not fits: raise ValueError(f"{name} must be {'0 or ' if zero else ''}a number above 0{f' and below {below:g}' if below < float('inf') else ''}, not {value!r}.")
+    try:
+        fits = 0 < float(value) < below or zero and float(value) == 0
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be {'0 or ' if zero else ''}a number above "
+                         f"0{f' and below {below:g}' if below < float('inf') else ''}, not {value!r}.")
     return float(value)
 
 
@@ -51,9 +55,13 @@ class BaselineLoss(nn.Module):
                 labels: torch.Tensor,      # B fine labels of the taxonomy
                ) -> torch.Tensor:          # scalar
         embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
-        if not len(labels): raise ValueError("The batch is empty: give at least one embedding.")
-        if embeddings.shape[1] != self.dim: raise ValueError(f"The loss {self.name!r} was made for embeddings of {self.dim} numbers, but these have {embeddings.shape[1]}: make it again with dim={embeddings.shape[1]}.")
-        with torch.autocast(embeddings.device.type, enabled=False): return self.value(embeddings, labels.to(embeddings.device, non_blocking=True))
+        if not len(labels):
+            raise ValueError("The batch is empty: give at least one embedding.")
+        if embeddings.shape[1] != self.dim:
+            raise ValueError(f"The loss {self.name!r} was made for embeddings of {self.dim} numbers, but these have "
+                             f"{embeddings.shape[1]}: make it again with dim={embeddings.shape[1]}.")
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.value(embeddings, labels.to(embeddings.device, non_blocking=True))
 
     def value(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         "The loss of a batch that has been checked."
@@ -65,12 +73,13 @@ class BaselineLoss(nn.Module):
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-009
 class LibraryLoss(BaselineLoss):
-    "A loss of pytorch-metric-learning, with the miner that chooses its triplets if it has one, behind this book's call."
+    """A loss of pytorch-metric-learning, with the miner that chooses its triplets if it has one, behind this book's
+    call."""
     def __init__(self,
                  name: str,
                  taxonomy: Taxonomy,
                  dim: int,
-                 loss: nn.Module,                 # of pytorch_metric_learning.losses; its proxies are parameters of this module
+                 loss: nn.Module,  # of pytorch_metric_learning.losses; its proxies are parameters of this module
                  miner: nn.Module | None = None,  # of pytorch_metric_learning.miners
                  **settings,
                 ):
@@ -84,23 +93,28 @@ class LibraryLoss(BaselineLoss):
 
 def metric_learning():
     "The package pytorch_metric_learning, imported when the first loss is made."
-    try: import pytorch_metric_learning
+    try:
+        import pytorch_metric_learning
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("This baseline loss comes from pytorch-metric-learning, which is not installed: pip install pytorch-metric-learning.") from None
+        raise ModuleNotFoundError("This baseline loss comes from pytorch-metric-learning, which is not installed: pip "
+                                  "install pytorch-metric-learning.") from None
     from pytorch_metric_learning import distances, losses, miners, regularizers  # not loaded by the line above
     return pytorch_metric_learning
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-017
 def contrastive(taxonomy: Taxonomy,
                 dim: int,
-                neg_margin: float = 1.,   # m, a Euclidean distance on the unit sphere, 0..2 (1 is an angle of 60 degrees); default of the library
+                # m, a Euclidean distance on the unit sphere, 0..2 (1 is an angle of 60 degrees);
+                # default of the library
+                neg_margin: float = 1.,
                ) -> LibraryLoss:
     r"""Contrastive loss (Hadsell, Chopra & LeCun, CVPR 2006, in the library's form): all pairs of the batch, each on its own.
 
     $$L = \operatorname{mean}^+_{(i,j):\, y_i = y_j} d_{ij} + \operatorname{mean}^+_{(i,j):\, y_i \ne y_j} [m - d_{ij}]_+$$
     with $d_{ij} = |f_i - f_j|$; mean$^+$ averages over the terms above 0. (The source squares both terms.)"""
     neg_margin = number("neg_margin", neg_margin, below=2)
-    return LibraryLoss("contrastive", taxonomy, dim, metric_learning().losses.ContrastiveLoss(pos_margin=0, neg_margin=neg_margin), neg_margin=neg_margin)
+    return LibraryLoss("contrastive", taxonomy, dim, metric_learning().losses.ContrastiveLoss(pos_margin=0,
+            neg_margin=neg_margin), neg_margin=neg_margin)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-021
 class BinomialDevianceLoss(BaselineLoss):
@@ -111,18 +125,21 @@ class BinomialDevianceLoss(BaselineLoss):
     def __init__(self,
                  taxonomy: Taxonomy,
                  dim: int,
-                 cost: float = 2.,     # C, how much steeper the slope is for negatives; ours, best mAP8 of 1, 2, 5, 10, 25 in three epochs on scenes (10 and 25 are in use)
+                 # C, how much steeper the slope is for negatives; ours, best mAP8 of 1, 2, 5, 10, 25
+                 # in three epochs on scenes (10 and 25 are in use)
+                 cost: float = 2.,
                  alpha: float = 2.,    # steepness, per unit of cosine; the value in general use
                  beta: float = .5,     # the cosine at which a pair is undecided; the value in general use
                 ):
-        super().__init__("binomial_deviance", taxonomy, dim, cost=number("cost", cost), alpha=number("alpha", alpha), beta=number("beta", beta, below=1))
+        super().__init__("binomial_deviance", taxonomy, dim, cost=number("cost", cost), alpha=number("alpha", alpha),
+                         beta=number("beta", beta, below=1))
 
     def value(self, embeddings, labels):
         cost, alpha, beta = (self.settings[k] for k in ("cost", "alpha", "beta"))
         same = labels[:, None] == labels                                                  # (B, B)
         others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
         x = alpha*(gram(embeddings) - beta)                                               # (B, B)
-        sums = (F.softplus(-x)*(same & others)).sum(), (F.softplus(cost*x)*~same).sum()   # softplus(x) = log(1 + exp(x))
+        sums = (F.softplus(-x)*(same & others)).sum(), (F.softplus(cost*x)*~same).sum()  # softplus(x) = log(1 + exp(x))
         return sums[0]/(same & others).sum().clamp(min=1) + sums[1]/(~same).sum().clamp(min=1)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-027
@@ -137,7 +154,8 @@ def triplet(taxonomy: Taxonomy,
     margin, library = number("margin", margin, below=4), metric_learning()
     squared = library.distances.LpDistance(power=2)
     miner = library.miners.TripletMarginMiner(margin=margin, type_of_triplets="semihard", distance=squared)
-    return LibraryLoss("triplet", taxonomy, dim, library.losses.TripletMarginLoss(margin=margin, distance=squared), miner, margin=margin)
+    return LibraryLoss("triplet", taxonomy, dim, library.losses.TripletMarginLoss(margin=margin, distance=squared),
+                       miner, margin=margin)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-032
 def fastap(taxonomy: Taxonomy,
@@ -148,7 +166,8 @@ def fastap(taxonomy: Taxonomy,
 
     $$L = 1 - \operatorname{mean}_i \frac{1}{N_i^+} \sum_{l=1}^{M+1} \frac{H_{il}^+ h_{il}^+}{H_{il}}$$
     with $h_{il}^+$ the number of positives of image $i$ in bin $l$ (a pair between two bins counts in both by parts), $H^+$ its running sum, $H$ that of all images. Images without a positive are left out."""
-    if bins != int(bins) or bins < 1: raise ValueError(f"bins must be a whole number of at least 1, not {bins!r}.")
+    if bins != int(bins) or bins < 1:
+        raise ValueError(f"bins must be a whole number of at least 1, not {bins!r}.")
     return LibraryLoss("fastap", taxonomy, dim, metric_learning().losses.FastAPLoss(num_bins=int(bins)), bins=int(bins))
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-037
@@ -161,19 +180,23 @@ class CenterLoss(BaselineLoss):
     def __init__(self,
                  taxonomy: Taxonomy,
                  dim: int,
-                 lam: float = .003,   # lambda, weight of a squared distance against a cross-entropy (nats); default of the source, whose features are not of length 1
+                 # lambda, weight of a squared distance against a cross-entropy (nats); default of
+                 # the source, whose features are not of length 1
+                 lam: float = .003,
                 ):
         super().__init__("center", taxonomy, dim, lam=number("lam", lam))
         self.classifier = nn.Linear(dim, len(taxonomy))
         self.centres = nn.Parameter(torch.zeros(len(taxonomy), dim))
 
     def value(self, embeddings, labels):
-        weight, bias, centres = (p.to(embeddings.dtype) for p in (self.classifier.weight, self.classifier.bias, self.centres))
+        weight, bias, centres = (p.to(embeddings.dtype) for p in (self.classifier.weight, self.classifier.bias,
+                                                                  self.centres))
         apart = embeddings - centres.detach()[labels]                                     # (B, D)
         members = F.one_hot(labels, len(centres)).to(embeddings.dtype)                    # (B, C)
         delta = -members.T @ apart.detach()/(1 + members.sum(0))[:, None]                 # (C, D), Eq. 4
         follow = (centres*delta).sum()
-        return F.cross_entropy(F.linear(embeddings, weight, bias), labels) + self.settings["lam"]/2*apart.square().sum(1).mean() + follow - follow.detach()
+        return F.cross_entropy(F.linear(embeddings, weight, bias),
+                               labels) + self.settings["lam"]/2*apart.square().sum(1).mean() + follow - follow.detach()
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-048
 def keep_off_the_poles(module: nn.Module, inputs: tuple, cosines: torch.Tensor) -> torch.Tensor:
@@ -198,7 +221,9 @@ def arcface(taxonomy: Taxonomy,
 # %% ../../nbs/methods/losses.ipynb #14-baselines-052
 def sphereface(taxonomy: Taxonomy,
                dim: int,
-               scale: float = 8.,   # s, a factor on cosines that stands in for the length of the source's features; ours, best mAP8 of 1, 8, 32 in three epochs on scenes
+               # s, a factor on cosines that stands in for the length of the source's features; ours,
+               # best mAP8 of 1, 8, 32 in three epochs on scenes
+               scale: float = 8.,
                margin: int = 4,     # m, a whole number; default of the source
               ) -> LibraryLoss:
     r"""SphereFace (Liu et al., CVPR 2017): a softmax over the angles to one proxy a class, the own angle multiplied.
@@ -206,7 +231,8 @@ def sphereface(taxonomy: Taxonomy,
     $$L = \operatorname{mean}_i -\log \frac{e^{s\, \psi(\theta_{i y_i})}}{e^{s\, \psi(\theta_{i y_i})} + \sum_{j \ne y_i} e^{s \cos \theta_{ij}}}, \quad \psi(\theta) = (-1)^k \cos(m \theta) - 2k \text{ for } \theta \in [k\pi/m, (k+1)\pi/m]$$
     with $\theta_{ij}$ the angle between $f_i$ and proxy $w_j$ (D x C parameters, random at first). The source has $|f_i|$ in place of $s$; here $|f_i| = 1$."""
     scale = number("scale", scale)
-    if margin not in (1, 2, 3, 4): raise ValueError(f"margin must be 1, 2, 3 or 4, not {margin!r}.")
+    if margin not in (1, 2, 3, 4):
+        raise ValueError(f"margin must be 1, 2, 3 or 4, not {margin!r}.")
     loss = metric_learning().losses.SphereFaceLoss(len(taxonomy), dim, margin=int(margin), scale=scale)
     return LibraryLoss("sphereface", taxonomy, dim, loss, scale=scale, margin=int(margin))
 
@@ -215,7 +241,7 @@ def softtriple(taxonomy: Taxonomy,
                dim: int,
                scale: float = 20.,    # lambda, a factor on cosines; default of the source
                centres: int = 10,     # K, proxies a class; default of the source
-               gamma: float = .1,     # smoothness of the choice among a class's centres, in cosine; default of the source
+               gamma: float = .1,  # smoothness of the choice among a class's centres, in cosine; default of the source
                margin: float = .01,   # delta, in cosine; default of the source
                tau: float = .2,       # weight of the term that merges centres; default of the source, 0 leaves it out
               ) -> LibraryLoss:
@@ -223,11 +249,16 @@ def softtriple(taxonomy: Taxonomy,
 
     $$L = \operatorname{mean}_i -\log \frac{e^{\lambda (S_{i y_i} - \delta)}}{e^{\lambda (S_{i y_i} - \delta)} + \sum_{j \ne y_i} e^{\lambda S_{ij}}}, \quad S_{ij} = \sum_{k=1}^K \operatorname{softmax}_k\big(\tfrac{1}{\gamma} f_i^\top w_{jk}\big)\, f_i^\top w_{jk}$$
     with proxies $w$ (D x CK parameters, random at first). Added is $\tau$ times the mean of $\sqrt{2 - 2 w_{jk}^\top w_{jl}}$ over the pairs of centres of one class, divided by 2: it merges superfluous ones."""
-    scale, gamma, margin, tau = number("scale", scale), number("gamma", gamma), number("margin", margin, zero=True), number("tau", tau, zero=True)
-    if centres != int(centres) or centres < 1: raise ValueError(f"centres must be a whole number of at least 1, not {centres!r}.")
-    merge = dict(weight_regularizer=merging(len(taxonomy), int(centres)), weight_reg_weight=tau) if centres > 1 and tau else {}
-    loss = metric_learning().losses.SoftTripleLoss(len(taxonomy), dim, centers_per_class=int(centres), la=scale, gamma=gamma, margin=margin, **merge)
-    return LibraryLoss("softtriple", taxonomy, dim, loss, scale=scale, centres=int(centres), gamma=gamma, margin=margin, tau=tau)
+    scale, gamma, margin, tau = number("scale", scale), number("gamma", gamma), number("margin", margin,
+            zero=True), number("tau", tau, zero=True)
+    if centres != int(centres) or centres < 1:
+        raise ValueError(f"centres must be a whole number of at least 1, not {centres!r}.")
+    merge = dict(weight_regularizer=merging(len(taxonomy), int(centres)),
+                 weight_reg_weight=tau) if centres > 1 and tau else {}
+    loss = metric_learning().losses.SoftTripleLoss(len(taxonomy), dim, centers_per_class=int(centres), la=scale,
+                                                   gamma=gamma, margin=margin, **merge)
+    return LibraryLoss("softtriple", taxonomy, dim, loss, scale=scale, centres=int(centres), gamma=gamma,
+                       margin=margin, tau=tau)
 
 
 def merging(classes: int, centres: int) -> nn.Module:
@@ -243,6 +274,8 @@ BASELINE_LOSSES: dict[str, Callable[..., BaselineLoss]] = dict(
 
 TUNING: dict[str, list[dict]] = {name: [{key: value} for value in values] for name, key, values in [
     ("n_pair", "scale", (1., 4., 16.)), ("ep", "scale", (1., 4., 16.)), ("gep", "scale", (1., 4., 16.)),
-    ("contrastive", "neg_margin", (.5, 1., 1.4)), ("triplet", "margin", (.05, .2, .8)), ("center", "lam", (.003, .05, 1.)),
-    ("binomial_deviance", "cost", (1., 2., 10.)), ("arcface", "scale", (4., 16., 64.)), ("sphereface", "scale", (1., 8., 32.)),
+    ("contrastive", "neg_margin", (.5, 1., 1.4)), ("triplet", "margin", (.05, .2, .8)),
+            ("center", "lam", (.003, .05, 1.)),
+    ("binomial_deviance", "cost", (1., 2., 10.)), ("arcface", "scale", (4., 16., 64.)),
+            ("sphereface", "scale", (1., 8., 32.)),
     ("fastap", "bins", (5, 10, 20)), ("softtriple", "scale", (2., 6., 20.))]}

@@ -50,7 +50,8 @@ class CosineClassifier(System):
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        if scale <= 0 or sharpness <= 0: raise ValueError("scale and sharpness multiply scores: give numbers above 0.")
+        if scale <= 0 or sharpness <= 0:
+            raise ValueError("scale and sharpness multiply scores: give numbers above 0.")
         self.describe(locals())
         self.taxonomy, self.scale, self.sharpness, self.polarity, self.vector = taxonomy, scale, sharpness, polarity, vector
         self.backbone = Backbone(backbone, ["conv3", "conv5"], weights, frozen_bn, freeze)
@@ -70,7 +71,8 @@ class CosineClassifier(System):
             proxies = F.normalize(self.proxies)                                      # (K, dim)
             vector = F.normalize(self.project(low, high))                            # (B, dim)
             scores = self.scale*vector @ proxies.T                                   # (B, K)
-            seen = proxies @ self.project.compact.weight[:, low.shape[1]:]           # (K, c2): what each proxy looks for in conv5
+            # (K, c2): what each proxy looks for in conv5
+            seen = proxies @ self.project.compact.weight[:, low.shape[1]:]
             maps = torch.einsum("kc,bchw->bkhw", seen, high.float())
         attention = normalize_map((scores.softmax(1)[:, :, None, None]*maps).sum(1, keepdim=True))
         fine = HeadOutput(high, scores, maps, attention)

@@ -45,15 +45,21 @@ class WSCNet(System):
                  stage: str = "conv5",                  # whose features F are looked at
                  maps_per_class: int = 4,               # k, detectors of each class
                  pooling: str = "max",                  # of a map over its positions: 'max' or 'mean'
-                 weigh: str = "scores",                 # what weighs the class maps: the 'scores' or their softmax, 'confidences'
-                 vector: str = "features",              # the embedding: average of the 'features' (c numbers), of the 'localised' ones (c), or 'both' (2c)
+                 weigh: str = "scores",  # what weighs the class maps: the 'scores' or their softmax, 'confidences'
+                 # the embedding: average of the 'features' (c numbers), of the 'localised' ones (c),
+                 # or 'both' (2c)
+                 vector: str = "features",
                  frozen_bn: bool = False,               # see `Backbone`
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        for name, value, allowed in (("pooling", pooling, ("max", "mean")), ("weigh", weigh, ("scores", "confidences")), ("vector", vector, ("features", "localised", "both"))):
-            if value not in allowed: raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
-        if maps_per_class < 1: raise ValueError(f"A class needs at least one map, not {maps_per_class}.")
+        for name, value, allowed in (("pooling", pooling, ("max", "mean")),
+                                     ("weigh", weigh, ("scores", "confidences")),
+                                     ("vector", vector, ("features", "localised", "both"))):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+        if maps_per_class < 1:
+            raise ValueError(f"A class needs at least one map, not {maps_per_class}.")
         self.describe(locals())
         self.taxonomy, self.stage, self.pooling, self.weigh, self.vector = taxonomy, stage, pooling, weigh, vector
         self.backbone = Backbone(backbone, stage, weights, frozen_bn, freeze)
@@ -64,7 +70,8 @@ class WSCNet(System):
 
     def detected(self,
                  features: torch.Tensor,   # B x c x h x w
-                ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:   # sentiment map M: B x 1 x h x w, scores v: B x K, class maps: B x K x h x w
+                # sentiment map M: B x 1 x h x w, scores v: B x K, class maps: B x K x h x w
+                ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         "The detection branch."
         maps = at_least_float32(self.detect(features)).unflatten(1, (len(self.taxonomy), -1))     # (B, K, k, h, w)
         pooled = maps.amax((3, 4)) if self.pooling == "max" else maps.mean((3, 4))                # (B, K, k)
@@ -93,7 +100,8 @@ def gram_matrix(maps: torch.Tensor,   # B x m x h x w
                ) -> torch.Tensor:     # B x m x m, at least float32
     "Which channels are strong together: the mean over positions of x x^T (Gatys et al., NeurIPS 2015)."
     x = at_least_float32(maps).flatten(2)                                       # (B, m, h*w)
-    with torch.autocast(x.device.type, enabled=False): return x @ x.mT/x.shape[2]
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ x.mT/x.shape[2]
 
 
 def upper_triangle(matrices: torch.Tensor,   # B x m x m, symmetric
@@ -104,7 +112,8 @@ def upper_triangle(matrices: torch.Tensor,   # B x m x m, symmetric
 
 
 class GramVector(nn.Module):
-    "Texture of one stage: 1x1 convolution to `maps` channels, Gram matrix over positions, upper triangle: B x c x h x w -> B x maps(maps + 1)/2."
+    """Texture of one stage: 1x1 convolution to `maps` channels, Gram matrix over positions, upper triangle: B x c x h x
+    w -> B x maps(maps + 1)/2."""
 
     def __init__(self,
                  channels: int,       # c, of the stage
@@ -127,14 +136,16 @@ class SentimentVector(System):
                  taxonomy: Taxonomy = MIKELS,
                  backbone: str = "resnet50",            # see `Backbone`
                  weights: str | Path | None = None,     # see `Backbone`
-                 stages=("conv2", "conv3", "conv4", "conv5"),   # whose textures are joined; the head sits on the last one
-                 maps: int = 16,                        # channels after each 1x1 convolution; 4 stages of 16 give 544 numbers
+                 # whose textures are joined; the head sits on the last one
+                 stages=("conv2", "conv3", "conv4", "conv5"),
+                 maps: int = 16,  # channels after each 1x1 convolution; 4 stages of 16 give 544 numbers
                  balance: bool = True,                  # every stage's part has the same length
                  frozen_bn: bool = False,               # see `Backbone`
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        if maps < 1: raise ValueError(f"A texture needs at least one map, not {maps}.")
+        if maps < 1:
+            raise ValueError(f"A texture needs at least one map, not {maps}.")
         self.describe(locals())
         self.taxonomy, self.stages, self.balance = taxonomy, list(stages), balance
         self.backbone = Backbone(backbone, self.stages, weights, frozen_bn, freeze)
@@ -149,16 +160,18 @@ class SentimentVector(System):
         "Embedding and the softmax head."
         features = self.backbone(images)
         parts = [self.textures[stage](features[stage]) for stage in self.stages]    # (B, m(m+1)/2) each
-        if self.balance: parts = [F.normalize(part) for part in parts]
+        if self.balance:
+            parts = [F.normalize(part) for part in parts]
         return APSEOutput(F.normalize(torch.cat(parts, 1)), None, self.head(features[self.stages[-1]]))
 
 NETWORKS["SentimentVector"] = SentimentVector
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-044
 def ordered_hinge(distances: torch.Tensor,             # B x B
-                  near: torch.Tensor,                  # B x B booleans: image x is of the kind that should be nearer to anchor a
+                  near: torch.Tensor,  # B x B booleans: image x is of the kind that should be nearer to anchor a
                   far: torch.Tensor,                   # B x B booleans: image y is of the kind that should be farther
-                  margin: float | torch.Tensor,        # one number, or one for each triplet (broadcast to B x B x B: anchor, near, far)
+                  # one number, or one for each triplet (broadcast to B x B x B: anchor, near, far)
+                  margin: float | torch.Tensor,
                  ) -> torch.Tensor:                    # scalar; 0 where nothing is violated
     "Mean of [d_ax - d_ay + margin]+ over the triplets (a, x near, y far) that violate it."
     gap = distances[:, :, None] - distances[:, None, :] + margin                 # (B, B, B)
@@ -176,14 +189,17 @@ def companions(labels: torch.Tensor,      # B fine labels
 
 
 class SentimentConstraintLoss(nn.Module):
-    "[d_ap - d_ar + m1]+ + [d_ar - d_an + m2]+ with squared distances (after Yang et al., AAAI 2018; the form is inferred), each averaged over its violated triplets."
+    """[d_ap - d_ar + m1]+ + [d_ar - d_an + m2]+ with squared distances (after Yang et al., AAAI 2018; the form is
+    inferred), each averaged over its violated triplets."""
 
     def __init__(self,
                  taxonomy: Taxonomy,
-                 margins: tuple = (0.2, 0.2),   # m1 between same emotion and same polarity, m2 between same and opposite polarity
+                 # m1 between same emotion and same polarity, m2 between same and opposite polarity
+                 margins: tuple = (0.2, 0.2),
                 ):
         super().__init__()
-        if len(margins) != 2 or min(margins) < 0: raise ValueError(f"Give two margins that are not negative, not {margins}.")
+        if len(margins) != 2 or min(margins) < 0:
+            raise ValueError(f"Give two margins that are not negative, not {margins}.")
         self.taxonomy, self.margins = taxonomy, tuple(margins)
 
     def forward(self,
@@ -194,19 +210,24 @@ class SentimentConstraintLoss(nn.Module):
         embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
         p, r, n = companions(labels, self.taxonomy)
         if not (r.any(1) & (p.any(1) | n.any(1))).any():
-            raise ValueError("The sentiment constraints need two emotions of one polarity, and beside them a second image of one or another polarity: draw the batch with balanced_batches.")
+            raise ValueError("The sentiment constraints need two emotions of one polarity, and beside them a second "
+                             "image of one or another polarity: draw the batch with balanced_batches.")
         p, r, n = (mask.to(embeddings.device, non_blocking=True) for mask in (p, r, n))
         distances = 2 - 2*gram(embeddings)
         return ordered_hinge(distances, p, r, self.margins[0]) + ordered_hinge(distances, r, n, self.margins[1])
 
-    def extra_repr(self) -> str: return f"margins={self.margins}"
+    def extra_repr(self) -> str:
+        return f"margins={self.margins}"
 
-SYSTEM_LOSSES = {"sentiment_constraint": lambda taxonomy, dim, **settings: SentimentConstraintLoss(taxonomy, **settings)}
+SYSTEM_LOSSES = {"sentiment_constraint": lambda taxonomy, dim,
+                 **settings: SentimentConstraintLoss(taxonomy, **settings)}
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-055
 def _number(cell: str) -> bool:
-    try: float(cell)
-    except ValueError: return False
+    try:
+        float(cell)
+    except ValueError:
+        return False
     return True
 
 def _plain(name) -> str:
@@ -221,61 +242,93 @@ def _read_table(path: Path) -> tuple[list[str] | None, np.ndarray]:
         heading = not any(map(_number, first.iloc[0, 1:] if first.shape[1] > 1 else first.iloc[0]))
         named = first.shape[1] > 1 and not _number(first.iloc[-1, 0])
         table = read(skiprows=int(heading), dtype={0: str} if named else None)
-    except pd.errors.EmptyDataError: raise ValueError(f"{path.name} is empty: it should hold one row of numbers for each image.") from None
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path.name} is empty: it should hold one row of numbers for each image.") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path.name} is not a text file of comma-separated numbers with the same number of columns in each row ({str(e).strip()}).") from None
-    if heading and not named and first.iloc[0, 0] == "": raise ValueError(f"The first column of {path.name} has no heading and looks like row numbers: leave it out (pandas: to_csv(index=False)).")
-    try: numbers = table.iloc[:, int(named):].to_numpy(np.float32)
-    except ValueError as e: raise ValueError(f"{path.name} should hold numbers, separated by commas, after the name of the image ({e}).") from None
+        raise ValueError(f"{path.name} is not a text file of comma-separated numbers with the same number of columns "
+                         f"in each row ({str(e).strip()}).") from None
+    if heading and not named and first.iloc[0, 0] == "":
+        raise ValueError(f"The first column of {path.name} has no heading and looks like row numbers: leave it out "
+                         f"(pandas: to_csv(index=False)).")
+    try:
+        numbers = table.iloc[:, int(named):].to_numpy(np.float32)
+    except ValueError as e:
+        raise ValueError(f"{path.name} should hold numbers, separated by commas, after the name of the image "
+                         f"({e}).") from None
     return ([_plain(name) for name in table[0]] if named else None), numbers
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-056
 def _in_order(found: list[str], wanted: list[str], file: str) -> np.ndarray:
     "The row of each wanted name."
     index = pd.Index(found)
-    if index.has_duplicates: raise ValueError(f"{file} has two rows for {index[index.duplicated()][0]}: keep one row for each image.")
+    if index.has_duplicates:
+        raise ValueError(f"{file} has two rows for {index[index.duplicated()][0]}: keep one row for each image.")
     rows = index.get_indexer(wanted)                                                # -1: not there
     missing = [name for name, row in zip(wanted, rows) if row < 0]
-    if missing: raise ValueError(f"{file} has no row for {len(missing)} of {len(wanted)} images, {missing[0]} for one: the first column must be paths relative to the data set's root.")
+    if missing:
+        raise ValueError(f"{file} has no row for {len(missing)} of {len(wanted)} images, {missing[0]} for one: the "
+                         f"first column must be paths relative to the data set's root.")
     return rows
 
 
-def read_features(path,                            # .npy (N x D numbers) or .csv (N rows, optionally with the image's name in the first column)
-                  names: list[str] | None = None,  # the images wanted, relative paths as in `LabelledImages.names`; rows come back in this order
+def read_features(path,  # .npy (N x D numbers) or .csv (N rows, optionally with the image's name in the first column)
+                  # the images wanted, relative paths as in `LabelledImages.names`; rows come back
+                  # in this order
+                  names: list[str] | None = None,
                   count: int | None = None,        # how many images there are, where names are not known
                  ) -> np.ndarray:                  # N x D float32
     """Features that another program computed, one row an image.
 
     Raises `FileNotFoundError` or a one-sentence `ValueError` for anything but a complete table of finite numbers that fits the images. Nothing is unpickled."""
     path, found = Path(path), None
-    if not path.is_file(): raise FileNotFoundError(f"There is no feature file {path}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no feature file {path}.")
     if path.suffix.lower() == ".npy":
-        try: rows = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as e: raise ValueError(f"{path.name} is not a NumPy file of plain numbers ({e}).") from None
-        if not isinstance(rows, np.ndarray): raise ValueError(f"{path.name} holds several arrays: save one table images x features with numpy.save.")
-        if rows.ndim != 2 or not rows.shape[1] or rows.dtype.kind not in "fiub": raise ValueError(f"{path.name} should hold a table images x features of numbers, not {rows.dtype} of shape {rows.shape}.")
-        with np.errstate(over="ignore"): rows = rows.astype(np.float32)            # too large becomes infinite, and is refused below
-    elif path.suffix.lower() == ".csv": found, rows = _read_table(path)
-    else: raise ValueError(f"{path.name} is neither .npy nor .csv: write one row of numbers for each image in one of the two formats.")
+        try:
+            rows = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as e:
+            raise ValueError(f"{path.name} is not a NumPy file of plain numbers ({e}).") from None
+        if not isinstance(rows, np.ndarray):
+            raise ValueError(f"{path.name} holds several arrays: save one table images x features with numpy.save.")
+        if rows.ndim != 2 or not rows.shape[1] or rows.dtype.kind not in "fiub":
+            raise ValueError(f"{path.name} should hold a table images x features of numbers, not {rows.dtype} of "
+                             f"shape {rows.shape}.")
+        with np.errstate(over="ignore"):
+            rows = rows.astype(np.float32)            # too large becomes infinite, and is refused below
+    elif path.suffix.lower() == ".csv":
+        found, rows = _read_table(path)
+    else:
+        raise ValueError(f"{path.name} is neither .npy nor .csv: write one row of numbers for each image in one of "
+                         f"the two formats.")
     broken = np.flatnonzero(~np.isfinite(rows).all(1))
-    if len(broken): raise ValueError(f"{path.name} has {len(broken)} rows with missing or infinite numbers, row {broken[0] + 1} ({found[broken[0]] if found else 'counted from 1'}) for one.")
-    if found is not None and names is not None: return rows[_in_order(found, [_plain(name) for name in names], path.name)]
+    if len(broken):
+        raise ValueError(f"{path.name} has {len(broken)} rows with missing or infinite numbers, row {broken[0] + 1} "
+                         f"({found[broken[0]] if found else 'counted from 1'}) for one.")
+    if found is not None and names is not None:
+        return rows[_in_order(found, [_plain(name) for name in names], path.name)]
     count = len(names) if names is not None else count
-    if count is not None and len(rows) != count: raise ValueError(f"{path.name} has {len(rows)} rows for {count} images: give one row for each image, in the data set's order or with names in the first column.")
+    if count is not None and len(rows) != count:
+        raise ValueError(f"{path.name} has {len(rows)} rows for {count} images: give one row for each image, in the "
+                         f"data set's order or with names in the first column.")
     return rows
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-068
 def affinity_graph(x: np.ndarray,          # n x D features
                    neighbours: int = 20,   # k
                   ) -> sp.csr_array:       # n x n, symmetric, S = D^-1/2 W D^-1/2
-    "k-nearest-neighbour graph with Gaussian weights (sigma^2 is the median squared distance to the k-th neighbour), normalised by degrees."
+    """k-nearest-neighbour graph with Gaussian weights (sigma^2 is the median squared distance to the k-th neighbour),
+    normalised by degrees."""
     n = len(x)
     k = min(neighbours, n - 1)
-    if k < 1: raise ValueError("A graph needs at least two images and one neighbour.")
-    distance, near = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(x, dtype=np.float64)).kneighbors()   # (n, k) each, itself left out
+    if k < 1:
+        raise ValueError("A graph needs at least two images and one neighbour.")
+    # (n, k) each, itself left out
+    distance, near = NearestNeighbors(n_neighbors=k,
+                                      algorithm="brute").fit(np.asarray(x, dtype=np.float64)).kneighbors()
     distance = distance**2
     width = np.median(distance.max(1)) or 1.                                        # copies only: all distances are 0
-    W = sp.coo_array((np.exp(-distance.ravel()/width), (np.repeat(np.arange(n), k), near.ravel())), shape=(n, n)).tocsr()
+    W = sp.coo_array((np.exp(-distance.ravel()/width), (np.repeat(np.arange(n), k), near.ravel())),
+                     shape=(n, n)).tocsr()
     W = W.maximum(W.T)                                                              # an edge counts in both directions
     scale = sp.diags_array(1/np.sqrt(W.sum(1)))
     return (scale @ W @ scale).tocsr()
@@ -286,12 +339,14 @@ def solve_cg(A,                         # n x n, symmetric and positive definite
              tolerance: float = 1e-10,  # of the residual, relative to B
              most: int = 1000,          # steps
             ) -> np.ndarray:            # n x q, the solution of A X = B
-    "Conjugate gradients for many right-hand sides at once (Hestenes and Stiefel, 1952); each column has step lengths of its own."
+    """Conjugate gradients for many right-hand sides at once (Hestenes and Stiefel, 1952); each column has step lengths
+    of its own."""
     X, R = np.zeros_like(B), B.copy()
     P, left = R.copy(), (R*R).sum(0)
     enough = tolerance**2*left
     for _ in range(most):
-        if (left <= enough).all(): break
+        if (left <= enough).all():
+            break
         AP = A @ P
         step = left/np.maximum((P*AP).sum(0), 1e-300)           # a finished column has nothing left to divide
         X += step*P
@@ -312,9 +367,12 @@ def graph_weights(graphs: list,              # G graphs of the same n nodes
                   mu: float = 0.5,           # how strongly a query holds on to its 1
                   sharpness: float = 2.,     # r > 1; near 1 the smoothest graph takes all
                   rounds: int = 5,           # alternations
-                 ) -> tuple[np.ndarray, list[float]]:   # weights alpha (G numbers that sum to 1), objective after each round
-    "Learn one weight for each graph by alternating minimisation (after Zhao et al., ACM MM 2014; the objective is that of Wang et al., TCSVT 2009)."
-    if mu <= 0 or sharpness <= 1: raise ValueError(f"mu must be above 0 and sharpness above 1, not {mu} and {sharpness}.")
+                 # weights alpha (G numbers that sum to 1), objective after each round
+                 ) -> tuple[np.ndarray, list[float]]:
+    """Learn one weight for each graph by alternating minimisation (after Zhao et al., ACM MM 2014; the objective is
+    that of Wang et al., TCSVT 2009)."""
+    if mu <= 0 or sharpness <= 1:
+        raise ValueError(f"mu must be above 0 and sharpness above 1, not {mu} and {sharpness}.")
     G, alpha, objectives = len(graphs), np.full(len(graphs), 1/len(graphs)), []
     Y = np.zeros((graphs[0].shape[0], len(queries)))
     Y[queries, np.arange(len(queries))] = 1
@@ -337,26 +395,36 @@ def multi_graph(query_features: list,          # G arrays Q x D_m: one for each 
                 sample: int = 100,             # weights are learned from at most this many queries, evenly spread
                 block: int = 256,              # queries solved at a time; no effect on results
                ) -> np.ndarray:                # Q x N similarities in [-1, 1], float32, for `evaluate_similarities`
-    "Multi-graph ranking (after Zhao et al., ACM MM 2014). Features are brought to unit length; no labels are used. `ValueError` where lists or shapes do not fit."
+    """Multi-graph ranking (after Zhao et al., ACM MM 2014). Features are brought to unit length; no labels are used.
+    `ValueError` where lists or shapes do not fit."""
     if len(query_features) == 0 or len(query_features) != len(gallery_features):
-        raise ValueError(f"Give the same kinds of features for queries and gallery, not {len(query_features)} and {len(gallery_features)}.")
+        raise ValueError(f"Give the same kinds of features for queries and gallery, not {len(query_features)} and "
+                         f"{len(gallery_features)}.")
     graphs = []
     for q, g in zip(query_features, gallery_features):
         q, g = unit_rows(q, "query"), unit_rows(g, "gallery")
-        if q.shape[1] != g.shape[1]: raise ValueError(f"A kind of feature has {q.shape[1]} dimensions for the queries and {g.shape[1]} for the gallery.")
-        if same_set and len(q) != len(g): raise ValueError("With same_set=True the queries must be the gallery, in the same order: pass the same features twice.")
+        if q.shape[1] != g.shape[1]:
+            raise ValueError(f"A kind of feature has {q.shape[1]} dimensions for the queries and {g.shape[1]} for the "
+                             f"gallery.")
+        if same_set and len(q) != len(g):
+            raise ValueError("With same_set=True the queries must be the gallery, in the same order: pass the same "
+                             "features twice.")
         graphs.append(affinity_graph(g if same_set else np.concatenate([q, g]), neighbours))
-        if graphs[-1].shape != graphs[0].shape or len(q) != len(query_features[0]): raise ValueError("Every kind of feature must describe the same images: the numbers of rows differ.")
+        if graphs[-1].shape != graphs[0].shape or len(q) != len(query_features[0]):
+            raise ValueError("Every kind of feature must describe the same images: the numbers of rows differ.")
     Q, N = len(query_features[0]), len(gallery_features[0])
-    alpha, _ = graph_weights(graphs, np.unique(np.linspace(0, Q - 1, min(Q, sample)).astype(int)), mu, sharpness, rounds)
+    alpha, _ = graph_weights(graphs, np.unique(np.linspace(0, Q - 1, min(Q, sample)).astype(int)), mu, sharpness,
+                             rounds)
     A, n = fused_system(graphs, alpha, mu, sharpness), graphs[0].shape[0]
     similarity = np.empty((Q, N), dtype=np.float32)
     for rows in np.split(np.arange(Q), range(block, Q, block)):
         Y = np.zeros((n, len(rows)))
         Y[rows, np.arange(len(rows))] = mu
-        scores = solve_cg(A, Y)[n - N:].T                                           # (block, N) the gallery's nodes are the last N
-        if same_set: scores[np.arange(len(rows)), rows] = 0                         # the query itself sets no scale
+        scores = solve_cg(A, Y)[n - N:].T  # (block, N) the gallery's nodes are the last N
+        if same_set:
+            scores[np.arange(len(rows)), rows] = 0                         # the query itself sets no scale
         best = np.maximum(scores.max(1, keepdims=True), 1e-300)
-        if same_set: scores[np.arange(len(rows)), rows] = best[:, 0]
+        if same_set:
+            scores[np.arange(len(rows)), rows] = best[:, 0]
         similarity[rows] = 1 + np.log10(np.clip(scores/best, 1e-10, 1))/5
     return similarity

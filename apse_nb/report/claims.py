@@ -29,60 +29,78 @@ __all__ = ['PAPER_MEASURES', 'BOTH', 'LOSSES', 'TABLE1', 'HANDCRAFTED', 'STAGES'
 # %% ../../nbs/report/claims.ipynb #16b-claims-007
 PAPER_MEASURES = ("map8", "map2", "ft", "st", "nn", "dcg", "anmrr")       # the columns of Tables I to III
 BOTH = ("map8", "map2")
-LOSSES = ("contrastive", "triplet", "n_pair", "center", "binomial_deviance", "arcface", "sphereface", "fastap", "softtriple")      # Table I, EMB, in its order
-TABLE1 = {title: name for name, title in PAPER_NAMES.items()} | {"Old APSE": "old_apse"}      # the conference version is not quite Table II's row 'clb'
+# Table I, EMB, in its order
+LOSSES = ("contrastive", "triplet", "n_pair", "center", "binomial_deviance", "arcface", "sphereface", "fastap",
+          "softtriple")
+# the conference version is not quite Table II's row 'clb'
+TABLE1 = {title: name for name, title in PAPER_NAMES.items()} | {"Old APSE": "old_apse"}
 
 @cache
 def printed_values() -> dict[tuple[str, str], float]:
     "(row, measure) -> what Tables I to III print for it on FI; cells that cannot be read are left out."
     found = {}
-    for row in paper_table("table1_fi").to_dict("records"): found |= {(TABLE1[row["method"]], m): row[m] for m in PAPER_MEASURES}
-    for row in paper_table("table3_stages_fi").to_dict("records"): found |= {(f"conv{row['low_stage']}{row['low_labels'][0]}", m): row[m] for m in PAPER_MEASURES}
-    for name, e in table2().items(): found |= {(name, m): e.paper[m] for m in PAPER_MEASURES}
+    for row in paper_table("table1_fi").to_dict("records"):
+        found |= {(TABLE1[row["method"]], m): row[m] for m in PAPER_MEASURES}
+    for row in paper_table("table3_stages_fi").to_dict("records"):
+        found |= {(f"conv{row['low_stage']}{row['low_labels'][0]}", m): row[m] for m in PAPER_MEASURES}
+    for name, e in table2().items():
+        found |= {(name, m): e.paper[m] for m in PAPER_MEASURES}
     return {key: float(value) for key, value in found.items() if not np.isnan(value)}
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-012
 @dataclass(frozen=True)
 class Comparison:
-    "One row against another on one measure; a positive difference is the claimed direction, also where lower is better."
+    """One row against another on one measure; a positive difference is the claimed direction, also where lower is
+    better."""
     better: str                           # row that the claim puts first
     worse: str                            # row that it puts second
     measure: str
     part: str = ""                        # comparisons of the same part must show together; '' is a part of its own
-    printed_as: tuple[str, str] = ()      # the rows whose printed difference counts, where these rows are not in the paper
+    printed_as: tuple[str, str] = ()  # the rows whose printed difference counts, where these rows are not in the paper
 
     def __post_init__(self):
-        if self.measure not in MEASURES: raise ValueError(f"Unknown measure {self.measure!r}: choose one of {', '.join(MEASURES)}.")
+        if self.measure not in MEASURES:
+            raise ValueError(f"Unknown measure {self.measure!r}: choose one of {', '.join(MEASURES)}.")
 
     @property
-    def rows(self) -> tuple[str, ...]: return self.better, self.worse
+    def rows(self) -> tuple[str, ...]:
+        return self.better, self.worse
 
     @property
-    def label(self) -> str: return f"{self.better} over {self.worse}"
+    def label(self) -> str:
+        return f"{self.better} over {self.worse}"
 
     @property
-    def sign(self) -> int: return -1 if MEASURES[self.measure] == "lower" else 1
+    def sign(self) -> int:
+        return -1 if MEASURES[self.measure] == "lower" else 1
 
     def printed(self) -> float:
-        "The paper's difference, NaN where it prints none. The row 'c_x' of the controlled setting stands beside the printed row 'x'."
-        a, b = (printed_values().get((name.removeprefix("c_"), self.measure), np.nan) for name in self.printed_as or self.rows)
+        """The paper's difference, NaN where it prints none. The row 'c_x' of the controlled setting stands beside the
+        printed row 'x'."""
+        a, b = (printed_values().get((name.removeprefix("c_"), self.measure), np.nan) for name in self.printed_as
+                or self.rows)
         return self.sign*(a - b)
 
     def values(self, runs: pd.DataFrame) -> pd.Series:
         "The difference for every seed that both rows have; `runs` has one line a seed and columns (row, measure)."
-        if any((name, self.measure) not in runs for name in self.rows): return pd.Series(dtype=float)
+        if any((name, self.measure) not in runs for name in self.rows):
+            return pd.Series(dtype=float)
         return (self.sign*(runs[self.better, self.measure] - runs[self.worse, self.measure])).dropna()
 
     def half_width(self, runs: pd.DataFrame, seed: int) -> float:
-        "Half the interval over queries of one seed's difference, from the intervals of the two runs; NaN for measures without one."
+        """Half the interval over queries of one seed's difference, from the intervals of the two runs; NaN for measures
+        without one."""
         m = self.measure
-        if any((name, f"{m}_low") not in runs for name in self.rows): return np.nan
+        if any((name, f"{m}_low") not in runs for name in self.rows):
+            return np.nan
         return float(np.hypot(*((runs[name, f"{m}_high"] - runs[name, f"{m}_low"])[seed]/2 for name in self.rows)))
 
     def lost(self, runs: pd.DataFrame, diverged: dict[str, set]) -> int:
         "Number of seeds with which the better row diverged and the other did not."
-        if not diverged.get(self.better) or (self.worse, self.measure) not in runs: return 0
-        return int(runs[self.worse, self.measure].notna().reindex(sorted(diverged[self.better]), fill_value=False).sum())
+        if not diverged.get(self.better) or (self.worse, self.measure) not in runs:
+            return 0
+        return int(runs[self.worse, self.measure].notna().reindex(sorted(diverged[self.better]),
+                                                                  fill_value=False).sum())
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-015
 @dataclass(frozen=True)
@@ -93,23 +111,29 @@ class MoreGain:
     part: str = ""
 
     @property
-    def rows(self) -> tuple[str, ...]: return (*self.first.rows, *self.second.rows)
+    def rows(self) -> tuple[str, ...]:
+        return (*self.first.rows, *self.second.rows)
 
     @property
-    def measure(self) -> str: return self.first.measure
+    def measure(self) -> str:
+        return self.first.measure
 
     @property
     def label(self) -> str:
         first, second = self.first, self.second
         return f"gain on {first.measure} over gain on {second.measure}" if first.rows == second.rows else f"({first.label}) over ({second.label})"
 
-    def printed(self) -> float: return self.first.printed() - self.second.printed()
+    def printed(self) -> float:
+        return self.first.printed() - self.second.printed()
 
-    def values(self, runs: pd.DataFrame) -> pd.Series: return (self.first.values(runs) - self.second.values(runs)).dropna()
+    def values(self, runs: pd.DataFrame) -> pd.Series:
+        return (self.first.values(runs) - self.second.values(runs)).dropna()
 
-    def half_width(self, runs: pd.DataFrame, seed: int) -> float: return float(np.hypot(self.first.half_width(runs, seed), self.second.half_width(runs, seed)))
+    def half_width(self, runs: pd.DataFrame, seed: int) -> float:
+        return float(np.hypot(self.first.half_width(runs, seed), self.second.half_width(runs, seed)))
 
-    def lost(self, runs: pd.DataFrame, diverged: dict[str, set]) -> int: return 0
+    def lost(self, runs: pd.DataFrame, diverged: dict[str, set]) -> int:
+        return 0
 
 @dataclass(frozen=True)
 class MoreSpread:
@@ -120,23 +144,30 @@ class MoreSpread:
     part: str = ""
 
     @property
-    def label(self) -> str: return f"range of {self.measure} over range of {self.than}"
+    def label(self) -> str:
+        return f"range of {self.measure} over range of {self.than}"
 
-    def printed(self) -> float: return np.nan
+    def printed(self) -> float:
+        return np.nan
 
     def values(self, runs: pd.DataFrame) -> pd.Series:
-        if any((name, m) not in runs for name in self.rows for m in (self.measure, self.than)): return pd.Series(dtype=float)
-        width = lambda m: np.ptp(runs[[(name, m) for name in self.rows]].to_numpy(), axis=1)      # NaN where a row is missing
+        if any((name, m) not in runs for name in self.rows for m in (self.measure, self.than)):
+            return pd.Series(dtype=float)
+        # NaN where a row is missing
+        width = lambda m: np.ptp(runs[[(name, m) for name in self.rows]].to_numpy(), axis=1)
         return pd.Series(width(self.measure) - width(self.than), runs.index).dropna()
 
-    def half_width(self, runs: pd.DataFrame, seed: int) -> float: return np.nan
+    def half_width(self, runs: pd.DataFrame, seed: int) -> float:
+        return np.nan
 
-    def lost(self, runs: pd.DataFrame, diverged: dict[str, set]) -> int: return 0
+    def lost(self, runs: pd.DataFrame, diverged: dict[str, set]) -> int:
+        return 0
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-023
 @cache
 def detectable(seeds: int, level: float = .95, power: float = .8) -> float:
-    "The smallest true difference, in standard deviations of the paired differences, that the interval separates from zero with this probability."
+    """The smallest true difference, in standard deviations of the paired differences, that the interval separates from
+    zero with this probability."""
     df = seeds - 1
     edge = stats.t.ppf((1 + level)/2, df)
     return float(brentq(lambda d: stats.nct.sf(edge, df, d*np.sqrt(seeds)) - power, 1e-6, 100/np.sqrt(seeds)))
@@ -150,7 +181,8 @@ def over_seeds(values,                     # paired differences of at least two 
     low, high = seed_interval(values, level)
     below = lambda at: stdtr(n - 1, (mean - at)/(sd/np.sqrt(n)))            # Student's t distribution function
     p = dict(p_for=1 - below(0), p_against=below(0), p_absent=below(max(0., np.nan_to_num(paper))/2))
-    return dict(interval="seeds", low=low, high=high, sd=sd, detectable=detectable(n, level)*sd) | {name: min(1., 2*value) for name, value in p.items()}
+    return dict(interval="seeds", low=low, high=high, sd=sd, detectable=detectable(n, level)*sd) | {name: min(1.,
+            2*value) for name, value in p.items()}
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-035
 def difference(c,                               # a `Comparison`, `MoreGain` or `MoreSpread`
@@ -158,56 +190,79 @@ def difference(c,                               # a `Comparison`, `MoreGain` or 
                diverged: dict[str, set],        # row -> seeds
                level: float = .95,
               ) -> dict:
-    "What the runs of one data set say about one comparison; `direction` is 1 (as claimed), -1 or 0 (the interval holds zero)."
+    """What the runs of one data set say about one comparison; `direction` is 1 (as claimed), -1 or 0 (the interval
+    holds zero)."""
     values = c.values(runs)
     n, mean = len(values), values.mean()
-    found = dict(seeds=n, lost=c.lost(runs, diverged), difference=mean, low=np.nan, high=np.nan, interval="", sd=np.nan, detectable=np.nan, paper=c.printed(),
+    found = dict(seeds=n, lost=c.lost(runs, diverged), difference=mean, low=np.nan, high=np.nan, interval="",
+                 sd=np.nan, detectable=np.nan, paper=c.printed(),
                  p_for=1., p_against=1., p_absent=1., direction=0, every_seed=bool(n and (values > 0).all()))
-    if n > 1 and np.ptp(values) > 1e-12: found |= over_seeds(values, found["paper"], level)
-    elif n and not np.isnan(half := c.half_width(runs, values.index[0])): found |= dict(interval="queries", low=mean - half, high=mean + half)
-    if n: found["direction"] = int(found["low"] > 0) - int(found["high"] < 0) if found["interval"] else int(np.sign(mean))
+    if n > 1 and np.ptp(values) > 1e-12:
+        found |= over_seeds(values, found["paper"], level)
+    elif n and not np.isnan(half := c.half_width(runs, values.index[0])):
+        found |= dict(interval="queries", low=mean - half, high=mean + half)
+    if n:
+        found["direction"] = int(found["low"] > 0) - int(found["high"] < 0) if found["interval"] else int(np.sign(mean))
     if found["lost"]:
         found |= dict(p_for=1., every_seed=False, direction=min(found["direction"], 0) if n else -1)
-        if not n and found["lost"] > 1: found["p_absent"] = 0.
+        if not n and found["lost"] > 1:
+            found["p_absent"] = 0.
     return found
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-037
 def _one_setting(lines: pd.DataFrame) -> pd.DataFrame:
-    "Of every row only the settings with most seeds; on a tie the later ones, or for a row of the controlled setting ('c_...') the tuned ones, best in mAP8."
+    """Of every row only the settings with most seeds; on a tie the later ones, or for a row of the controlled setting
+    ('c_...') the tuned ones, best in mAP8."""
     chosen, several = {}, []
     for name, mine in lines.groupby("name", sort=False):
         runs = mine.groupby("setup", sort=False)["map8"].agg(["size", "mean"])
         most = runs[runs["size"] == runs["size"].max()]["mean"].fillna(-1)
         chosen[name] = most.idxmax() if name.startswith("c_") else most.index[-1]
-        if len(runs) > 1 and not name.startswith("c_"): several.append(name)
-    if several: warnings.warn(f"There are lines with different settings for {', '.join(several)}: only those with most seeds (then the latest) are used.", stacklevel=4)
+        if len(runs) > 1 and not name.startswith("c_"):
+            several.append(name)
+    if several:
+        warnings.warn(f"There are lines with different settings for {', '.join(several)}: only those with most seeds "
+                      f"(then the latest) are used.", stacklevel=4)
     return lines[lines["setup"] == lines["name"].map(chosen)]
 
 def _by_seed(lines: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, set]]:
     "(one line a seed with columns (row, measure), row -> seeds it diverged with)."
     good = lines[lines["status"] == "ok"]
     columns = [c for m in MEASURES for c in (m, f"{m}_low", f"{m}_high") if c in lines]
-    runs = good.pivot(index="seed", columns="name", values=columns).swaplevel(axis=1).reindex(sorted(set(lines["seed"])))
+    runs = good.pivot(index="seed", columns="name",
+                      values=columns).swaplevel(axis=1).reindex(sorted(set(lines["seed"])))
     for name, mine in good[good["epochs"] == 0].groupby("name"):
         if len(mine[columns].drop_duplicates()) == 1:                   # nothing was left to chance
-            for c in columns: runs[name, c] = mine[c].iloc[0]
+            for c in columns:
+                runs[name, c] = mine[c].iloc[0]
     runs.columns = runs.columns.to_flat_index()                        # plain (row, measure) pairs: quick to look up
     return runs, {name: set(mine["seed"]) for name, mine in lines[lines["status"] == "diverged"].groupby("name")}
 
 def comparable(lines: pd.DataFrame) -> list[tuple[dict, pd.DataFrame, dict]]:
-    "Sets of lines that may be compared (same pictures, profile, epochs): (what they share, runs by seed, seeds that diverged)."
-    lacking = [c for c in ("name", "status", "source", "profile", "data", "setup", "seed", "epochs", "map8") if c not in lines]
-    if lacking: raise ValueError(f"These lines have no column {', '.join(lacking)}: give lines of a results store (chapter 11).")
+    """Sets of lines that may be compared (same pictures, profile, epochs): (what they share, runs by seed, seeds that
+    diverged)."""
+    lacking = [c for c in ("name", "status", "source", "profile", "data", "setup", "seed", "epochs", "map8")
+               if c not in lines]
+    if lacking:
+        raise ValueError(f"These lines have no column {', '.join(lacking)}: give lines of a results store (chapter "
+                         f"11).")
     lines = lines[lines["status"] != "failed"].copy()
-    if not len(lines): raise ValueError("There are no lines to judge: run some rows first.")
+    if not len(lines):
+        raise ValueError("There are no lines to judge: run some rows first.")
     lines["epochs"] = lines["epochs"].fillna(0).astype(int)
     lines = lines.drop_duplicates(["source", "data", "profile", "epochs", "name", "setup", "seed"], keep="last")
-    keys = (lines[lines["epochs"] > 0] if (lines["epochs"] > 0).any() else lines)[["source", "profile", "data", "epochs"]].drop_duplicates()
+    keys = (lines[lines["epochs"] > 0] if (lines["epochs"] > 0).any() else lines)[["source", "profile", "data",
+            "epochs"]].drop_duplicates()
     found = []
     for key in keys.to_dict("records"):
-        same = lines[(lines["source"] == key["source"]) & (lines["profile"] == key["profile"]) & (lines["data"] == key["data"]) & lines["epochs"].isin([0, key["epochs"]])]
+        same = lines[(lines["source"] == key["source"]) & (lines["profile"] == key["profile"])
+                     & (lines["data"] == key["data"]) & lines["epochs"].isin([0, key["epochs"]])]
         several = keys[keys["source"] == key["source"]].nunique() > 1   # what has to be in the name
-        name = ", ".join([key["source"]] + [text for c, text in (("epochs", f"{key['epochs']} epochs"), ("profile", key["profile"]), ("data", "-".join(part[:8] for part in key["data"].split("-")))) if several[c]])
+        name = ", ".join([key["source"]] + [text for c,
+                                            text in (("epochs", f"{key['epochs']} epochs"),
+                                                     ("profile", key["profile"]), ("data",
+                                                             "-".join(part[:8] for part in key["data"].split("-"))))
+                                            if several[c]])
         found.append((dict(data_set=name) | key, *_by_seed(_one_setting(same))))
     return found
 
@@ -217,7 +272,9 @@ def at_least(p,             # p-values, one for each part
             ) -> float:
     "p-value of 'at least `count` of these hold' (Benjamini and Heller 2008), valid under any dependence."
     p = np.sort(np.asarray(p, dtype=float))
-    if not 1 <= count <= len(p): raise ValueError(f"'At least {count} of {len(p)}' cannot be tested: the number must lie between 1 and {len(p)}.")
+    if not 1 <= count <= len(p):
+        raise ValueError(f"'At least {count} of {len(p)}' cannot be tested: the number must lie between 1 and "
+                         f"{len(p)}.")
     return float(min(1., (len(p) - count + 1)*p[count - 1]))
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-048
@@ -231,7 +288,7 @@ class Claim:
     comparisons: tuple = ()               # of `Comparison`, `MoreGain`, `MoreSpread`
     quote: str = ""                       # the paper's words, fewer than 15
     needs: int | str = "all"              # parts that must show: a number, 'all', or 'most' (more than half)
-    kind: str = "difference"              # 'difference', 'order', 'best of', 'best at', 'figure' or 'cannot be tested here'
+    kind: str = "difference"  # 'difference', 'order', 'best of', 'best at', 'figure' or 'cannot be tested here'
     family: bool = False                  # about a field of methods: judged on those that were run
     reason: str = ""                      # why it cannot be tested here
     not_on: dict = field(default_factory=dict, hash=False)      # source -> why it cannot be tested on it
@@ -240,19 +297,23 @@ class Claim:
     def __post_init__(self):
         count = len(self.parts())
         if self.needs not in ("all", "most") and not (isinstance(self.needs, int) and 1 <= self.needs <= max(count, 1)):
-            raise ValueError(f"Claim {self.key!r} has {count} parts and needs {self.needs!r}: give 'all', 'most' or a number between 1 and {max(count, 1)}.")
+            raise ValueError(f"Claim {self.key!r} has {count} parts and needs {self.needs!r}: give 'all', 'most' or a "
+                             f"number between 1 and {max(count, 1)}.")
 
     def parts(self, comparisons=None) -> list[list]:
         "The comparisons (or those given) by part."
         parts = {}
-        for c in self.comparisons if comparisons is None else comparisons: parts.setdefault(c.part or c, []).append(c)
+        for c in self.comparisons if comparisons is None else comparisons:
+            parts.setdefault(c.part or c, []).append(c)
         return list(parts.values())
 
     def needed(self, comparisons=None) -> int:
         "How many parts must show."
         parts = self.parts(comparisons)
-        if not parts: return 0
-        if self.needs == "all": return len(parts)
+        if not parts:
+            return 0
+        if self.needs == "all":
+            return len(parts)
         return len(parts)//2 + 1 if self.needs == "most" else int(self.needs)
 
 def pair(better: str, worse: str, measures=PAPER_MEASURES, printed_as=()) -> tuple[Comparison, ...]:
@@ -265,99 +326,158 @@ def best(better: str, rivals, measures=PAPER_MEASURES) -> tuple[Comparison, ...]
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-051
 HANDCRAFTED = ("sift", "hog", "gabor")
-STAGES = tuple(f"conv{stage}{labels}" for stage in (2, 3, 4, 5) for labels in "pe" if f"{stage}{labels}" != "3p")      # conv3p is 'gep'
-LAMBDAS = tuple(name for name in lambda_sweep() if name != "gep")                                                      # 0.5 is 'gep'
+# conv3p is 'gep'
+STAGES = tuple(f"conv{stage}{labels}" for stage in (2, 3, 4, 5) for labels in "pe" if f"{stage}{labels}" != "3p")
+LAMBDAS = tuple(name for name in lambda_sweep() if name != "gep")  # 0.5 is 'gep'
 
 _RETRIEVAL = (
-    Claim("learned", "IV-E, Table I", "Features learned end to end retrieve better than hand-crafted ones.", "Softmax above SIFT, HOG and Gabor on both mAPs.",
+    Claim("learned", "IV-E, Table I", "Features learned end to end retrieve better than hand-crafted ones.",
+          "Softmax above SIFT, HOG and Gabor on both mAPs.",
           tuple(c for rival in HANDCRAFTED for c in pair("softmax", rival, BOTH)), kind="order",
           quote="end-to-end learning-based methods perform better than those based on hand-crafted features"),
-    Claim("learned_networks", "IV-E, Table I", "The same holds for AlexNet, VGG and GoogLeNet with softmax.", "Each network above each descriptor on both mAPs.",
-          tuple(c for network in ("alexnet", "vgg", "googlenet") for rival in HANDCRAFTED for c in pair(network, rival, BOTH)), kind="order",
+    Claim("learned_networks", "IV-E, Table I", "The same holds for AlexNet, VGG and GoogLeNet with softmax.",
+          "Each network above each descriptor on both mAPs.",
+          tuple(c for network in ("alexnet", "vgg", "googlenet") for rival in HANDCRAFTED
+                for c in pair(network, rival, BOTH)), kind="order",
           not_on={"scenes": "these networks live from their ImageNet weights, and drawn scenes are no photographs"}),
-    Claim("concepts", "IV-E, Table I", "Among SentiBank, DeepSentiBank and MVSO, more dimensions retrieve slightly better.", "The order of three rows.",
-          kind="cannot be tested here", reason="no public model of them can be fetched; whoever has their features as files can run these rows of Table I (the notebook `report/tables`)",
+    Claim("concepts", "IV-E, Table I", "Among SentiBank, DeepSentiBank and MVSO, more dimensions retrieve slightly "
+          "better.", "The order of three rows.",
+          kind="cannot be tested here", reason="no public model of them can be fetched; whoever has their features as "
+          "files can run these rows of Table I (the notebook `report/tables`)",
           quote="the performance is slightly improved with the increase of feature dimensions"),
-    Claim("metric_losses", "IV-E, Table I", "Metric losses in general retrieve much better than softmax, NN aside.", "Nine losses over softmax on six measures; most of these comparisons.",
-          tuple(c for loss in LOSSES for c in pair(loss, "softmax", [m for m in PAPER_MEASURES if m != "nn"])), needs="most", family=True,
+    Claim("metric_losses", "IV-E, Table I", "Metric losses in general retrieve much better than softmax, NN aside.",
+          "Nine losses over softmax on six measures; most of these comparisons.",
+          tuple(c for loss in LOSSES for c in pair(loss, "softmax", [m for m in PAPER_MEASURES if m != "nn"])),
+          needs="most", family=True,
           quote="remarkably better overall performance than those with the supervision of softmax loss"),
-    Claim("nearest_neighbour", "IV-E, Table I", "On NN metric losses do not beat softmax.", "Softmax over nine losses on NN; most of them.",
+    Claim("nearest_neighbour", "IV-E, Table I", "On NN metric losses do not beat softmax.",
+          "Softmax over nine losses on NN; most of them.",
           tuple(Comparison("softmax", loss, "nn") for loss in LOSSES), needs="most", family=True,
           quote="cannot outperform that of the softmax loss like on other metrics"),
-    Claim("state_of_the_art", "IV-E, Table I; abstract, introduction, conclusion", "The full system beats every published method.", "The full system above every rival, on all seven measures.",
-          best("gep", ("wscnet", *LOSSES, "yang")), kind="best of", family=True, quote="much better performance than state-of-the-art methods"),
-    Claim("ten_percent", "IV-E, Table I; abstract", "Its lead over the best of them, Yang et al., is large, about .10.", "The full system over Yang et al. on both mAPs; how large is in the difference.",
+    Claim("state_of_the_art", "IV-E, Table I; abstract, introduction, conclusion",
+          "The full system beats every published method.", "The full system above every rival, on all seven measures.",
+          best("gep", ("wscnet", *LOSSES, "yang")), kind="best of", family=True,
+          quote="much better performance than state-of-the-art methods"),
+    Claim("ten_percent", "IV-E, Table I; abstract", "Its lead over the best of them, Yang et al., is large, about "
+          ".10.", "The full system over Yang et al. on both mAPs; how large is in the difference.",
           pair("gep", "yang", BOTH), quote="about 10% improvement"),
-    Claim("conference_version", "IV-E, Table I", "Generated negatives improve on the conference version on six of seven measures.", "The conference version, trained here.",
-          kind="cannot be tested here", reason="its row in Table I differs from Table II's row without generated negatives, and the paper does not say in what else; the claim 'gep' asks the same of Table II",
+    Claim("conference_version", "IV-E, Table I", "Generated negatives improve on the conference version on six of "
+          "seven measures.", "The conference version, trained here.",
+          kind="cannot be tested here", reason="its row in Table I differs from Table II's row without generated "
+          "negatives, and the paper does not say in what else; the claim 'gep' asks the same of Table II",
           quote="on six of seven metrics"),
-    Claim("small_sets", "IV-E, Fig. 5; abstract", "Fine-tuned from FI, the system is best on ArtPhoto, Abstract and IAPSa too.", "Five-fold fine-tuning on these sets.",
-          kind="cannot be tested here", reason="the three sets were not at hand, and the text gives no numbers for Fig. 5; the notebook `report/figures` has the protocol", quote="our method also obtains the best retrieval results"),
+    Claim("small_sets", "IV-E, Fig. 5; abstract", "Fine-tuned from FI, the system is best on ArtPhoto, Abstract and "
+          "IAPSa too.", "Five-fold fine-tuning on these sets.",
+          kind="cannot be tested here", reason="the three sets were not at hand, and the text gives no numbers for "
+          "Fig. 5; the notebook `report/figures` has the protocol", quote="our method also obtains the best retrieval "
+          "results"),
 )
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-053
 _ABLATION = (
-    Claim("n_pair", "IV-F, Table II", "N-pair beats softmax.", "N-pair over softmax on most measures.", pair("n_pair", "softmax"), needs="most",
+    Claim("n_pair", "IV-F, Table II", "N-pair beats softmax.", "N-pair over softmax on most measures.",
+          pair("n_pair", "softmax"), needs="most",
           quote="obviously improved compared with that based on attention loss"),
-    Claim("ep", "IV-F, Table II", "EP beats N-pair on all measures.", "All seven.", pair("ep", "n_pair"), quote="outperforms N-pair loss on all the metrics"),
-    Claim("ep_map2", "IV-F, Table II", "EP gains more over N-pair on mAP$_2$ than on mAP$_8$.", "The gain on mAP$_2$ less the gain on mAP$_8$.",
-          (MoreGain(Comparison("ep", "n_pair", "map2"), Comparison("ep", "n_pair", "map8")),), quote="especially on mAP₂"),
-    Claim("ep_map8", "IV-F, Table II", "Separating the polarities also helps mAP$_8$.", "EP over N-pair on mAP$_8$.", pair("ep", "n_pair", ("map8",)), quote="also facilitates 4% increase"),
-    Claim("at", "IV-F, Table II", "Adding the attention losses to EP improves all measures but mAP$_2$.", "AT + EP over EP on the six others.",
-          pair("at_ep", "ep", tuple(m for m in PAPER_MEASURES if m != "map2")), quote="better performance on all the metrics except"),
-    Claim("at_cost", "IV-F, Table II", "They cost some mAP$_2$.", "EP over AT + EP on mAP$_2$.", pair("ep", "at_ep", ("map2",)), quote="ignores the boundary between two polarities"),
-    Claim("recovered", "IV-F, Table II", "Attention and two levels win that mAP$_2$ back.", "HA over EP alone on mAP$_2$.", pair("ha", "ep", ("map2",)),
+    Claim("ep", "IV-F, Table II", "EP beats N-pair on all measures.", "All seven.", pair("ep", "n_pair"),
+          quote="outperforms N-pair loss on all the metrics"),
+    Claim("ep_map2", "IV-F, Table II", "EP gains more over N-pair on mAP$_2$ than on mAP$_8$.",
+          "The gain on mAP$_2$ less the gain on mAP$_8$.",
+          (MoreGain(Comparison("ep", "n_pair", "map2"), Comparison("ep", "n_pair", "map8")),),
+          quote="especially on mAP₂"),
+    Claim("ep_map8", "IV-F, Table II", "Separating the polarities also helps mAP$_8$.", "EP over N-pair on mAP$_8$.",
+          pair("ep", "n_pair", ("map8",)), quote="also facilitates 4% increase"),
+    Claim("at", "IV-F, Table II", "Adding the attention losses to EP improves all measures but mAP$_2$.",
+          "AT + EP over EP on the six others.",
+          pair("at_ep", "ep", tuple(m for m in PAPER_MEASURES if m != "map2")),
+          quote="better performance on all the metrics except"),
+    Claim("at_cost", "IV-F, Table II", "They cost some mAP$_2$.", "EP over AT + EP on mAP$_2$.",
+          pair("ep", "at_ep", ("map2",)), quote="ignores the boundary between two polarities"),
+    Claim("recovered", "IV-F, Table II", "Attention and two levels win that mAP$_2$ back.",
+          "HA over EP alone on mAP$_2$.", pair("ha", "ep", ("map2",)),
           quote="will be recovered by the attention mechanism and multi-level outputs"),
-    Claim("mo", "IV-F, Table II", "Features of two levels beat those of the last layer.", "MO over SO on most measures.", pair("mo", "at_ep"), needs="most",
+    Claim("mo", "IV-F, Table II", "Features of two levels beat those of the last layer.",
+          "MO over SO on most measures.", pair("mo", "at_ep"), needs="most",
           quote="verify the effectiveness of EP loss and the features at multiple levels"),
-    Claim("sa", "IV-F, Table II", "Emotion attention on conv5 gains about .03 on both mAPs.", "SA over MO on both mAPs.", pair("sa", "mo", BOTH), quote="gain 3% improvement"),
-    Claim("ha", "IV-F, Table II; introduction", "Polarity attention on conv3 adds to it: the levels complement each other.", "HA over SA on most measures.", pair("ha", "sa"), needs="most",
+    Claim("sa", "IV-F, Table II", "Emotion attention on conv5 gains about .03 on both mAPs.",
+          "SA over MO on both mAPs.", pair("sa", "mo", BOTH), quote="gain 3% improvement"),
+    Claim("ha", "IV-F, Table II; introduction", "Polarity attention on conv3 adds to it: the levels complement each "
+          "other.", "HA over SA on most measures.", pair("ha", "sa"), needs="most",
           quote="attended features from different levels are complementary"),
-    Claim("clb", "IV-F, Table II; introduction", "Cross-level bilinear pooling beats concatenation.", "CLB over HA on most measures.", pair("clb", "ha"), needs="most",
+    Claim("clb", "IV-F, Table II; introduction", "Cross-level bilinear pooling beats concatenation.",
+          "CLB over HA on most measures.", pair("clb", "ha"), needs="most",
           quote="further improvement over the baseline that directly concatenates them"),
-    Claim("gep", "IV-F, Table II; abstract, introduction", "Generated negatives improve the whole.", "GEP over EP in the full network on most measures.", pair("gep", "clb"), needs="most",
+    Claim("gep", "IV-F, Table II; abstract, introduction", "Generated negatives improve the whole.",
+          "GEP over EP in the full network on most measures.", pair("gep", "clb"), needs="most",
           quote="improves the overall performance effectively"),
-    Claim("convergence", "introduction", "Generated negatives make training converge faster.", "Learning curves of both losses.", kind="cannot be tested here",
-          reason="the paper shows no curve, and a results store keeps end points only", quote="convergence of the model can be accelerated"),
+    Claim("convergence", "introduction", "Generated negatives make training converge faster.",
+          "Learning curves of both losses.", kind="cannot be tested here",
+          reason="the paper shows no curve, and a results store keeps end points only",
+          quote="convergence of the model can be accelerated"),
 )
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-054
 _CURVES_AND_PICTURES = (
-    Claim("best_stages", "IV-G, Table III", "Polarity attention on conv3 with emotion attention on conv5 is the best of eight combinations.", "Above all seven others, on six of the seven measures.",
+    Claim("best_stages", "IV-G, Table III", "Polarity attention on conv3 with emotion attention on conv5 is the best "
+          "of eight combinations.", "Above all seven others, on six of the seven measures.",
           best("gep", STAGES), needs=6, kind="best of", quote="performs the best on six out of seven criteria"),
-    Claim("polarity_cue", "IV-G, Table III", "On conv3, polarity labels give better cues than emotion labels.", "conv3(p) over conv3(e) on most measures.", pair("gep", "conv3e"), needs="most",
+    Claim("polarity_cue", "IV-G, Table III", "On conv3, polarity labels give better cues than emotion labels.",
+          "conv3(p) over conv3(e) on most measures.", pair("gep", "conv3e"), needs="most",
           quote="provide significant complementary cues with high-level features"),
-    Claim("low_is_polarity", "introduction; IV-G, Table III", "Polarity belongs to low levels: its labels gain more there than high up.", "Gain of polarity over emotion labels on conv3 less that on conv5, on both mAPs.",
-          tuple(MoreGain(Comparison("gep", "conv3e", m), Comparison("conv5p", "conv5e", m)) for m in BOTH), quote="the polarity is relevant to low-level features"),
-    Claim("lambda_sensitivity", "IV-H, Fig. 6", "mAP$_8$ depends more on the weight $\\lambda$ than mAP$_2$.", "The range of mAP$_8$ over the sweep less that of mAP$_2$.",
+    Claim("low_is_polarity", "introduction; IV-G, Table III", "Polarity belongs to low levels: its labels gain more "
+          "there than high up.", "Gain of polarity over emotion labels on conv3 less that on conv5, on both mAPs.",
+          tuple(MoreGain(Comparison("gep", "conv3e", m), Comparison("conv5p", "conv5e", m)) for m in BOTH),
+          quote="the polarity is relevant to low-level features"),
+    Claim("lambda_sensitivity", "IV-H, Fig. 6", "mAP$_8$ depends more on the weight $\\lambda$ than mAP$_2$.",
+          "The range of mAP$_8$ over the sweep less that of mAP$_2$.",
           (MoreSpread(("gep", *LAMBDAS), "map8", "map2"),), quote="is more sensitive than"),
-    Claim("lambda_best", "IV-H, Fig. 6", "Both mAPs are best at $\\lambda = 0.5$.", "0.5 above every other point of the sweep, on both mAPs.", best("gep", LAMBDAS, BOTH), kind="best at",
+    Claim("lambda_best", "IV-H, Fig. 6", "Both mAPs are best at $\\lambda = 0.5$.",
+          "0.5 above every other point of the sweep, on both mAPs.", best("gep", LAMBDAS, BOTH), kind="best at",
           quote="both achieve the best performance"),
-    Claim("lambda_fall", "IV-H, Fig. 6", "mAP$_8$ falls steeply when $\\lambda$ grows beyond 0.6.", "On mAP$_8$, 0.5 above 0.7 and 0.7 above 0.9.",
-          (*pair("gep", "gep_lambda0.7", ("map8",)), *pair("gep_lambda0.7", "gep_lambda0.9", ("map8",))), kind="order", quote="descends dramatically when"),
-    Claim("attention_maps", "IV-I, Fig. 7", "Polarity attention concerns details of colour and texture.", "The maps against true regions, over all pictures.", kind="figure",
-          reason="a few chosen pictures and no number; chapter 13 draws the maps and scores them where true regions are known", quote="always concerns the detailed color and texture representations"),
-    Claim("first_results", "IV-I, Fig. 8", "N-pair brings pictures of the opposite polarity to the front, the full system does not.", "The full system over N-pair on mAP$_2$, which says it for all queries.",
-          pair("gep", "n_pair", ("map2",)), kind="figure", quote="even images from the opposite polarity appear in top-5 results"),
-    Claim("failures", "IV-I, Fig. 9", "What goes wrong is ambiguous emotion, or content too small to see.", "The reasons of all failures.", kind="figure",
-          reason="two chosen queries and no number; chapter 13 counts the reasons that labels can show", quote="the emotional boundary of some images is ambiguous"),
+    Claim("lambda_fall", "IV-H, Fig. 6", "mAP$_8$ falls steeply when $\\lambda$ grows beyond 0.6.",
+          "On mAP$_8$, 0.5 above 0.7 and 0.7 above 0.9.",
+          (*pair("gep", "gep_lambda0.7", ("map8",)), *pair("gep_lambda0.7", "gep_lambda0.9", ("map8",))),
+          kind="order", quote="descends dramatically when"),
+    Claim("attention_maps", "IV-I, Fig. 7", "Polarity attention concerns details of colour and texture.",
+          "The maps against true regions, over all pictures.", kind="figure",
+          reason="a few chosen pictures and no number; chapter 13 draws the maps and scores them where true regions "
+          "are known", quote="always concerns the detailed color and texture representations"),
+    Claim("first_results", "IV-I, Fig. 8", "N-pair brings pictures of the opposite polarity to the front, the full "
+          "system does not.", "The full system over N-pair on mAP$_2$, which says it for all queries.",
+          pair("gep", "n_pair", ("map2",)), kind="figure", quote="even images from the opposite polarity appear in "
+          "top-5 results"),
+    Claim("failures", "IV-I, Fig. 9", "What goes wrong is ambiguous emotion, or content too small to see.",
+          "The reasons of all failures.", kind="figure",
+          reason="two chosen queries and no number; chapter 13 counts the reasons that labels can show",
+          quote="the emotional boundary of some images is ambiguous"),
 )
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-056
-_CONTROLS = tuple(Claim(f"control_{key}", section, text, see, comparisons, control=True, **more) for key, section, text, see, comparisons, more in (
-    ("product", "control of 'clb'", "CLB's gain is the bilinear product's and not the learned projection's.", "CLB over a learned projection of the concatenation; the printed gain is that of CLB over HA.",
+_CONTROLS = tuple(Claim(f"control_{key}", section, text, see, comparisons, control=True, **more) for key, section,
+                  text, see, comparisons, more in (
+    ("product", "control of 'clb'", "CLB's gain is the bilinear product's and not the learned projection's.",
+     "CLB over a learned projection of the concatenation; the printed gain is that of CLB over HA.",
      pair("clb", "concat_linear", BOTH, printed_as=("clb", "ha")), {}),
-    ("attention", "control of 'sa' and 'ha'", "Attention helps before any bilinear pooling.", "HA over MO, both concatenated, on both mAPs.", pair("ha", "mo", BOTH), {}),
-    ("attention_clb", "control of 'sa' and 'ha'", "Attention still helps once the levels are multiplied.", "CLB with attention over CLB without, on both mAPs.", pair("clb", "clb_no_attention", BOTH), {}),
-    ("letter", "control of Eq. 1", "Eq. 1 as printed (softmax of the channel sum, not rescaled) does worse than our reading.", "CLB over the letter, on both mAPs.", pair("clb", "letter", BOTH), {}),
-    ("eq12", "control of Eq. 12", "Eq. 12 as printed (without direction) does worse than with the direction of Eq. 10.", "GEP over the letter, on both mAPs.", pair("gep", "gep_eq12", BOTH), {}),
-    ("eq13", "control of Eq. 13", "Eq. 13 as printed (another positive) does worse than our reading.", "GEP over the letter, on both mAPs.", pair("gep", "gep_printed", BOTH), {}),
-    ("scale", "control of Eq. 4 to 13", "A scale on the similarities, which the paper does not write, raises mAP$_8$.", "Scale 8 over 1 for EP and for GEP in the full network, on mAP$_8$.",
+    ("attention", "control of 'sa' and 'ha'", "Attention helps before any bilinear pooling.",
+     "HA over MO, both concatenated, on both mAPs.", pair("ha", "mo", BOTH), {}),
+    ("attention_clb", "control of 'sa' and 'ha'", "Attention still helps once the levels are multiplied.",
+     "CLB with attention over CLB without, on both mAPs.", pair("clb", "clb_no_attention", BOTH), {}),
+    ("letter", "control of Eq. 1", "Eq. 1 as printed (softmax of the channel sum, not rescaled) does worse than our "
+     "reading.", "CLB over the letter, on both mAPs.", pair("clb", "letter", BOTH), {}),
+    ("eq12", "control of Eq. 12", "Eq. 12 as printed (without direction) does worse than with the direction of Eq. "
+     "10.", "GEP over the letter, on both mAPs.", pair("gep", "gep_eq12", BOTH), {}),
+    ("eq13", "control of Eq. 13", "Eq. 13 as printed (another positive) does worse than our reading.",
+     "GEP over the letter, on both mAPs.", pair("gep", "gep_printed", BOTH), {}),
+    ("scale", "control of Eq. 4 to 13", "A scale on the similarities, which the paper does not write, raises "
+     "mAP$_8$.", "Scale 8 over 1 for EP and for GEP in the full network, on mAP$_8$.",
      (*pair("clb_scale8", "clb", ("map8",)), *pair("gep_scale8", "gep", ("map8",))), {}),
-    ("intra", "control of 'gep'", "Generated negatives help mAP$_8$ when only the intra-polarity term has them.", "GEP in the intra term over EP, on mAP$_8$.", pair("gep_intra", "clb", ("map8",), ("gep", "clb")), {}),
-    ("gradient", "control of Eq. 9", "Without a gradient through the interpolation weight GEP is better on mAP$_8$.", "GEP without that gradient over GEP.", pair("gep_no_lambda_gradient", "gep", ("map8",)), {}),
-    ("ep", "control of 'ep'", "EP beats N-pair when both are tuned alike.", "EP over N-pair in the controlled setting of Table I, both mAPs.", pair("c_ep", "c_n_pair", BOTH), {}),
-    ("fair", "control of 'state_of_the_art'", "The full system beats every loss when backbone, dimension and tuning are the same.", "Above every loss in the controlled setting of Table I, both mAPs.",
+    ("intra", "control of 'gep'", "Generated negatives help mAP$_8$ when only the intra-polarity term has them.",
+     "GEP in the intra term over EP, on mAP$_8$.", pair("gep_intra", "clb", ("map8",), ("gep", "clb")), {}),
+    ("gradient", "control of Eq. 9", "Without a gradient through the interpolation weight GEP is better on mAP$_8$.",
+     "GEP without that gradient over GEP.", pair("gep_no_lambda_gradient", "gep", ("map8",)), {}),
+    ("ep", "control of 'ep'", "EP beats N-pair when both are tuned alike.", "EP over N-pair in the controlled setting "
+     "of Table I, both mAPs.", pair("c_ep", "c_n_pair", BOTH), {}),
+    ("fair", "control of 'state_of_the_art'", "The full system beats every loss when backbone, dimension and tuning "
+     "are the same.", "Above every loss in the controlled setting of Table I, both mAPs.",
      best("c_gep", tuple(f"c_{loss}" for loss in LOSSES), BOTH), dict(kind="best of", family=True)),
 ))
 
@@ -381,15 +501,20 @@ def compare(claims, lines: pd.DataFrame, level: float = .95) -> pd.DataFrame:
     rows = []
     for key, runs, diverged in comparable(lines):
         tried = {name for name, _ in runs} | set(diverged)
-        rows += [key | dict(claim=claim.key, comparison=i, rows=c.label, measure=c.measure) | difference(c, runs, diverged, level)
-                 | dict(missing=", ".join(name for name in dict.fromkeys(c.rows) if name not in tried)) for claim in claims for i, c in enumerate(claim.comparisons)]
-    if not rows: return pd.DataFrame(columns=["claim", "data_set", "seeds", "shown"])
+        rows += [key | dict(claim=claim.key, comparison=i, rows=c.label, measure=c.measure)
+                 | difference(c, runs, diverged, level)
+                 | dict(missing=", ".join(name for name in dict.fromkeys(c.rows) if name not in tried))
+                 for claim in claims for i, c in enumerate(claim.comparisons)]
+    if not rows:
+        return pd.DataFrame(columns=["claim", "data_set", "seeds", "shown"])
     compared, by_key = pd.DataFrame(rows), {claim.key: claim for claim in claims}
-    shown = [i for (key, _), mine in compared.groupby(["claim", "data_set"], sort=False) for i in _hinges(by_key[key], mine)]
+    shown = [i for (key, _), mine in compared.groupby(["claim", "data_set"], sort=False)
+             for i in _hinges(by_key[key], mine)]
     return compared.assign(shown=compared.index.isin(shown))
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-066
-VERDICTS = ("reproduced", "not reproduced", "opposite", "undecided", "one seed, same direction", "one seed, other direction", "one seed, unclear", "not run", "cannot be tested here")
+VERDICTS = ("reproduced", "not reproduced", "opposite", "undecided", "one seed, same direction",
+            "one seed, other direction", "one seed, unclear", "not run", "cannot be tested here")
 
 def _decide(claim: Claim, used: pd.DataFrame, level: float) -> dict:
     "Verdict, p-value and counts."
@@ -399,36 +524,53 @@ def _decide(claim: Claim, used: pd.DataFrame, level: float) -> dict:
     line = dict(zip(comparisons, kept.index))
     parts, needed = [kept.loc[[line[c] for c in part]] for part in claim.parts(comparisons)], claim.needed(comparisons)
     found = dict(needed=needed, parts=len(parts), run=int(run.sum()), comparisons=len(used), seeds=0)
-    if not run.any() or not 1 <= needed <= len(parts) or run.mean() < .5*claim.family: return found | dict(verdict="not run")
-    seeds = kept["seeds"].where(kept["interval"] == "seeds", 1).where(kept["seeds"] > 0, kept["lost"])      # a row that always diverged was tried so often
+    if not run.any() or not 1 <= needed <= len(parts) or run.mean() < .5*claim.family:
+        return found | dict(verdict="not run")
+    # a row that always diverged was tried so often
+    seeds = kept["seeds"].where(kept["interval"] == "seeds", 1).where(kept["seeds"] > 0, kept["lost"])
     found |= dict(seeds=int(seeds[run].min()),
-                  shown=sum((part["direction"] == 1).all() for part in parts), against=sum((part["direction"] == -1).any() for part in parts))
+                  shown=sum((part["direction"] == 1).all() for part in parts),
+                  against=sum((part["direction"] == -1).any() for part in parts))
     alpha, rest = 1 - level, len(parts) - needed + 1                 # `rest` parts that fail refute the claim
     if found["seeds"] < 2:
-        way = "same direction" if found["shown"] >= needed else "other direction" if found["against"] >= max(rest, found["shown"] + 1) else "unclear"
+        way = "same direction" if found["shown"] >= needed else "other direction" if found["against"] >= max(rest,
+                found["shown"] + 1) else "unclear"
         return found | dict(verdict=f"one seed, {way}")
     weakest = lambda column, count: at_least([part[column].max() for part in parts], count)
-    lacking = lambda part, count: at_least(part["p_absent"].where(part["p_for"] > alpha, 1), count)       # what shows, however small, does not refute
-    holds, mirrored, absent = weakest("p_for", needed), weakest("p_against", needed), at_least([lacking(part, 1) for part in parts], rest)
-    if holds <= alpha: return found | dict(verdict="reproduced", p=holds, smaller=at_least([at_least(part["p_absent"], 1) for part in parts], rest) <= alpha)
-    if mirrored <= alpha: return found | dict(verdict="opposite", p=mirrored)
-    if absent <= alpha: return found | dict(verdict="not reproduced", p=absent)
-    return found | dict(verdict="undecided", p=min(holds, mirrored, absent), every_seed=sum(part["every_seed"].all() for part in parts) >= needed)
+    # what shows, however small, does not refute
+    lacking = lambda part, count: at_least(part["p_absent"].where(part["p_for"] > alpha, 1), count)
+    holds, mirrored, absent = weakest("p_for", needed), weakest("p_against",
+                                                                needed), at_least([lacking(part, 1)
+                                                                        for part in parts], rest)
+    if holds <= alpha:
+        return found | dict(verdict="reproduced", p=holds,
+                            smaller=at_least([at_least(part["p_absent"], 1) for part in parts], rest) <= alpha)
+    if mirrored <= alpha:
+        return found | dict(verdict="opposite", p=mirrored)
+    if absent <= alpha:
+        return found | dict(verdict="not reproduced", p=absent)
+    return found | dict(verdict="undecided", p=min(holds, mirrored, absent),
+                        every_seed=sum(part["every_seed"].all() for part in parts) >= needed)
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-072
 WANTED = {"scenes": 5}        # source -> seeds below which a verdict is provisional
-JUDGED = ("claim", "section", "control", "data_set", "source", "profile", "data", "epochs", "seeds", "provisional", "verdict", "verdict_holm", "p", "p_holm",
-          "shown", "against", "needed", "parts", "run", "comparisons", "rows", "measure", "difference", "low", "high", "interval", "paper", "detectable", "note")
+JUDGED = ("claim", "section", "control", "data_set", "source", "profile", "data", "epochs", "seeds", "provisional",
+          "verdict", "verdict_holm", "p", "p_holm",
+          "shown", "against", "needed", "parts", "run", "comparisons", "rows", "measure", "difference", "low",
+          "high", "interval", "paper", "detectable", "note")
 
 def _note(used: pd.DataFrame, found: dict) -> str:
     "What a reader of the verdict has to know."
     run, shown = used[used["seeds"] > 0], used[used["shown"]]
     missing = dict.fromkeys(name for names in used["missing"] if names for name in names.split(", "))
     lost = used[used["lost"] > 0]["rows"].str.split(" over ").str[0].unique()
-    notes = {f"not run: {', '.join(missing)}": missing, f"diverged: {', '.join(lost)}": len(lost), "a gain below half of the printed one": found.get("smaller"),
+    notes = {f"not run: {', '.join(missing)}": missing, f"diverged: {', '.join(lost)}": len(lost),
+             "a gain below half of the printed one": found.get("smaller"),
              "the claimed direction in every seed": found.get("every_seed"),
-             "too few seeds to see the printed size": found["verdict"] == "undecided" and ((shown["paper"] > 0) & (shown["detectable"] > shown["paper"])).any(),
-             f"{(run['interval'] == '').sum()} of {len(run)} comparisons by sign alone": found["verdict"].startswith("one seed") and (run["interval"] == "").any()}
+             "too few seeds to see the printed size": found["verdict"] == "undecided"
+             and ((shown["paper"] > 0) & (shown["detectable"] > shown["paper"])).any(),
+             f"{(run['interval'] == '').sum()} of {len(run)} comparisons by sign "
+             f"alone": found["verdict"].startswith("one seed") and (run["interval"] == "").any()}
     return "; ".join(text for text, holds in notes.items() if holds)
 
 def judge(claims,                      # a `Claim` or several
@@ -436,29 +578,37 @@ def judge(claims,                      # a `Claim` or several
           level: float = .95,
           wanted: dict = WANTED,
           compared: pd.DataFrame | None = None,      # `compare(claims, lines, level)`, where it is at hand
-         ) -> pd.DataFrame:            # columns JUDGED; rows, measure, difference, ... are those of the first comparison that is shown
+         # columns JUDGED; rows, measure, difference, ... are those of the first comparison that is shown
+         ) -> pd.DataFrame:
     "A verdict for every claim on every set of lines that may be compared."
     claims = (claims,) if isinstance(claims, Claim) else tuple(claims)
-    if compared is None: compared = compare(claims, lines, level)
+    if compared is None:
+        compared = compare(claims, lines, level)
     rows = []
     for key, *_ in comparable(lines):
         for claim in claims:
             row = key | dict(claim=claim.key, section=claim.section, control=claim.control, seeds=0)
             used = compared[(compared["claim"] == claim.key) & (compared["data_set"] == key["data_set"])]
-            if not claim.comparisons or key["source"] in claim.not_on: row |= dict(verdict="cannot be tested here", note=claim.not_on.get(key["source"], claim.reason))
+            if not claim.comparisons or key["source"] in claim.not_on:
+                row |= dict(verdict="cannot be tested here", note=claim.not_on.get(key["source"], claim.reason))
             else:
                 row |= (found := _decide(claim, used, level)) | dict(note=_note(used, found))
-                if row["verdict"] != "not run": row |= next(iter(used[used["shown"]][["rows", "measure", "difference", "low", "high", "interval", "paper", "detectable"]].to_dict("records")), {})
+                if row["verdict"] != "not run":
+                    row |= next(iter(used[used["shown"]][["rows", "measure", "difference", "low", "high", "interval",
+                                                          "paper", "detectable"]].to_dict("records")), {})
             rows.append(row | dict(provisional=0 < row["seeds"] < wanted.get(key["source"], 1)))
     judged = pd.DataFrame(rows).reindex(columns=JUDGED)
-    for _, family in judged[judged["p"].notna()].groupby(["data_set", "control"]): judged.loc[family.index, "p_holm"] = holm(family["p"])
+    for _, family in judged[judged["p"].notna()].groupby(["data_set", "control"]):
+        judged.loc[family.index, "p_holm"] = holm(family["p"])
     judged["verdict_holm"] = judged["verdict"].where(~(judged["p_holm"] > 1 - level), "undecided")
     return judged
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-085
 def one_per_source(judged: pd.DataFrame) -> pd.DataFrame:
-    "For each claim and source the data set with most comparisons run, then most seeds, then most epochs: chosen without a look at the verdict."
-    ranked = judged.assign(run=judged["run"].fillna(0)).sort_values(["run", "seeds", "epochs"], ascending=False, kind="stable")
+    """For each claim and source the data set with most comparisons run, then most seeds, then most epochs: chosen
+    without a look at the verdict."""
+    ranked = judged.assign(run=judged["run"].fillna(0)).sort_values(["run", "seeds", "epochs"], ascending=False,
+                                                                    kind="stable")
     return judged.loc[sorted(ranked.drop_duplicates(["claim", "source"]).index)]
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-088
@@ -469,13 +619,16 @@ def figure_claims(judged: pd.DataFrame,        # of `judge`
                   compared: pd.DataFrame,      # of `compare` on the same claims and lines
                   control: bool = False,       # the controls instead of the claims
                  ):                            # matplotlib figure
-    "Measured differences with their intervals beside the printed ones, one line a claim; an interval that leaves the frame is cut."
+    """Measured differences with their intervals beside the printed ones, one line a claim; an interval that leaves the
+    frame is cut."""
     chosen = one_per_source(judged)
     chosen = chosen[(chosen["control"] == control) & ~chosen["verdict"].isin(("not run", "cannot be tested here"))]
-    if not len(chosen): raise ValueError("None of these claims has runs yet: there is nothing to draw.")
+    if not len(chosen):
+        raise ValueError("None of these claims has runs yet: there is nothing to draw.")
     shown = compared[compared["shown"]].merge(chosen[["claim", "data_set"]], on=["claim", "data_set"])
     names = [name for name in dict.fromkeys(judged["claim"]) if (chosen["claim"] == name).any()]
-    other = {line["claim"]: f" ({NAMES[line['measure']]})" for line in shown.to_dict("records") if line["measure"] not in BOTH}
+    other = {line["claim"]: f" ({NAMES[line['measure']]})" for line in shown.to_dict("records")
+             if line["measure"] not in BOTH}
     sources = list(dict.fromkeys(chosen["source"]))
     fig, axes = plt.subplots(1, 2, figsize=(9, 1.1 + .3*len(names)), sharey=True, layout="constrained")
     for ax, right in zip(axes, (False, True)):
@@ -483,21 +636,25 @@ def figure_claims(judged: pd.DataFrame,        # of `judge`
             mark, colour = MARKS.get(line["source"], ("D", "#009E73"))
             y = len(names) - 1 - names.index(line["claim"]) + .16*(len(sources) - 1 - 2*sources.index(line["source"]))
             half = max(line["high"] - line["difference"], 0) if line["interval"] else 0
-            ax.errorbar(line["difference"], y, xerr=half or None, fmt=mark, color=colour, markersize=5, capsize=2, linewidth=1, mfc=colour if line["interval"] == "seeds" else "white")
+            ax.errorbar(line["difference"], y, xerr=half or None, fmt=mark, color=colour, markersize=5, capsize=2,
+                        linewidth=1, mfc=colour if line["interval"] == "seeds" else "white")
             ax.plot(line["paper"], y, "|", color="black", markersize=9, markeredgewidth=1.5)
         centres = shown[(shown["measure"] == "map2") == right][["difference", "paper"]].to_numpy().ravel()
         low, high = min(0, np.nanmin(centres, initial=0)), max(0, np.nanmax(centres, initial=.01))
         ax.axvline(0, color="gray", linewidth=.8)
         ax.grid(axis="y", alpha=.25)
         ax.locator_params(axis="x", nbins=6)
-        ax.set(xlabel=f"difference in {'mAP$_2$' if right else 'mAP$_8$'}", ylim=(-.6, len(names) - .4), xlim=(low - .25*(high - low), high + .25*(high - low)))
-    axes[0].set_yticks(range(len(names))[::-1], [name.removeprefix("control_") + other.get(name, "") for name in names], fontsize=8)
+        ax.set(xlabel=f"difference in {'mAP$_2$' if right else 'mAP$_8$'}", ylim=(-.6, len(names) - .4),
+               xlim=(low - .25*(high - low), high + .25*(high - low)))
+    axes[0].set_yticks(range(len(names))[::-1],
+                       [name.removeprefix("control_") + other.get(name, "") for name in names], fontsize=8)
     for source in sources:
         mark, colour = MARKS.get(source, ("D", "#009E73"))
         axes[0].plot([], [], mark, color=colour, label=source)
     axes[0].plot([], [], "ko", mfc="white", label="one seed")
     axes[0].plot([], [], "k|", markersize=11, markeredgewidth=1.5, label="printed (FI, ResNet-50)")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(sources) + 2, frameon=False, fontsize=8)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(sources) + 2,
+               frameon=False, fontsize=8)
     return fig
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-093
@@ -506,31 +663,46 @@ def page_numbers(judged: pd.DataFrame, compared: pd.DataFrame, lines: pd.DataFra
     ours = one_per_source(judged)
     claims = ours[~ours["control"]]
     decided = claims[claims["p"].notna()]
-    return dict(claims=claims["claim"].nunique(), controls=ours[ours["control"]]["claim"].nunique(), runs=len(lines), rows=lines["name"].nunique(), hours=lines["minutes"].sum()/60 if "minutes" in lines else np.nan,
-                sources=" and ".join(dict.fromkeys(lines["source"])), diverged=int((lines["status"] == "diverged").sum()), failed=int((lines["status"] == "failed").sum()),
-                level=f"{100*level:g} %", judged_over_seeds=len(decided), false=(1 - level)*len(decided), comparisons=int((compared["seeds"] > 0).sum()),
-                survive=int((decided["verdict_holm"] != "undecided").sum()), decided=int((decided["verdict"] != "undecided").sum()))
+    return dict(claims=claims["claim"].nunique(), controls=ours[ours["control"]]["claim"].nunique(), runs=len(lines),
+                rows=lines["name"].nunique(), hours=lines["minutes"].sum()/60 if "minutes" in lines else np.nan,
+                sources=" and ".join(dict.fromkeys(lines["source"])),
+                diverged=int((lines["status"] == "diverged").sum()), failed=int((lines["status"] == "failed").sum()),
+                level=f"{100*level:g} %", judged_over_seeds=len(decided), false=(1 - level)*len(decided),
+                comparisons=int((compared["seeds"] > 0).sum()),
+                survive=int((decided["verdict_holm"] != "undecided").sum()),
+                decided=int((decided["verdict"] != "undecided").sum()))
 
 def _cell(row, compared: pd.DataFrame, wanted: dict) -> str:
     "Verdict and numbers of one claim on one source, for a cell of the page's table."
-    if row is None: return "not run"
-    if row["verdict"] in VERDICTS[-2:]: return row["verdict"]
-    text = f"**{row['verdict']}**" + (f" ({row['seeds']} of {wanted[row['source']]} seeds)" if row["provisional"] else f" ({row['seeds']} seeds)" if row["seeds"] > 1 else "")
-    if row["verdict_holm"] != row["verdict"]: text += ", not after Holm"
-    if row["parts"] > 1: text += f"; {row['shown']:.0f} of {row['parts']:.0f} shown, {row['against']:.0f} against"
+    if row is None:
+        return "not run"
+    if row["verdict"] in VERDICTS[-2:]:
+        return row["verdict"]
+    text = f"**{row['verdict']}**" + (f" ({row['seeds']} of {wanted[row['source']]} seeds)" if row["provisional"]
+                                      else f" ({row['seeds']} seeds)" if row["seeds"] > 1 else "")
+    if row["verdict_holm"] != row["verdict"]:
+        text += ", not after Holm"
+    if row["parts"] > 1:
+        text += f"; {row['shown']:.0f} of {row['parts']:.0f} shown, {row['against']:.0f} against"
     mine = compared[(compared["claim"] == row["claim"]) & (compared["data_set"] == row["data_set"])]
-    for c in mine[mine["shown"]].sort_values("measure", ascending=False, kind="stable").to_dict("records"):      # mAP8 before mAP2, as in the other columns
+    # mAP8 before mAP2, as in the other columns
+    for c in mine[mine["shown"]].sort_values("measure", ascending=False, kind="stable").to_dict("records"):
         interval = f" ({c['low']:+.3f} to {c['high']:+.3f}{', queries' if c['interval'] == 'queries' else ''})" if c["interval"] else ""
-        rival = f" ({c['rows']}" + (")" if np.isnan(c["paper"]) else f", printed {c['paper']:+.3f})") if (mine["measure"] == c["measure"]).sum() > 1 else ""
-        text += f"<br>{NAMES[c['measure']]}{rival} {c['difference']:+.3f}{interval}" + ("" if np.isnan(c["detectable"]) else f", could see {c['detectable']:.3f}")
+        rival = f" ({c['rows']}" + (")" if np.isnan(c["paper"])
+                                    else f", printed {c['paper']:+.3f})") if (mine["measure"]
+                                                                              == c["measure"]).sum() > 1 else ""
+        text += f"<br>{NAMES[c['measure']]}{rival} {c['difference']:+.3f}{interval}" + (""
+                if np.isnan(c["detectable"]) else f", could see {c['detectable']:.3f}")
     return text + (f"<br>*{row['note']}*" if row["note"] else "")
 
 def _printed(claim: Claim) -> str:
     "The printed differences on which the claim hinges."
     found = []
-    for measure in [m for m in BOTH if any(c.measure == m for c in claim.comparisons)] or [claim.comparisons[0].measure]:
+    for measure in [m for m in BOTH if any(c.measure == m
+                                           for c in claim.comparisons)] or [claim.comparisons[0].measure]:
         ranked = sorted((c for c in claim.comparisons if c.measure == measure), key=lambda c: -c.printed())
-        if not np.isnan(value := ranked[_hinge(claim, ranked)].printed()): found.append(f"{NAMES[measure]} {value:+.3f}")
+        if not np.isnan(value := ranked[_hinge(claim, ranked)].printed()):
+            found.append(f"{NAMES[measure]} {value:+.3f}")
     return "<br>".join(found)
 
 def _table(claims, chosen: pd.DataFrame, compared: pd.DataFrame, wanted: dict) -> str:
@@ -545,8 +717,12 @@ def _table(claims, chosen: pd.DataFrame, compared: pd.DataFrame, wanted: dict) -
 
 # %% ../../nbs/report/claims.ipynb #16b-claims-094
 SCOPE = "The {claims} claims of the paper's Sections IV-E to IV-I, its abstract and its introduction, judged on {sources}; and {controls} controls that the claims need. We ask whether directions show under equal conditions, not whether printed values return: most networks, pictures and trainings here are smaller than the paper's."
-METHOD = ("{runs} runs of {rows} rows ({hours:.1f} hours of training; {diverged} runs diverged, {failed} failed), {comparisons} comparisons. Rows are compared on the same pictures, with the same number of epochs, paired by seed. A claim is *reproduced* if as many of its parts as it needs "
-          "show the claimed direction jointly at {level} (Student's $t$ over seeds), *opposite* if as many show the other one, *not reproduced* if half of the printed gain is ruled out for too many parts, else *undecided*. With one seed only the direction is told.")
+METHOD = ("{runs} runs of {rows} rows ({hours:.1f} hours of training; {diverged} runs diverged, {failed} failed), "
+          "{comparisons} comparisons. Rows are compared on the same pictures, with the same number of epochs, paired "
+          "by seed. A claim is *reproduced* if as many of its parts as it needs "
+          "show the claimed direction jointly at {level} (Student's $t$ over seeds), *opposite* if as many show the "
+          "other one, *not reproduced* if half of the printed gain is ruled out for too many parts, else *undecided*. "
+          "With one seed only the direction is told.")
 RESULTS = "{judged_over_seeds} verdicts on claims rest on several seeds; {decided} of them are decided, and {survive} stay so after Holm's correction. If there were no difference anywhere, up to {false:.1f} of them would on average still be called reproduced or opposite, by luck alone."
 
 def claims_page(claims, judged: pd.DataFrame, compared: pd.DataFrame, lines: pd.DataFrame,
@@ -560,13 +736,22 @@ def claims_page(claims, judged: pd.DataFrame, compared: pd.DataFrame, lines: pd.
                ) -> str:                       # markdown
     "The reproducibility summary, and below it every claim with its verdict."
     numbers, chosen = page_numbers(judged, compared, lines, level), one_per_source(judged)
-    tally = chosen[~chosen["control"]].groupby(["verdict", "source"]).size().unstack(fill_value=0)[list(dict.fromkeys(chosen["source"]))].reindex([v for v in VERDICTS if v in set(chosen["verdict"])], fill_value=0)
-    counts = f"| verdict | {' | '.join(tally)} |\n|{'---|'*(1 + len(tally.columns))}\n" + "".join(f"| {v} | {' | '.join(str(n) for n in row)} |\n" for v, row in zip(tally.index, tally.to_numpy()))
+    tally = chosen[~chosen["control"]].groupby(["verdict",
+                                                "source"]).size().unstack(fill_value=0)[list(dict.fromkeys(chosen["source"]))].reindex([v for v in VERDICTS if v in set(chosen["verdict"])], fill_value=0)
+    counts = f"| verdict | {' | '.join(tally)} |\n|{'---|'*(1 + len(tally.columns))}\n" + "".join(f"| {v} | "
+            f"{' | '.join(str(n) for n in row)} |\n" for v, row in zip(tally.index, tally.to_numpy()))
     tested = [c for c in claims if c.comparisons]
-    parts = {"# Reproducibility summary": "", "## Scope of reproducibility": scope.format(**numbers), "## Methodology": methodology.format(**numbers), "## Results": f"{results.format(**numbers)}\n\n{counts}",
-             "## What was easy": easy.format(**numbers), "## What was difficult": difficult.format(**numbers), "## Communication with original authors": "None.",
-             "## Claim by claim": "Differences are positive in the claimed direction. In brackets: the interval over seeds, or over queries where it says so. *Could see*: the smallest true difference that these seeds would have shown four times out of five. *Shown* and *against* count parts one by one; the verdict asks for enough of them jointly, so a claim with enough parts shown can still be undecided.\n\n"
+    parts = {"# Reproducibility summary": "", "## Scope of reproducibility": scope.format(**numbers),
+             "## Methodology": methodology.format(**numbers), "## Results": f"{results.format(**numbers)}\n\n{counts}",
+             "## What was easy": easy.format(**numbers), "## What was difficult": difficult.format(**numbers),
+             "## Communication with original authors": "None.",
+             "## Claim by claim": "Differences are positive in the claimed direction. In brackets: the interval over "
+             "seeds, or over queries where it says so. *Could see*: the smallest true difference that these seeds "
+             "would have shown four times out of five. *Shown* and *against* count parts one by one; the verdict asks "
+             "for enough of them jointly, so a claim with enough parts shown can still be undecided.\n\n"
                                   + _table([c for c in tested if not c.control], chosen, compared, wanted),
-             "## What cannot be tested here": "\n".join(f"* **{c.key}** ({c.section}): {c.text} “{c.quote}” {c.reason[0].upper()}{c.reason[1:]}." for c in claims if not c.comparisons),
+             "## What cannot be tested here": "\n".join(f"* **{c.key}** ({c.section}): {c.text} “{c.quote}” "
+                                                        f"{c.reason[0].upper()}{c.reason[1:]}." for c in claims
+                                                        if not c.comparisons),
              "## Controls": _table([c for c in tested if c.control], chosen, compared, wanted)}
     return "\n\n".join(f"{heading}\n\n{text}".strip() for heading, text in parts.items()) + "\n"

@@ -26,16 +26,23 @@ RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "strong": Recipe.strong, "s
 
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("source", metavar="ROOT")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/apse"), help="Folder for checkpoints and log; a run found there goes on.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/apse"),
+              help="Folder for checkpoints and log; a run found there goes on.")
 @click.option("--method", default="gep", help=f"Row of the paper's Table II: {', '.join(METHODS)}.")
-@click.option("--backbone", default=None, help="Network: scene_net, resnet18, resnet50, ...  [default: scene_net for scenes, else resnet18]")
-@click.option("--weights", default=None, help="Pretrained weights: 'imagenet' (downloaded by torchvision), 'shapes' (scene_net), or a .safetensors[.xz] file.  [default: shapes for scenes, else imagenet]")
-@click.option("--recipe", "recipe_name", type=click.Choice(list(RECIPES)), default=None, help="Preset of the training.  [default: scenes for scenes, else cpu]")
-@click.option("--epochs", type=click.IntRange(1), default=None, help="Passes over the training images.  [default: the recipe's]")
-@click.option("--dim", type=click.IntRange(1), default=512, help="Size of the embedding, for methods with a learned compaction (clb, gep).")
+@click.option("--backbone", default=None, help="Network: scene_net, resnet18, resnet50, ...  [default: scene_net for "
+              "scenes, else resnet18]")
+@click.option("--weights", default=None, help="Pretrained weights: 'imagenet' (downloaded by torchvision), 'shapes' "
+              "(scene_net), or a .safetensors[.xz] file.  [default: shapes for scenes, else imagenet]")
+@click.option("--recipe", "recipe_name", type=click.Choice(list(RECIPES)), default=None,
+              help="Preset of the training.  [default: scenes for scenes, else cpu]")
+@click.option("--epochs", type=click.IntRange(1), default=None, help="Passes over the training images.  [default: the "
+              "recipe's]")
+@click.option("--dim", type=click.IntRange(1), default=512, help="Size of the embedding, for methods with a learned "
+              "compaction (clb, gep).")
 @click.option("--seed", type=int, default=0, help="Seed of initial weights, batches and crops.")
 @click.option("--taxonomy", type=click.Choice(list(TAXONOMIES)), default="mikels", help="Names of the emotions.")
-@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: ~/.cache/apse_nb]")
+@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: "
+              "~/.cache/apse_nb]")
 def apse_train(source, out, method, backbone, weights, recipe_name, epochs, dim, seed, taxonomy, cache):
     """Train one method on ROOT, a folder of pictures with emotion labels (or the word 'scenes' for the embedded data set).
 
@@ -50,25 +57,32 @@ def apse_train(source, out, method, backbone, weights, recipe_name, epochs, dim,
     """
     embedded = source == "scenes"
     recipe = RECIPES[recipe_name or ("scenes" if embedded else "cpu")](seed=seed)
-    if epochs: recipe = replace(recipe, epochs=epochs)
+    if epochs:
+        recipe = replace(recipe, epochs=epochs)
     chosen = find_method(method)
     train, valid = (load_images(source, recipe.resize, part, taxonomy, cache) for part in ("train", "val"))
     torch.manual_seed(seed)
-    model = APSE(train.taxonomy, backbone=backbone or ("scene_net" if embedded else "resnet18"), weights=weights or ("shapes" if embedded else "imagenet"), dim=dim, **chosen.network)
+    model = APSE(train.taxonomy, backbone=backbone or ("scene_net" if embedded else "resnet18"), weights=weights
+                 or ("shapes" if embedded else "imagenet"), dim=dim, **chosen.network)
     run = fit(model, train, recipe, make_pair_loss(chosen.loss, train.taxonomy, model.dim), valid, out)
     last = run.log[-1]
-    click.echo(f"{len(train)} training images, {recipe.epochs} epochs, {run.minutes:.1f} minutes; validation mAP {last['valid_map8']:.3f} fine, {last['valid_map2']:.3f} coarse")
+    click.echo(f"{len(train)} training images, {recipe.epochs} epochs, {run.minutes:.1f} minutes; validation mAP "
+               f"{last['valid_map8']:.3f} fine, {last['valid_map2']:.3f} coarse")
     click.echo(f"best network: {out/'best.safetensors'}")
 
 # %% ../../nbs/report/commands.ipynb #10-training-098
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--query", required=True, help="Folder with the query pictures, or 'scenes'.")
-@click.option("--gallery", default=None, help="Folder with the gallery pictures, or 'scenes'.  [default: each query picture searches the other ones]")
-@click.option("--query-split", default=None, help="Only this part of the query folder: train, val or test.  [default: all pictures; of the scenes, test]")
-@click.option("--gallery-split", default=None, help="Only this part of the gallery, by default of the query folder: train, val or test.")
+@click.option("--gallery", default=None, help="Folder with the gallery pictures, or 'scenes'.  [default: each query "
+              "picture searches the other ones]")
+@click.option("--query-split", default=None, help="Only this part of the query folder: train, val or test.  [default: "
+              "all pictures; of the scenes, test]")
+@click.option("--gallery-split", default=None, help="Only this part of the gallery, by default of the query folder: "
+              "train, val or test.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the table to this CSV file too.")
-@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: ~/.cache/apse_nb]")
+@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: "
+              "~/.cache/apse_nb]")
 def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, out, cache):
     """Measure how well the network in CHECKPOINT retrieves pictures of the same emotion.
 
@@ -80,15 +94,23 @@ def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, out, c
       apse_evaluate data/weights/scenes_apse.safetensors --query scenes --query-split test --gallery scenes --gallery-split train
     """
     model, facts = load_model(checkpoint)
-    if "recipe" not in facts: raise ValueError(f"{checkpoint} does not say with which recipe it was trained, so the size of its pictures is not known.")
+    if "recipe" not in facts:
+        raise ValueError(f"{checkpoint} does not say with which recipe it was trained, so the size of its pictures is "
+                         f"not known.")
     recipe, taxonomy = Recipe(**facts["recipe"]), model.taxonomy.name
-    if gallery_split and gallery is None: gallery = query
+    if gallery_split and gallery is None:
+        gallery = query
     same = gallery is None or (Path(gallery), gallery_split) == (Path(query), query_split)
     queries = load_images(query, recipe.resize, query_split, taxonomy, cache)
     gallery_images = queries if same else load_images(gallery, recipe.resize, gallery_split, taxonomy, cache)
-    seen = assess(model.to("cuda" if torch.cuda.is_available() else "cpu"), queries, gallery_images, recipe, progress=sys.stderr.isatty())
+    seen = assess(model.to("cuda" if torch.cuda.is_available() else "cpu"), queries, gallery_images, recipe,
+                  progress=sys.stderr.isatty())
     frame = seen.report.frame()
-    click.echo(f"{len(seen.query.embeddings)} queries, {len(seen.gallery.embeddings)} gallery images{' (each query searches the other ones)' if same else ''}")
+    click.echo(f"{len(seen.query.embeddings)} queries, {len(seen.gallery.embeddings)} gallery "
+               f"images{' (each query searches the other ones)' if same else ''}")
     click.echo(frame.round(4).to_string())
-    if seen.query_accuracy is not None: click.echo(f"emotion head's accuracy: {seen.query_accuracy:.3f} on queries, {seen.gallery_accuracy:.3f} on the gallery")
-    if out is not None: frame.to_csv(out)
+    if seen.query_accuracy is not None:
+        click.echo(f"emotion head's accuracy: {seen.query_accuracy:.3f} on queries, {seen.gallery_accuracy:.3f} on "
+                   f"the gallery")
+    if out is not None:
+        frame.to_csv(out)

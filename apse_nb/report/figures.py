@@ -49,8 +49,11 @@ def small_set_folds(labels,           # N fine labels
 
     Folds differ by at most one image, in size and in every class. A class with fewer images than folds is missing from some folds."""
     labels = np.asarray(labels)
-    if not 2 <= folds <= len(labels): raise ValueError(f"{len(labels)} images cannot be divided into {folds} folds: choose at least 2 folds and at most one for each image.")
-    shuffled = [np.random.default_rng([seed, int(c)]).permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    if not 2 <= folds <= len(labels):
+        raise ValueError(f"{len(labels)} images cannot be divided into {folds} folds: choose at least 2 folds and at "
+                         f"most one for each image.")
+    shuffled = [np.random.default_rng([seed, int(c)]).permutation(np.flatnonzero(labels == c))
+                for c in np.unique(labels)]
     fold = np.empty(len(labels), dtype=np.int64)
     fold[np.concatenate(shuffled)] = np.arange(len(labels)) % folds
     return fold
@@ -64,7 +67,8 @@ def fold_counts(labels, fold, taxonomy: Taxonomy) -> pd.DataFrame:
     return table.assign(all=total, fewest_for_training=total - table.max(axis=1))
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-017
-READINGS = {"": "all remaining images", "own_": "the rest of their fold"}      # prefix of the columns -> what the test images of a fold search
+# prefix of the columns -> what the test images of a fold search
+READINGS = {"": "all remaining images", "own_": "the rest of their fold"}
 
 def fold_measures(embeddings: torch.Tensor,    # N x D, of all images of the set
                   images: LabelledImages,
@@ -74,8 +78,11 @@ def fold_measures(embeddings: torch.Tensor,    # N x D, of all images of the set
     labels, taxonomy = images.labels, images.taxonomy
     rest = evaluate(embeddings, labels, embeddings, labels, taxonomy, same_set=True).per_query.iloc[test].mean()
     own = {m: np.nan for m in MEASURES}
-    if np.bincount(labels[test]).max() > 1: own = evaluate(embeddings[test], labels[test], embeddings[test], labels[test], taxonomy, same_set=True).per_query.mean()
-    return {f"{prefix}{m}": round(float(values[m]), 5) for prefix, values in (("", rest), ("own_", own)) for m in MEASURES}
+    if np.bincount(labels[test]).max() > 1:
+        own = evaluate(embeddings[test], labels[test], embeddings[test], labels[test], taxonomy,
+                       same_set=True).per_query.mean()
+    return {f"{prefix}{m}": round(float(values[m]), 5) for prefix, values in (("", rest), ("own_", own))
+            for m in MEASURES}
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-020
 class FoldStore(ResultsStore):
@@ -84,7 +91,8 @@ class FoldStore(ResultsStore):
     texts = ("set", "method", "data", "setup", "commit")
     columns = (*key, "status", "queries", "training_images", "classes_not_trained",
                *(f"{stage}{prefix}{m}" for stage in ("", "before_") for prefix in READINGS for m in MEASURES),
-               *(f"floor_{prefix}{m}" for prefix in READINGS for m in MEASURES), "query_accuracy", "before_query_accuracy", "minutes", "commit", "finished")
+               *(f"floor_{prefix}{m}" for prefix in READINGS for m in MEASURES), "query_accuracy",
+               "before_query_accuracy", "minutes", "commit", "finished")
 
     def mine(self, **key) -> pd.DataFrame:
         "The lines with these values."
@@ -95,7 +103,8 @@ class FoldStore(ResultsStore):
 def weights_digest(model: torch.nn.Module) -> str:
     "8 hex digits over all weights of a network."
     h = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()): h.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, tensor in sorted(model.state_dict().items()):
+        h.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:8]
 
 def _start_of(start) -> torch.nn.Module:
@@ -109,7 +118,7 @@ def fine_tune_folds(start,                               # checkpoint file, or a
                     pair_loss: torch.nn.Module | None,   # copied anew for every fold; None trains the heads only
                     folds: int = 5,
                     seed: int = 0,                       # of the division into folds; the recipe has its own
-                    out=None,                            # folder: finished folds are kept in OUT/folds.csv and skipped next time
+                    out=None,  # folder: finished folds are kept in OUT/folds.csv and skipped next time
                     method: str = "APSE",                # what the bars of Fig. 5 are called
                     name: str = "small set",             # what the set is called
                     report=print,                        # called with one line of text for each fold
@@ -119,14 +128,19 @@ def fine_tune_folds(start,                               # checkpoint file, or a
     A class with fewer than two training images takes no part in that fold's training (it has no positive pair); its test images are measured all the same."""
     origin = _start_of(start)
     if origin.taxonomy.fine != images.taxonomy.fine:
-        raise ValueError(f"The network knows the emotions of {origin.taxonomy.name!r} and the images those of {images.taxonomy.name!r}: open the images with the network's taxonomy.")
+        raise ValueError(f"The network knows the emotions of {origin.taxonomy.name!r} and the images those of "
+                         f"{images.taxonomy.name!r}: open the images with the network's taxonomy.")
     fold, store = small_set_folds(images.labels, folds, seed), None if out is None else FoldStore(Path(out)/"folds.csv")
-    setup = hashlib.sha256(json.dumps([weights_digest(origin), origin.config, asdict(recipe), repr(pair_loss)], sort_keys=True).encode()).hexdigest()[:8]
+    setup = hashlib.sha256(json.dumps([weights_digest(origin), origin.config, asdict(recipe), repr(pair_loss)],
+                                      sort_keys=True).encode()).hexdigest()[:8]
     common = dict(set=name, method=method, data=images.fingerprint(), setup=setup, folds=folds, seed=seed)
-    runs, lock = (None, None) if out is None else (Path(out)/"runs"/f"{common['data']}-{setup}-seed{seed}of{folds}", FileLock(Path(out)/"folds.lock"))
-    if out is not None: Path(out).mkdir(parents=True, exist_ok=True)
+    runs, lock = (None, None) if out is None else (Path(out)/"runs"/f"{common['data']}-{setup}-seed{seed}of{folds}",
+                                                   FileLock(Path(out)/"folds.lock"))
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
     few = [f"{c} ({n})" for c, n in images.counts().items() if 0 < n < folds]
-    if few: report(f"fewer images than folds, so missing from some folds: {', '.join(few)}")
+    if few:
+        report(f"fewer images than folds, so missing from some folds: {', '.join(few)}")
     lines, before = [], None
     for k in range(folds):
         done = None if store is None else store.mine(**common, fold=k)
@@ -136,37 +150,49 @@ def fine_tune_folds(start,                               # checkpoint file, or a
             continue
         before = before or embed(origin.to(_device()), images, **recipe.look)
         run = None if out is None else runs/f"fold{k}"
-        line = common | dict(fold=k) | _one_fold(origin, before, images, np.flatnonzero(fold == k), recipe, pair_loss, run)
+        line = common | dict(fold=k) | _one_fold(origin, before, images, np.flatnonzero(fold == k), recipe,
+                                                 pair_loss, run)
         if store is not None:
-            with lock: store.add(line)                    # other processes may add folds of other methods
+            with lock:
+                store.add(line)                    # other processes may add folds of other methods
             shutil.rmtree(run, ignore_errors=True)        # the way back is not needed any more
         lines.append(line)
-        report(f"fold {k}: {line['queries']} queries, mAP8 {line['before_map8']:.3f} before, " + (f"{line['map8']:.3f} after {line['minutes']:.1f} min" if line["status"] == "ok" else "diverged"))
+        report(f"fold {k}: {line['queries']} queries, mAP8 {line['before_map8']:.3f} before, "
+               + (f"{line['map8']:.3f} after {line['minutes']:.1f} min" if line["status"] == "ok" else "diverged"))
     return pd.DataFrame(lines, columns=list(FoldStore.columns))
 
-def _device() -> str: return "cuda" if torch.cuda.is_available() else "cpu"
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-023
-def _one_fold(origin, before: Embedded, images: LabelledImages, test: np.ndarray, recipe: Recipe, pair_loss, out) -> dict:
+def _one_fold(origin, before: Embedded, images: LabelledImages, test: np.ndarray, recipe: Recipe, pair_loss,
+              out) -> dict:
     "Fine-tune a copy of the network on all but the test fold and measure it; returns the fold's values for its line."
     train = np.setdiff1d(np.arange(len(images)), test)
     counts = np.bincount(images.labels[train], minlength=len(images.taxonomy))
     anchors = train[counts[images.labels[train]] >= 2]                 # the others have no positive
-    if len(np.unique(images.labels[anchors])) < 2: raise ValueError("Fewer than two classes have two training images: take fewer folds or add images.")
+    if len(np.unique(images.labels[anchors])) < 2:
+        raise ValueError("Fewer than two classes have two training images: take fewer folds or add images.")
     without = [images.taxonomy.fine[c] for c in np.unique(images.labels) if counts[c] < 2]
-    line = dict(status="ok", queries=len(test), training_images=len(anchors), classes_not_trained=" ".join(without), commit=code_version())
+    line = dict(status="ok", queries=len(test), training_images=len(anchors), classes_not_trained=" ".join(without),
+                commit=code_version())
     line |= {f"before_{m}": v for m, v in fold_measures(before.embeddings, images, test).items()}
     for prefix, gallery in (("", images.labels), ("own_", images.labels[test])):
         if (np.bincount(gallery)[images.labels[test]] > 1).any():
-            line |= {f"floor_{prefix}{m}": round(v, 5) for m, v in random_floor(images.labels[test], gallery, images.taxonomy, same_set=True).items()}
-    head = lambda found: None if found.scores is None else round(accuracy(Embedded(found.embeddings[test], found.scores[test]), images.subset(test)), 4)
+            line |= {f"floor_{prefix}{m}": round(v, 5) for m,
+                     v in random_floor(images.labels[test], gallery, images.taxonomy, same_set=True).items()}
+    head = lambda found: None if found.scores is None else round(accuracy(Embedded(found.embeddings[test],
+            found.scores[test]), images.subset(test)), 4)
     line["before_query_accuracy"] = head(before)
     model, began = copy.deepcopy(origin), time.perf_counter()
     try:
         fit(model, images.subset(anchors), recipe, copy.deepcopy(pair_loss), out=out, progress=False)
         after = embed(model, images, **recipe.look)
-    except Diverged: return line | dict(status="diverged", finished=time.strftime("%Y-%m-%d %H:%M"))
-    return line | fold_measures(after.embeddings, images, test) | dict(query_accuracy=head(after), minutes=round((time.perf_counter() - began)/60, 2), finished=time.strftime("%Y-%m-%d %H:%M"))
+    except Diverged:
+        return line | dict(status="diverged", finished=time.strftime("%Y-%m-%d %H:%M"))
+    return line | fold_measures(after.embeddings, images, test) | dict(query_accuracy=head(after),
+                                                                       minutes=round((time.perf_counter()
+                                                                               - began)/60, 2), finished=time.strftime("%Y-%m-%d %H:%M"))
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-028
 def fold_summary(folds: pd.DataFrame,             # of `fine_tune_folds`, one method or several
@@ -177,7 +203,8 @@ def fold_summary(folds: pd.DataFrame,             # of `fine_tune_folds`, one me
     for method, mine in folds.groupby("method", sort=False):
         for prefix, reading in READINGS.items():
             for stage, title in (("before_", "as transferred"), ("", "fine-tuned")):
-                row = {"method": method, "gallery": reading, "network": title, "folds": int(mine[f"{stage}{prefix}map8"].notna().sum())}
+                row = {"method": method, "gallery": reading, "network": title,
+                       "folds": int(mine[f"{stage}{prefix}map8"].notna().sum())}
                 for m in measures:
                     values = mine[f"{stage}{prefix}{m}"].dropna().astype(float)
                     row[m] = values.mean()
@@ -187,29 +214,38 @@ def fold_summary(folds: pd.DataFrame,             # of `fine_tune_folds`, one me
     return pd.DataFrame(rows).set_index(["method", "gallery", "network"])
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-035
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")     # Okabe & Ito, for methods
+# Okabe & Ito, for methods
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo", "--")
-NAMES = {"map8": "mAP$_8$", "map2": "mAP$_2$", "nn": "NN", "ft": "FT", "st": "ST", "dcg": "DCG", "ndcg": "nDCG", "anmrr": "ANMRR", "f1": "F$_1$@20"}
+NAMES = {"map8": "mAP$_8$", "map2": "mAP$_2$", "nn": "NN", "ft": "FT", "st": "ST", "dcg": "DCG", "ndcg": "nDCG",
+         "anmrr": "ANMRR", "f1": "F$_1$@20"}
 
 def figure5(frames: dict[str, pd.DataFrame],      # set -> folds of all methods on it
             measures=("map8", "map2"),
            ) -> tuple[plt.Figure, pd.DataFrame]:  # the figure, and its numbers
-    "Fig. 5: means over folds with 95 % intervals; a diamond is the network before fine-tuning, a dotted line the random floor."
-    if not frames: raise ValueError("There is no set to draw: give {name of the set: folds of `fine_tune_folds`}.")
+    """Fig. 5: means over folds with 95 % intervals; a diamond is the network before fine-tuning, a dotted line the
+    random floor."""
+    if not frames:
+        raise ValueError("There is no set to draw: give {name of the set: folds of `fine_tune_folds`}.")
     table = pd.concat({s: fold_summary(f, measures) for s, f in frames.items()}, names=["set"])
     methods = list(dict.fromkeys(table.index.get_level_values("method")))
-    fig, axes = plt.subplots(len(measures), 2, figsize=(9, .6 + 2.3*len(measures)), layout="constrained", sharex=True, sharey="row", squeeze=False)
+    fig, axes = plt.subplots(len(measures), 2, figsize=(9, .6 + 2.3*len(measures)), layout="constrained",
+                             sharex=True, sharey="row", squeeze=False)
     for row, m in zip(axes, measures):
         for ax, reading in zip(row, READINGS.values()):
-            for s, name in enumerate(frames): _bars(ax, table.loc[name], methods, s, m, reading)
+            for s, name in enumerate(frames):
+                _bars(ax, table.loc[name], methods, s, m, reading)
             ax.set_xticks(range(len(frames)), frames)
             ax.set_xlim(-.5, len(frames) - .5)
             ax.grid(axis="y", alpha=.3)
         row[0].set_ylabel(NAMES[m])
         row[0].set_ylim(0, 1.05*np.nanmax(table[[m, f"{m} high"]].to_numpy()))
-    for ax, reading in zip(axes[0], READINGS.values()): ax.set_title(f"test images search {reading}", fontsize=10)
-    keys = [Patch(facecolor=COLOURS[i % 8], hatch=HATCHES[i % 8], edgecolor="white", label=method) for i, method in enumerate(methods)]
-    keys += [Line2D([], [], marker="D", color="black", markerfacecolor="white", linestyle="", label="before fine-tuning"), Line2D([], [], color="black", linestyle=":", label="random order")]
+    for ax, reading in zip(axes[0], READINGS.values()):
+        ax.set_title(f"test images search {reading}", fontsize=10)
+    keys = [Patch(facecolor=COLOURS[i % 8], hatch=HATCHES[i % 8], edgecolor="white", label=method) for i,
+            method in enumerate(methods)]
+    keys += [Line2D([], [], marker="D", color="black", markerfacecolor="white", linestyle="",
+                    label="before fine-tuning"), Line2D([], [], color="black", linestyle=":", label="random order")]
     fig.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return fig, table
 
@@ -217,25 +253,33 @@ def _bars(ax, table, methods, place, m, reading):
     "The group of bars of one set."
     width = min(.8/len(methods), .3)
     for i, method in enumerate(methods):
-        if (method, reading, "fine-tuned") not in table.index: continue
+        if (method, reading, "fine-tuned") not in table.index:
+            continue
         after, before = table.loc[(method, reading, "fine-tuned")], table.loc[(method, reading, "as transferred")]
         x = place + width*(i + .5 - len(methods)/2)
         ax.bar(x, after[m], .92*width, color=COLOURS[i % 8], hatch=HATCHES[i % 8], edgecolor="white", linewidth=0)
-        if np.isfinite(after[f"{m} low"]): ax.errorbar(x, after[m], [[after[m] - after[f"{m} low"]], [after[f"{m} high"] - after[m]]], color="black", capsize=3, linewidth=1.2)
+        if np.isfinite(after[f"{m} low"]):
+            ax.errorbar(x, after[m], [[after[m] - after[f"{m} low"]], [after[f"{m} high"] - after[m]]],
+                        color="black", capsize=3, linewidth=1.2)
         ax.plot(x + .22*width, before[m], "D", color="black", markerfacecolor="white", markersize=5)
-        ax.text(x - .44*width, .012, f"{after[m]:.2f}", fontsize=8, color="white", fontweight="bold", path_effects=[patheffects.withStroke(linewidth=2, foreground="black")])
+        ax.text(x - .44*width, .012, f"{after[m]:.2f}", fontsize=8, color="white", fontweight="bold",
+                path_effects=[patheffects.withStroke(linewidth=2, foreground="black")])
         ax.plot([x - .46*width, x + .46*width], 2*[after[f"{m} floor"]], ":", color="black", linewidth=1.5)
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-038
 def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the results store
                  measures=("map8", "map2"),
                 ) -> pd.DataFrame:                     # one row a lambda: each measure, `_low`, `_high`, and `seeds`
-    "The curve of Fig. 6 over the seeds that all values of lambda have: mean with an interval over seeds, or for a single seed over queries."
-    points = {lam: lines[lines["status"] == "ok"].drop_duplicates("seed", keep="last").set_index("seed") for lam, lines in points.items()}
+    """The curve of Fig. 6 over the seeds that all values of lambda have: mean with an interval over seeds, or for a
+    single seed over queries."""
+    points = {lam: lines[lines["status"] == "ok"].drop_duplicates("seed", keep="last").set_index("seed") for lam,
+              lines in points.items()}
     points = {lam: lines for lam, lines in sorted(points.items()) if len(lines)}
-    if not points: raise ValueError("None of these rows has finished: there is no curve to draw.")
+    if not points:
+        raise ValueError("None of these rows has finished: there is no curve to draw.")
     seeds = sorted(set.intersection(*(set(lines.index) for lines in points.values())))
-    if not seeds: raise ValueError("The values of lambda have no seed in common: run them with the same seeds.")
+    if not seeds:
+        raise ValueError("The values of lambda have no seed in common: run them with the same seeds.")
     rows = {}
     for lam, lines in points.items():
         same, row = lines.loc[seeds], dict(seeds=len(seeds))
@@ -247,13 +291,16 @@ def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the 
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-042
 def lambda_claims(curve: pd.DataFrame, paper_best: float = 0.5) -> pd.DataFrame:
-    "What Section IV-H reads off the curve: where the best value lies, how far the paper's choice is below it, and how much each measure moves."
+    """What Section IV-H reads off the curve: where the best value lies, how far the paper's choice is below it, and how
+    much each measure moves."""
     rows = {}
     for m in ("map8", "map2"):
         best = curve[m].idxmax()
-        row = {"best lambda": best, "best": curve[m].max(), "lowest": curve[m].min(), "moves by": curve[m].max() - curve[m].min()}
+        row = {"best lambda": best, "best": curve[m].max(), "lowest": curve[m].min(),
+               "moves by": curve[m].max() - curve[m].min()}
         if paper_best in curve.index:
-            row |= {f"at {paper_best}": curve.loc[paper_best, m], "intervals overlap": bool(curve.loc[paper_best, f"{m}_high"] >= curve.loc[best, f"{m}_low"])}
+            row |= {f"at {paper_best}": curve.loc[paper_best, m],
+                    "intervals overlap": bool(curve.loc[paper_best, f"{m}_high"] >= curve.loc[best, f"{m}_low"])}
         rows[m] = row
     return pd.DataFrame(rows).T
 
@@ -266,35 +313,44 @@ def figure6(curve: pd.DataFrame,          # of `lambda_curve`
     height = 1.15*max((curve[f"{m}_high"].max() - curve[f"{m}_low"].min()) for m in measures)
     over = f"95 % over {int(curve['seeds'].iloc[0])} seeds" if curve["seeds"].iloc[0] > 1 else "95 % over queries, one seed"
     for ax, m, colour in zip(axes, measures, ("#0072B2", "#009E73")):
-        ax.fill_between(curve.index, curve[f"{m}_low"], curve[f"{m}_high"], color=colour, alpha=.2, linewidth=0, label=over)
+        ax.fill_between(curve.index, curve[f"{m}_low"], curve[f"{m}_high"], color=colour, alpha=.2, linewidth=0,
+                        label=over)
         ax.plot(curve.index, curve[m], "o-", color=colour)
         ax.axvline(paper_best, color="gray", linestyle=":", label="the paper's best")
         middle = (curve[f"{m}_high"].max() + curve[f"{m}_low"].min())/2
-        ax.set(xlabel=r"$\lambda$: weight of the pair loss (the attention losses have $1-\lambda$)", ylabel=NAMES[m], ylim=(middle - height/2, middle + height/2))
+        ax.set(xlabel=r"$\lambda$: weight of the pair loss (the attention losses have $1-\lambda$)", ylabel=NAMES[m],
+               ylim=(middle - height/2, middle + height/2))
         ax.grid(alpha=.3)
         ax.legend(frameon=False, fontsize=8, loc="lower left")
     return fig
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-046
 STYLES = ("-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))          # frame of the first, second, ... coarse class
-MARKS = ("✓", "≈", "✗")                                              # same emotion, same coarse class only, neither: tiers 0, 1, 2
+MARKS = ("✓", "≈", "✗")  # same emotion, same coarse class only, neither: tiers 0, 1, 2
 
-def framed(ax, picture, label: int, taxonomy: Taxonomy, title: str = "", fontsize: float = 8.5, width: float = 4) -> None:
+def framed(ax, picture, label: int, taxonomy: Taxonomy, title: str = "", fontsize: float = 8.5,
+           width: float = 4) -> None:
     "A picture in a frame: its colour is the emotion, its dashes are the polarity."
     h, w = picture.shape[:2]
     ax.imshow(picture)
     ax.axis("off")
-    for colour, linewidth, style in (("white", width + 1, "-"), (taxonomy.palette[label], width, STYLES[taxonomy.parent[label] % 4])):     # white below, for the gaps
-        ax.add_patch(plt.Rectangle((-.5, -.5), w, h, fill=False, clip_on=False, edgecolor=colour, linewidth=linewidth, linestyle=style))
+    # white below, for the gaps
+    for colour, linewidth, style in (("white", width + 1, "-"),
+                                     (taxonomy.palette[label], width, STYLES[taxonomy.parent[label] % 4])):
+        ax.add_patch(plt.Rectangle((-.5, -.5), w, h, fill=False, clip_on=False, edgecolor=colour,
+                                   linewidth=linewidth, linestyle=style))
     ax.set_title(title, fontsize=fontsize, pad=5)
 
 def emotion_key(fig, taxonomy: Taxonomy, labels, extra: str = "") -> None:
     "The legend of the frames, below the figure."
-    keys = [Line2D([], [], color=taxonomy.palette[c], linestyle=STYLES[taxonomy.parent[c] % 4], linewidth=4, label=taxonomy.fine[c]) for c in np.unique(np.asarray(labels))]
+    keys = [Line2D([], [], color=taxonomy.palette[c], linestyle=STYLES[taxonomy.parent[c] % 4], linewidth=4,
+                   label=taxonomy.fine[c]) for c in np.unique(np.asarray(labels))]
     lines = 1 if len(keys) <= 5 else 2
     columns = -(-len(keys)//lines)
-    keys = [keys[line*columns + c] for c in range(columns) for line in range(lines) if line*columns + c < len(keys)]        # matplotlib fills column by column
-    fig.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, handlelength=3, title=extra or None, title_fontsize=9)
+    # matplotlib fills column by column
+    keys = [keys[line*columns + c] for c in range(columns) for line in range(lines) if line*columns + c < len(keys)]
+    fig.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, handlelength=3,
+               title=extra or None, title_fontsize=9)
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-048
 def figure7(images: LabelledImages,
@@ -302,31 +358,38 @@ def figure7(images: LabelledImages,
             crop: int | None = None,           # side of the centre crop that the network saw; None: all of the picture
             chosen=None,                       # positions to show; the first image of each class when left out
            ) -> plt.Figure:
-    "Fig. 7: each picture, its polarity map and its emotion map; the white outline is the true region, where it is known."
-    if any(len(found) != len(images) for found in maps.values()): raise ValueError(f"Every level needs one map for each of the {len(images)} images, in their order.")
+    """Fig. 7: each picture, its polarity map and its emotion map; the white outline is the true region, where it is
+    known."""
+    if any(len(found) != len(images) for found in maps.values()):
+        raise ValueError(f"Every level needs one map for each of the {len(images)} images, in their order.")
     taxonomy, side = images.taxonomy, crop or images.pixels.shape[1]
     edge = (images.pixels.shape[1] - side)//2
     cut = lambda array: array[edge:edge + side, edge:edge + side]
-    if chosen is None: chosen = [int(np.flatnonzero(images.labels == c)[0]) for c in np.unique(images.labels)]
+    if chosen is None:
+        chosen = [int(np.flatnonzero(images.labels == c)[0]) for c in np.unique(images.labels)]
     levels = [level for level in ("low", "high") if level in maps]
     wide = 1 + len(levels)
     fig = plt.figure(figsize=(9, -(-len(chosen)//2)*(8.6/(2*wide) + .22) + .55), layout="constrained")
     blocks = fig.subfigures(1, 2, wspace=.03)
     for block, part in zip(blocks, (chosen[:-(-len(chosen)//2)], chosen[-(-len(chosen)//2):])):
         axes = block.subplots(-(-len(chosen)//2), wide, squeeze=False)
-        for ax in axes.flat: ax.axis("off")
+        for ax in axes.flat:
+            ax.axis("off")
         for row, i in zip(axes, part):
             framed(row[0], cut(images.pixels[i]), images.labels[i], taxonomy, taxonomy.fine[images.labels[i]], width=3)
             for ax, level in zip(row[1:], levels):
                 ax.imshow(cut(images.pixels[i]).mean(2), cmap="gray", vmin=-80, vmax=335)
-                ax.imshow(maps[level][i, 0].numpy(), cmap="magma", alpha=.6, extent=(-.5, side - .5, side - .5, -.5), interpolation="bilinear", vmin=0, vmax=1)
-                if images.masks is not None: _outline(ax, cut(images.masks[i]))
+                ax.imshow(maps[level][i, 0].numpy(), cmap="magma", alpha=.6, extent=(-.5, side - .5, side - .5, -.5),
+                          interpolation="bilinear", vmin=0, vmax=1)
+                if images.masks is not None:
+                    _outline(ax, cut(images.masks[i]))
                 ax.set_title({"low": "polarity map", "high": "emotion map"}[level], fontsize=8.5, pad=5)
     return fig
 
 def _outline(ax, mask) -> None:
     "The border of a region, white on black so that it shows on every ground."
-    for colour, width in (("black", 2.4), ("white", 1.2)): ax.contour(mask, [.5], colors=colour, linewidths=width)
+    for colour, width in (("black", 2.4), ("white", 1.2)):
+        ax.contour(mask, [.5], colors=colour, linewidths=width)
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-051
 def top_results(report: RetrievalReport,
@@ -336,17 +399,21 @@ def top_results(report: RetrievalReport,
     query, gallery, same_set = report.sources
     q, g = unit_rows(query, "query"), unit_rows(gallery, "gallery")
     k, chunk = min(k, len(g) - same_set), max(1, 2**21//len(g))
-    parts = [sort_gallery(q[i:i + chunk], g, leave_out=np.arange(i, min(i + chunk, len(q))) if same_set else None)[:, :k]//4 for i in range(0, len(q), chunk)]
+    parts = [sort_gallery(q[i:i + chunk], g, leave_out=np.arange(i, min(i + chunk, len(q))) if same_set else None)[:,
+            :k]//4 for i in range(0, len(q), chunk)]
     return np.concatenate(parts)
 
-def first_results(reports: dict[str, RetrievalReport], query_labels, gallery_labels, taxonomy: Taxonomy, k: int = 5) -> pd.DataFrame:
+def first_results(reports: dict[str, RetrievalReport], query_labels, gallery_labels, taxonomy: Taxonomy,
+                  k: int = 5) -> pd.DataFrame:
     "Over all queries: shares of the first k results in the three tiers of chapter 00, one row a method."
     rows = {}
     for name, report in reports.items():
         hits = np.asarray(gallery_labels)[top_results(report, k)]                                    # (Q, k)
         found = np.stack([tiers(int(q), h, taxonomy).numpy() for q, h in zip(query_labels, hits)])   # (Q, k) 0, 1, 2
-        rows[name] = {"same emotion": (found == 0).mean(), "same polarity only": (found == 1).mean(), "opposite polarity": (found == 2).mean(),
-                      "queries with all right": (found == 0).all(1).mean(), "queries with an opposite": (found == 2).any(1).mean()}
+        rows[name] = {"same emotion": (found == 0).mean(), "same polarity only": (found == 1).mean(),
+                      "opposite polarity": (found == 2).mean(),
+                      "queries with all right": (found == 0).all(1).mean(),
+                      "queries with an opposite": (found == 2).any(1).mean()}
     return pd.DataFrame(rows).T
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-054
@@ -356,7 +423,8 @@ def typical_queries(reports: dict[str, RetrievalReport], query_labels, taxonomy:
     coarse, found = np.array(taxonomy.parent)[np.asarray(query_labels)], []
     for c in np.unique(coarse):
         members = np.flatnonzero((coarse == c) & np.isfinite(ap))
-        if len(members): found.append(int(members[ap[members].argsort(kind="stable")[len(members)//2]]))
+        if len(members):
+            found.append(int(members[ap[members].argsort(kind="stable")[len(members)//2]]))
     return found
 
 def figure8(query: LabelledImages,
@@ -371,14 +439,17 @@ def figure8(query: LabelledImages,
     grid = fig.add_gridspec(len(queries)*lines, k + 1)
     for n, q in enumerate(queries):
         label, top = int(query.labels[q]), n*lines
-        framed(fig.add_subplot(grid[top:top + lines, 0]), query.pixels[q], label, taxonomy, f"query: {taxonomy.fine[label]}")
+        framed(fig.add_subplot(grid[top:top + lines, 0]), query.pixels[q], label, taxonomy,
+               f"query: {taxonomy.fine[label]}")
         for line, (name, report) in enumerate(reports.items(), start=top):
             hits = report.ranking(q, k)
             for column, (hit, tier) in enumerate(zip(hits, tiers(label, gallery.labels[hits], taxonomy)), start=1):
                 ax = fig.add_subplot(grid[line, column])
                 framed(ax, gallery.pixels[hit], gallery.labels[hit], taxonomy, taxonomy.fine[gallery.labels[hit]])
                 _badge(ax, MARKS[int(tier)])
-                if column == 1: ax.text(-.08, .5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=9, fontweight="bold")
+                if column == 1:
+                    ax.text(-.08, .5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=9,
+                            fontweight="bold")
             used += [label, *gallery.labels[hits]]
     emotion_key(fig, taxonomy, used, _signs(taxonomy))
     return fig
@@ -389,7 +460,8 @@ def _signs(taxonomy: Taxonomy) -> str:
 
 def _badge(ax, text: str) -> None:
     "A sign in the picture's lower right corner."
-    ax.text(.95, .07, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=11, fontweight="bold", bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="black", linewidth=.8))
+    ax.text(.95, .07, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=11, fontweight="bold",
+            bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="black", linewidth=.8))
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-058
 def judge_queries(report: RetrievalReport,
@@ -400,22 +472,29 @@ def judge_queries(report: RetrievalReport,
                   among: int = 3,                       # a query fails when none of its first results is right
                   unsure_below: float = 0.5,            # a head that gives no emotion this probability is unsure
                  ) -> pd.DataFrame:                     # one row a query
-    "What can be said about every query: does it fail, what is its first result, what does the emotion head take it for, and how sure is it?"
-    query_labels, hits = np.asarray(query_labels), np.asarray(gallery_labels)[top_results(report, among)]        # (Q, among)
-    table = pd.DataFrame({"label": query_labels, "average precision": report.per_query["map8"].to_numpy(), "first": hits[:, 0],
-                          "failed": ~(hits == query_labels[:, None]).any(1), "reason": [why_wrong(int(q), int(r), taxonomy) for q, r in zip(query_labels, hits[:, 0])]})
-    if scores is None: return table
-    probability, order = scores.float().softmax(1).sort(descending=True)                                          # (Q, K)
+    """What can be said about every query: does it fail, what is its first result, what does the emotion head take it
+    for, and how sure is it?"""
+    query_labels, hits = np.asarray(query_labels), np.asarray(gallery_labels)[top_results(report, among)]  # (Q, among)
+    table = pd.DataFrame({"label": query_labels, "average precision": report.per_query["map8"].to_numpy(),
+                          "first": hits[:, 0],
+                          "failed": ~(hits == query_labels[:, None]).any(1),
+                          "reason": [why_wrong(int(q), int(r), taxonomy) for q, r in zip(query_labels, hits[:, 0])]})
+    if scores is None:
+        return table
+    probability, order = scores.float().softmax(1).sort(descending=True)  # (Q, K)
     guess, second = order[:, 0].numpy(), order[:, 1].numpy()
-    head = np.where(guess == query_labels, "head right", np.where(second == query_labels, "second guess right", "neither"))
+    head = np.where(guess == query_labels, "head right", np.where(second == query_labels, "second guess right",
+                                                                  "neither"))
     sure = probability[:, 0].numpy()
-    return table.assign(guess=guess, second=second, head=head, confidence=sure, second_confidence=probability[:, 1].numpy(), unsure=sure < unsure_below)
+    return table.assign(guess=guess, second=second, head=head, confidence=sure,
+                        second_confidence=probability[:, 1].numpy(), unsure=sure < unsure_below)
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-061
 def pick_failures(judged: pd.DataFrame, k: int = 4) -> list[int]:
     "Up to k failed queries: the lowest average precision of each reason in turn, the commonest reason first."
     failed = judged[judged["failed"]].sort_values("average precision", kind="stable")
-    groups = [list(failed.index[failed["reason"] == reason]) for reason in failed["reason"].value_counts(sort=True).index]
+    groups = [list(failed.index[failed["reason"] == reason])
+              for reason in failed["reason"].value_counts(sort=True).index]
     turns = [g[i] for i in range(k) for g in groups if i < len(g)]
     return [int(i) for i in turns[:k]]
 
@@ -428,16 +507,20 @@ def figure9(query: LabelledImages,
            ) -> plt.Figure:
     "Fig. 9: failed queries with their first results and the reasons a reader can see."
     queries = pick_failures(judged) if queries is None else list(queries)
-    if not queries: raise ValueError("No query failed: there is nothing to show.")
+    if not queries:
+        raise ValueError("No query failed: there is nothing to show.")
     taxonomy, used = query.taxonomy, []
-    fig, axes = plt.subplots(len(queries), k + 2, figsize=(9, len(queries)*2 + .5), layout="constrained", squeeze=False, gridspec_kw=dict(width_ratios=[1, .75] + k*[1]))
+    fig, axes = plt.subplots(len(queries), k + 2, figsize=(9, len(queries)*2 + .5), layout="constrained",
+                             squeeze=False, gridspec_kw=dict(width_ratios=[1, .75] + k*[1]))
     for row, q in zip(axes, queries):
         hits = report.ranking(q, k)
         framed(row[0], query.pixels[q], query.labels[q], taxonomy, f"query: {taxonomy.fine[query.labels[q]]}")
         row[1].axis("off")
-        row[1].text(0, .5, _story(judged.loc[q], taxonomy), transform=row[1].transAxes, va="center", fontsize=9, linespacing=1.4)
+        row[1].text(0, .5, _story(judged.loc[q], taxonomy), transform=row[1].transAxes, va="center", fontsize=9,
+                    linespacing=1.4)
         for ax, hit, tier in zip(row[2:], hits, tiers(int(query.labels[q]), gallery.labels[hits], taxonomy)):
-            framed(ax, gallery.pixels[hit], gallery.labels[hit], taxonomy, f"{taxonomy.fine[gallery.labels[hit]]}\n{why_wrong(int(query.labels[q]), int(gallery.labels[hit]), taxonomy)}", fontsize=8)
+            framed(ax, gallery.pixels[hit], gallery.labels[hit], taxonomy,
+                   f"{taxonomy.fine[gallery.labels[hit]]}\n{why_wrong(int(query.labels[q]), int(gallery.labels[hit]), taxonomy)}", fontsize=8)
             _badge(ax, MARKS[int(tier)])
         used += [query.labels[q], *gallery.labels[hits]]
     emotion_key(fig, taxonomy, used, _signs(taxonomy))
@@ -447,66 +530,86 @@ def _story(one: pd.Series, taxonomy: Taxonomy) -> str:
     "What the table says about one query, in a few short lines."
     lines = [f"average precision {one['average precision']:.2f}"]
     if "guess" in one:
-        lines += ["the head says", f"{taxonomy.fine[one['guess']]} {one['confidence']:.0%}", f"{taxonomy.fine[one['second']]} {one['second_confidence']:.0%}",
-                  {"head right": "and is right", "second guess right": "second is right", "neither": "neither is right"}[one["head"]]]
-        if one["unsure"]: lines.append("and is unsure")
+        lines += ["the head says", f"{taxonomy.fine[one['guess']]} {one['confidence']:.0%}",
+                  f"{taxonomy.fine[one['second']]} {one['second_confidence']:.0%}",
+                  {"head right": "and is right", "second guess right": "second is right",
+                   "neither": "neither is right"}[one["head"]]]
+        if one["unsure"]:
+            lines.append("and is unsure")
     return "\n".join(lines)
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-065
 def figure_reasons(judged: pd.DataFrame) -> tuple[plt.Figure, pd.DataFrame]:
     "How the failures of all queries divide: by the first result's class, and by what the emotion head says."
     failed = judged[judged["failed"]]
-    if not len(failed): raise ValueError("No query failed: there is nothing to divide.")
+    if not len(failed):
+        raise ValueError("No query failed: there is nothing to divide.")
     heads = [h for h in ("head right", "second guess right", "neither") if "head" in judged]
-    table = pd.crosstab(failed["reason"], failed["head"]).reindex(columns=heads, fill_value=0) if heads else failed["reason"].value_counts().to_frame("failures")
+    table = pd.crosstab(failed["reason"], failed["head"]).reindex(columns=heads,
+                                                                  fill_value=0) if heads else failed["reason"].value_counts().to_frame("failures")
     table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     fig, ax = plt.subplots(figsize=(8, .5*len(table) + 1.3), layout="constrained")
     left = np.zeros(len(table))
     for column, colour, hatch in zip(table.columns, ("#009E73", "#E69F00", "#0072B2"), ("", "//", "..")):
         ax.barh(table.index, table[column], left=left, color=colour, hatch=hatch, edgecolor="white", label=column)
         for y, (x, n) in enumerate(zip(left, table[column])):
-            if n: ax.text(x + n/2, y, str(n), ha="center", va="center", fontsize=9, bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="none"))
+            if n:
+                ax.text(x + n/2, y, str(n), ha="center", va="center", fontsize=9,
+                        bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="none"))
         left += table[column].to_numpy()
     ax.invert_yaxis()
     ax.set(xlabel=f"failed queries ({len(failed)} of {len(judged)}), by the class of their first result", ylabel="")
-    if heads: ax.legend(title="the emotion head", frameon=False, fontsize=9)
+    if heads:
+        ax.legend(title="the emotion head", frameon=False, fontsize=9)
     table = table.assign(failures=table.sum(axis=1))
     table["share of queries"] = table["failures"]/len(judged)
-    if heads: table["unsure"] = failed.groupby("reason")["unsure"].mean()
+    if heads:
+        table["unsure"] = failed.groupby("reason")["unsure"].mean()
     return fig, table
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-072
 def separation(confidence, failed) -> float:
-    "Probability that a failed query is less sure than one that did not fail (ties count half): 1 perfect, 0.5 knows nothing. The area under the ROC curve."
+    """Probability that a failed query is less sure than one that did not fail (ties count half): 1 perfect, 0.5 knows
+    nothing. The area under the ROC curve."""
     confidence, failed = np.asarray(confidence, dtype=float), np.asarray(failed, dtype=bool)
     bad, good = failed.sum(), (~failed).sum()
-    if not bad or not good: return float("nan")
+    if not bad or not good:
+        return float("nan")
     return float(1 - (rankdata(confidence)[failed].sum() - bad*(bad + 1)/2)/(bad*good))
 
 def figure_confidence(judged: pd.DataFrame, bins: int = 6) -> tuple[plt.Figure, pd.DataFrame]:
-    "Are failures the queries that the network is unsure about? Average precision and accuracy against confidence, and failures among the surest queries."
-    if "confidence" not in judged: raise ValueError("These queries have no confidence: give `judge_queries` the scores of an emotion head.")
-    if len(judged) < 2*bins: raise ValueError(f"{len(judged)} queries are too few for {bins} groups: take fewer bins.")
+    """Are failures the queries that the network is unsure about? Average precision and accuracy against confidence, and
+    failures among the surest queries."""
+    if "confidence" not in judged:
+        raise ValueError("These queries have no confidence: give `judge_queries` the scores of an emotion head.")
+    if len(judged) < 2*bins:
+        raise ValueError(f"{len(judged)} queries are too few for {bins} groups: take fewer bins.")
     order = judged.sort_values("confidence", kind="stable")
     rows = []
     for part in np.array_split(np.arange(len(order)), bins):
         mine = order.iloc[part]
         low, high = seed_interval(mine["average precision"].dropna())
-        rows.append({"queries": len(mine), "confidence": mine["confidence"].mean(), "average precision": mine["average precision"].mean(), "low": low, "high": high,
+        rows.append({"queries": len(mine), "confidence": mine["confidence"].mean(),
+                     "average precision": mine["average precision"].mean(), "low": low, "high": high,
                      "head right": (mine["head"] == "head right").mean(), "failed": mine["failed"].mean()})
     table = pd.DataFrame(rows)
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     left.plot([0, 1], [0, 1], ":", color="gray", label="as often right as sure")
-    left.errorbar(table["confidence"], table["average precision"], [table["average precision"] - table["low"], table["high"] - table["average precision"]], fmt="o-", color="#0072B2", capsize=3, label="average precision")
+    left.errorbar(table["confidence"], table["average precision"],
+                  [table["average precision"] - table["low"], table["high"] - table["average precision"]], fmt="o-",
+                  color="#0072B2", capsize=3, label="average precision")
     left.plot(table["confidence"], table["head right"], "s--", color="#D55E00", label="emotion head right")
     left.set(xlabel="confidence of the emotion head (groups of equal size)", xlim=(0, 1), ylim=(0, 1))
     left.legend(frameon=False, fontsize=8)
     kept = np.arange(1, len(order) + 1)/len(order)
-    right.plot(kept, np.cumsum(order["failed"].to_numpy()[::-1])/np.arange(1, len(order) + 1), color="#0072B2", label="the surest queries first")
+    right.plot(kept, np.cumsum(order["failed"].to_numpy()[::-1])/np.arange(1, len(order) + 1), color="#0072B2",
+               label="the surest queries first")
     right.axhline(judged["failed"].mean(), color="gray", linestyle=":", label="in random order")
     best = np.minimum(1, np.maximum(0, (kept - (1 - judged["failed"].mean()))/kept))
     right.plot(kept, best, "--", color="#009E73", label="if all failures were the least sure")
-    right.set(xlabel="share of queries answered", ylabel="failures among them", ylim=(0, 1.5*max(judged["failed"].mean(), .02)), title=f"a failure is less sure than a success\nin {separation(judged['confidence'], judged['failed']):.0%} of all pairs (50 % is chance)")
+    right.set(xlabel="share of queries answered", ylabel="failures among them",
+              ylim=(0, 1.5*max(judged["failed"].mean(), .02)), title=f"a failure is less sure than a success\nin "
+              f"{separation(judged['confidence'], judged['failed']):.0%} of all pairs (50 % is chance)")
     right.title.set_fontsize(10)
     right.legend(frameon=False, fontsize=8)
     return fig, table
@@ -524,20 +627,27 @@ def embedding_map(embeddings,                 # N x D
                   method: str = "tsne",       # or 'pca'
                   seed: int = 0,
                  ) -> tuple[plt.Figure, pd.DataFrame]:   # the figure; x, y, label and medoid of every image
-    "A map of the embedding space: colour is the emotion, shape and outline are the polarity, names stand at the class medoids."
+    """A map of the embedding space: colour is the emotion, shape and outline are the polarity, names stand at the class
+    medoids."""
     labels = np.asarray(labels)
-    if len(labels) != len(embeddings): raise ValueError(f"There are {len(embeddings)} embeddings and {len(labels)} labels: give one label for each embedding.")
+    if len(labels) != len(embeddings):
+        raise ValueError(f"There are {len(embeddings)} embeddings and {len(labels)} labels: give one label for each "
+                         f"embedding.")
     flat, remark = flatten(embeddings, method, seed)
     middle = medoids(embeddings, labels)
     fig, ax = plt.subplots(figsize=(9, 6.2), layout="constrained")
     for c in np.unique(labels):
         at, p = flat[labels == c], taxonomy.parent[c]
-        ax.scatter(*at.T, s=34, color=taxonomy.palette[c], marker="os^D"[p % 4], edgecolor="#777777" if p == 0 else "black", linewidth=.4 if p == 0 else 1.1, alpha=.85, label=f"{taxonomy.fine[c]} ({taxonomy.coarse[p]})")
+        ax.scatter(*at.T, s=34, color=taxonomy.palette[c], marker="os^D"[p % 4], edgecolor="#777777" if p == 0
+                   else "black", linewidth=.4 if p == 0 else 1.1, alpha=.85,
+                   label=f"{taxonomy.fine[c]} ({taxonomy.coarse[p]})")
     _names_at(ax, {taxonomy.fine[c]: flat[i] for c, i in middle.items()})
-    ax.set(xticks=[], yticks=[], xlabel=f"{remark}; {neighbours_kept(embeddings, flat):.0%} of the 10 nearest neighbours kept")
+    ax.set(xticks=[], yticks=[], xlabel=f"{remark}; {neighbours_kept(embeddings, flat):.0%} of the 10 nearest "
+           f"neighbours kept")
     ax.set_aspect("equal", "datalim")
     fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return fig, pd.DataFrame(dict(x=flat[:, 0], y=flat[:, 1], label=labels, medoid=np.isin(np.arange(len(labels)), list(middle.values()))))
+    return fig, pd.DataFrame(dict(x=flat[:, 0], y=flat[:, 1], label=labels,
+                                  medoid=np.isin(np.arange(len(labels)), list(middle.values()))))
 
 def _names_at(ax, places: dict[str, np.ndarray]) -> None:
     "Write names beside points, moved up or down until none covers another; a line leads to the point."
@@ -546,12 +656,14 @@ def _names_at(ax, places: dict[str, np.ndarray]) -> None:
     taken = []
     for name, point in sorted(places.items(), key=lambda item: item[1][1]):
         at = np.array(point, dtype=float)
-        while any((np.abs(at - other) < room).all() for other in taken): at[1] += room[1]*.25
+        while any((np.abs(at - other) < room).all() for other in taken):
+            at[1] += room[1]*.25
         taken.append(at)
         ax.plot(*np.array([point, at]).T, color="black", linewidth=1)
         ax.plot(*point, "+", color="white", markersize=13, markeredgewidth=4)
         ax.plot(*point, "+", color="black", markersize=11, markeredgewidth=2)
-        ax.annotate(name, at, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=10, fontweight="bold", path_effects=[patheffects.withStroke(linewidth=3, foreground="white")])
+        ax.annotate(name, at, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=10, fontweight="bold",
+                    path_effects=[patheffects.withStroke(linewidth=3, foreground="white")])
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-085
 def block_average_precision(sizes: np.ndarray,       # Q x B: images in each block of the list, first block first
@@ -559,16 +671,18 @@ def block_average_precision(sizes: np.ndarray,       # Q x B: images in each blo
                            ) -> np.ndarray:          # Q average precisions; NaN without a relevant image
     "Average precision of lists that are made of blocks, each wholly relevant or wholly not."
     sizes, hit = sizes.astype(float), sizes*relevant
-    ahead, found = sizes.cumsum(1) - sizes, hit.cumsum(1) - hit                           # images and hits before each block
-    harmonic = digamma(ahead + sizes + 1) - digamma(ahead + 1)                            # 1/(ahead+1) + ... + 1/(ahead+size)
+    ahead, found = sizes.cumsum(1) - sizes, hit.cumsum(1) - hit  # images and hits before each block
+    harmonic = digamma(ahead + sizes + 1) - digamma(ahead + 1)  # 1/(ahead+1) + ... + 1/(ahead+size)
     gained = ((sizes - (ahead - found)*harmonic)*relevant).sum(1)
     return np.divide(gained, hit.sum(1), out=np.full(len(sizes), np.nan), where=hit.sum(1) > 0)
 
 def _checked(scores, labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
     "Scores as a float64 array, Q x K."
-    if scores is None: raise ValueError("These queries have no class scores: take a network with an emotion head.")
+    if scores is None:
+        raise ValueError("These queries have no class scores: take a network with an emotion head.")
     scores = torch.as_tensor(scores).double().numpy()
-    if scores.shape != (len(labels), len(taxonomy)): raise ValueError(f"Scores must be {len(labels)} queries x {len(taxonomy)} classes, not {scores.shape}.")
+    if scores.shape != (len(labels), len(taxonomy)):
+        raise ValueError(f"Scores must be {len(labels)} queries x {len(taxonomy)} classes, not {scores.shape}.")
     return scores
 
 def accuracy_ceiling(scores,                # Q x K posteriors or logits of the queries: only their order matters
@@ -576,24 +690,27 @@ def accuracy_ceiling(scores,                # Q x K posteriors or logits of the 
                      gallery_labels,        # N fine labels
                      taxonomy: Taxonomy,
                     ) -> dict[str, float]:  # 'accuracy', 'map8', 'map2'
-    "What a query set scores on a gallery whose classes are perfect clusters: its list is the classes, whole, in the order of its scores."
+    """What a query set scores on a gallery whose classes are perfect clusters: its list is the classes, whole, in the
+    order of its scores."""
     labels = np.asarray(query_labels)
     scores = _checked(scores, labels, taxonomy)
     order, parent = np.argsort(-scores, axis=1, kind="stable"), np.array(taxonomy.parent)   # (Q, K) classes, best first
     sizes = np.bincount(np.asarray(gallery_labels), minlength=len(taxonomy))[order]       # (Q, K)
     fine = block_average_precision(sizes, order == labels[:, None])
     coarse = block_average_precision(sizes, parent[order] == parent[labels][:, None])
-    return dict(accuracy=float((order[:, 0] == labels).mean()), map8=float(np.nanmean(fine)), map2=float(np.nanmean(coarse)))
+    return dict(accuracy=float((order[:, 0] == labels).mean()), map8=float(np.nanmean(fine)),
+                map2=float(np.nanmean(coarse)))
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-090
 def ceiling_curve(scores, query_labels, gallery_labels, taxonomy: Taxonomy, points: int = 41) -> pd.DataFrame:
-    "The ceiling at every accuracy: the right class's score is raised (or lowered) by the same amount for all queries until so many are right."
+    """The ceiling at every accuracy: the right class's score is raised (or lowered) by the same amount for all queries
+    until so many are right."""
     labels = np.asarray(query_labels)
     scores = _checked(scores, labels, taxonomy)
     rows, right = np.arange(len(labels)), scores[np.arange(len(labels)), labels]
     others = scores.copy()
     others[rows, labels] = -np.inf
-    missing = others.max(1) - right                                                        # what each query lacks to be right
+    missing = others.max(1) - right  # what each query lacks to be right
     table = []
     for shift in np.unique(np.quantile(missing, np.linspace(0, 1, points))) + 1e-9:
         moved = scores.copy()
@@ -606,7 +723,9 @@ def needed_accuracy(curve: pd.DataFrame, target: float, measure: str = "map8") -
     return float(np.interp(target, curve[measure], curve["accuracy"], left=np.nan, right=np.nan))
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-093
-FI_COUNTS = dict(amusement=4723, awe=2881, contentment=5129, excitement=2724, anger=1176, disgust=1580, fear=962, sadness=2633)      # of FI without placeholders and duplicates: 21,808 images
+# of FI without placeholders and duplicates: 21,808 images
+FI_COUNTS = dict(amusement=4723, awe=2881, contentment=5129, excitement=2724, anger=1176, disgust=1580, fear=962,
+                 sadness=2633)
 
 def simulated_scores(labels, taxonomy: Taxonomy, polarity: float = 0., seed: int = 0) -> np.ndarray:
     "Q x K scores of an imaginary classifier: chance, plus `polarity` for the classes on the right side."
@@ -616,18 +735,22 @@ def simulated_scores(labels, taxonomy: Taxonomy, polarity: float = 0., seed: int
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-096
 def figure_ceiling(curves: dict[str, pd.DataFrame],                     # title -> `ceiling_curve`
-                   points: dict[str, tuple[float, float, float]] = {},  # title -> accuracy, mAP8 and mAP2 that were measured
-                   targets: dict[str, float] = {},                      # measure -> a printed value to read the needed accuracy for
+                   # title -> accuracy, mAP8 and mAP2 that were measured
+                   points: dict[str, tuple[float, float, float]] = {},
+                   targets: dict[str, float] = {},  # measure -> a printed value to read the needed accuracy for
                   ) -> plt.Figure:
     "Ceilings of mAP8 and mAP2 against the accuracy of the queries, with measured points below them."
     fig, axes = plt.subplots(1, 2, figsize=(9, 4.1), layout="constrained")
     for n, (ax, m) in enumerate(zip(axes, ("map8", "map2"))):
-        for (title, curve), colour, style in zip(curves.items(), COLOURS, ("-", "--", "-.", ":")): ax.plot(curve["accuracy"], curve[m], style, color=colour, linewidth=2, label=title)
-        for (title, measured), marker in zip(points.items(), "osD^vPX*"): ax.plot(measured[0], measured[1 + n], marker, color="black", markerfacecolor="white", label=title)
+        for (title, curve), colour, style in zip(curves.items(), COLOURS, ("-", "--", "-.", ":")):
+            ax.plot(curve["accuracy"], curve[m], style, color=colour, linewidth=2, label=title)
+        for (title, measured), marker in zip(points.items(), "osD^vPX*"):
+            ax.plot(measured[0], measured[1 + n], marker, color="black", markerfacecolor="white", label=title)
         if m in targets:
             ax.axhline(targets[m], color="gray", linewidth=1)
             needed = [needed_accuracy(c, targets[m], m) for c in curves.values()]
-            for x, colour in zip(needed, COLOURS): ax.plot([x, x], [0, targets[m]], ":", color=colour)
+            for x, colour in zip(needed, COLOURS):
+                ax.plot([x, x], [0, targets[m]], ":", color=colour)
             ax.text(.01, targets[m] + .01, f"the paper: {targets[m]:.3f}", fontsize=9)
         ax.set(xlabel="accuracy of the queries' class scores", ylabel=NAMES[m], xlim=(0, 1), ylim=(0, 1.02))
         ax.grid(alpha=.3)

@@ -31,12 +31,15 @@ class Experiment:
     "One row of a table."
     name: str                                               # short, for files and --rows
     title: str                                              # as the row is called in tables and figures
-    network: dict = field(default_factory=dict)             # settings of the network; `kind` names another class of `NETWORKS` than APSE
+    # settings of the network; `kind` names another class of `NETWORKS` than APSE
+    network: dict = field(default_factory=dict)
     loss: str | None = None                                 # a key of `LOSSES` (chapter 10), or None
     loss_settings: dict = field(default_factory=dict)       # such as dict(scale=8)
     recipe: dict = field(default_factory=dict)              # changes to the profile's recipe
     paper: dict = field(default_factory=dict)               # measure -> the paper's printed value on FI
-    features: tuple[str, ...] = ()                          # a row without a network: names of descriptors (the notebook `methods/handcrafted`) or feature files; several are fused (the notebook `methods/systems`)
+    # a row without a network: names of descriptors (the notebook `methods/handcrafted`) or feature files; several
+    # are fused (the notebook `methods/systems`)
+    features: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:
@@ -44,8 +47,10 @@ class Experiment:
         return not self.features and not (self.loss is None and self.network.get("heads") == "none")
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-009
-TITLES = {"softmax": "softmax", "n_pair": "N-pair", "ep": "EP", "at_n_pair": "AT + N-pair", "at_ep": "AT + EP", "mo": "AT + EP, MO",
-          "sa": "AT + EP, MO, SA", "ha": "AT + EP, MO, HA", "clb": "AT + EP, MO, HA, CLB", "gep": "AT + GEP, MO, HA, CLB"}
+TITLES = {"softmax": "softmax", "n_pair": "N-pair", "ep": "EP", "at_n_pair": "AT + N-pair", "at_ep": "AT + EP",
+          "mo": "AT + EP, MO",
+          "sa": "AT + EP, MO, SA", "ha": "AT + EP, MO, HA", "clb": "AT + EP, MO, HA, CLB",
+          "gep": "AT + GEP, MO, HA, CLB"}
 
 def paper_table(name: str) -> pd.DataFrame:
     "A table of the paper as printed: 'table1_fi', 'table2_ablation_fi' or 'table3_stages_fi'."
@@ -54,7 +59,8 @@ def paper_table(name: str) -> pd.DataFrame:
 def table2() -> dict[str, Experiment]:
     "The ten rows of Table II."
     printed = paper_table("table2_ablation_fi")
-    return {name: Experiment(name, TITLES[name], method.network, method.loss, paper={m: row[m] for m in MEASURES if m in row})
+    return {name: Experiment(name, TITLES[name], method.network, method.loss,
+                             paper={m: row[m] for m in MEASURES if m in row})
             for (name, method), row in zip(METHODS.items(), printed.to_dict("records"))}
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-014
@@ -73,7 +79,8 @@ class Profile:
     limit: int | None = None      # draw only so many scenes for each part
 
 PROFILES = {p.name: p for p in (
-    Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"), lambdas=(0.5,), limit=160),
+    Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"),
+            lambdas=(0.5,), limit=160),
     Profile("quick", "scene_net", "shapes", Recipe.scenes(), dim=128, lambdas=(0.1, 0.3, 0.7, 0.9)),
     Profile("cpu", "resnet18", "imagenet", Recipe.cpu(), freeze="conv2", rows=("softmax", "clb", "gep")),
     Profile("paper", "resnet50", "imagenet", Recipe.paper(bf16=True, channels_last=True)),
@@ -81,27 +88,34 @@ PROFILES = {p.name: p for p in (
 
 def find_profile(name: str) -> Profile:
     "The profile of this name; an unknown one is answered with the list."
-    if name not in PROFILES: raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    if name not in PROFILES:
+        raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
     return PROFILES[name]
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-018
-FROZEN = Experiment("frozen", "pretrained only", ABLATION["ep"])      # the averages of conv5; no loss and no head, so nothing is trained
+# the averages of conv5; no loss and no head, so nothing is trained
+FROZEN = Experiment("frozen", "pretrained only", ABLATION["ep"])
 
-def variant(base: Experiment, name: str, title: str, network: dict = {}, loss_settings: dict = {}, recipe: dict = {}) -> Experiment:
+def variant(base: Experiment, name: str, title: str, network: dict = {}, loss_settings: dict = {},
+            recipe: dict = {}) -> Experiment:
     "A row with some settings changed; it has no printed values."
-    return replace(base, name=name, title=title, network=base.network | network, loss_settings=base.loss_settings | loss_settings, recipe=base.recipe | recipe, paper={})
+    return replace(base, name=name, title=title, network=base.network | network, loss_settings=base.loss_settings
+                   | loss_settings, recipe=base.recipe | recipe, paper={})
 
 def controls() -> dict[str, Experiment]:
     "The learned projection without the bilinear product, and Eq. 1 to the letter."
     clb = table2()["clb"]
     return {e.name: e for e in (variant(clb, "concat_linear", "AT + EP, MO, HA, linear", dict(pooling="concat_linear")),
-                                variant(clb, "letter", "AT + EP, MO, HA, CLB, Eq. 1 as printed", dict(spatial="sum", rescale=False)))}
+                                variant(clb, "letter", "AT + EP, MO, HA, CLB, Eq. 1 as printed",
+                                        dict(spatial="sum", rescale=False)))}
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-020
 def lambda_sweep(values=(0.1, 0.3, 0.5, 0.7, 0.9)) -> dict[str, Experiment]:
-    "Fig. 6: the full system with other weights between pair and attention loss. The paper prints the curve only as a picture."
+    """Fig. 6: the full system with other weights between pair and attention loss. The paper prints the curve only as a
+    picture."""
     full = table2()["gep"]
-    rows = {v: full if v == 0.5 else variant(full, f"gep_lambda{v}", f"{full.title}, $\\lambda$ = {v}", recipe=dict(lam=v)) for v in values}
+    rows = {v: full if v == 0.5 else variant(full, f"gep_lambda{v}", f"{full.title}, $\\lambda$ = {v}",
+                                             recipe=dict(lam=v)) for v in values}
     return {e.name: e for e in rows.values()}
 
 def table3() -> dict[str, Experiment]:
@@ -127,15 +141,22 @@ def readings() -> dict[str, Experiment]:
             variant(gep, "gep_scale8", "GEP, scale 8", loss_settings=dict(scale=8.0)),
             variant(gep, "gep_intra", "GEP, generated in intra only", loss_settings=dict(generate_in=("intra",))),
             variant(gep, "gep_inter", "GEP, generated in inter only", loss_settings=dict(generate_in=("inter",))),
-            variant(gep, "gep_no_lambda_gradient", "GEP, no gradient through $\\lambda_0$", loss_settings=dict(gradient_through_lambda=False)),
+            variant(gep, "gep_no_lambda_gradient", "GEP, no gradient through $\\lambda_0$",
+                    loss_settings=dict(gradient_through_lambda=False)),
             variant(gep, "gep_eq12", "GEP, Eq. 12 as printed", loss_settings=dict(direction="eq12")),
             variant(gep, "gep_printed", "GEP, Eq. 13 as printed", loss_settings=dict(positive="printed"))]
     return controls() | {e.name: e for e in rows}
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-026
-PAPER_NAMES = {"sift": "SIFT", "hog": "HOG", "gabor": "Gabor", "sentibank": "Sentibank", "deepsentibank": "DeepSentiBank", "mvso": "MVSO", "alexnet": "AlexNet (S)", "vgg": "VggNet (S)", "googlenet": "GoogleNet (S)", "resnet": "ResNet (S)",
-               "wscnet": "WSCNet", "contrastive": "Contrastive loss", "triplet": "Triplet loss", "n_pair": "N-pair loss", "center": "Center loss", "binomial_deviance": "Binomial deviance", "arcface": "ArcFace",
-               "sphereface": "SphereFace", "fastap": "FastAP", "softtriple": "SoftTriple", "yang": "Yang et al.", "clb": "Old APSE", "gep": "New APSE"}      # ours -> Table I's
+PAPER_NAMES = {"sift": "SIFT", "hog": "HOG", "gabor": "Gabor", "sentibank": "Sentibank",
+               "deepsentibank": "DeepSentiBank", "mvso": "MVSO", "alexnet": "AlexNet (S)", "vgg": "VggNet (S)",
+               "googlenet": "GoogleNet (S)", "resnet": "ResNet (S)",
+               "wscnet": "WSCNet", "contrastive": "Contrastive loss", "triplet": "Triplet loss",
+               "n_pair": "N-pair loss", "center": "Center loss", "binomial_deviance": "Binomial deviance",
+               "arcface": "ArcFace",
+               # ours -> Table I's
+               "sphereface": "SphereFace", "fastap": "FastAP", "softtriple": "SoftTriple", "yang": "Yang et al.",
+               "clb": "Old APSE", "gep": "New APSE"}
 WITHOUT_MODEL = ("sentibank", "deepsentibank", "mvso")
 CLASSIFIERS = {"alexnet": "alexnet", "vgg": "vgg16", "googlenet": "googlenet", "resnet": "resnet50"}
 _last_level = ABLATION["ep"]                                          # the averages of conv5, nothing else
@@ -144,35 +165,48 @@ def table1(profile: Profile, files: dict[str, str] | None = None) -> dict[str, E
     "Table I in the paper's setting. `files`: name of a row without a public model -> its feature file."
     printed = paper_table("table1_fi").set_index("method")
     paper = {name: {m: printed.loc[title, m] for m in MEASURES if m in printed} for name, title in PAPER_NAMES.items()}
-    row = lambda name, **settings: Experiment(name, settings.pop("title", PAPER_NAMES[name]), paper=paper[name], **settings)
-    start, short = (dict(weights=None, freeze=None), dict(epochs=2)) if profile.backbone == "scene_net" else (dict(weights="imagenet"), {})
+    row = lambda name, **settings: Experiment(name, settings.pop("title", PAPER_NAMES[name]), paper=paper[name],
+                                              **settings)
+    start, short = (dict(weights=None, freeze=None),
+                    dict(epochs=2)) if profile.backbone == "scene_net" else (dict(weights="imagenet"), {})
     files = files or {}
     for name in files:
-        if name not in WITHOUT_MODEL: raise ValueError(f"Feature files are for the rows {', '.join(WITHOUT_MODEL)}, not for {name!r}.")
-    rows = [*(row(name, features=(name,)) for name in ("sift", "hog", "gabor")), *(row(name, features=(files[name],)) for name in WITHOUT_MODEL if name in files),
+        if name not in WITHOUT_MODEL:
+            raise ValueError(f"Feature files are for the rows {', '.join(WITHOUT_MODEL)}, not for {name!r}.")
+    rows = [*(row(name, features=(name,)) for name in ("sift", "hog", "gabor")),
+            *(row(name, features=(files[name],)) for name in WITHOUT_MODEL if name in files),
             Experiment("multi_graph", "Multi-graph", features=("sift", "hog", "gabor")),
-            *(row(name, network=ABLATION["softmax"] | dict(backbone=backbone) | start, recipe=short) for name, backbone in CLASSIFIERS.items()),
+            *(row(name, network=ABLATION["softmax"] | dict(backbone=backbone) | start, recipe=short) for name,
+              backbone in CLASSIFIERS.items()),
             replace(table2()["softmax"], title=f"{profile.backbone} (S)", paper={}),
             row("wscnet", network=dict(kind="WSCNet")),
-            *(row(name, network=_last_level, loss=name) for name in ("contrastive", "triplet", "n_pair", "center", "binomial_deviance", "arcface", "sphereface", "fastap", "softtriple")),
+            *(row(name, network=_last_level, loss=name) for name in ("contrastive", "triplet", "n_pair", "center",
+                                                                     "binomial_deviance", "arcface", "sphereface",
+                                                                     "fastap", "softtriple")),
             row("yang", network=dict(kind="SentimentVector"), loss="sentiment_constraint"),
             *(replace(table2()[name], paper=paper[name]) for name in ("clb", "gep"))]
     return {e.name: e for e in rows}
 
 def table1_controlled() -> dict[str, list[Experiment]]:
-    "Table I under equal conditions: row name -> the candidates of its tuning budget, which differ in one number of the loss."
+    """Table I under equal conditions: row name -> the candidates of its tuning budget, which differ in one number of
+    the loss."""
     projected = _last_level | dict(pooling="gap_linear")
-    bases = {name: Experiment(f"c_{name}", PAPER_NAMES.get(name, name.upper()), projected, name) for name in (*BASELINE_LOSSES, "n_pair", "ep")}
+    bases = {name: Experiment(f"c_{name}", PAPER_NAMES.get(name, name.upper()), projected, name)
+             for name in (*BASELINE_LOSSES, "n_pair", "ep")}
     full = {name: replace(table2()[name], name=f"c_{name}", paper={}) for name in ("clb", "gep")}
-    return {e.name: [replace(e, loss_settings=settings) for settings in TUNING[e.loss]] for e in (bases | full).values()}
+    return {e.name: [replace(e, loss_settings=settings) for settings in TUNING[e.loss]]
+            for e in (bases | full).values()}
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-031
 def strong_steps() -> dict[str, Experiment]:
     "The steps from a classifier by cosines to `Recipe.strong`."
     cosines, natural = dict(kind=CosineClassifier.__name__), dict(sampler="natural")
-    rows = [Experiment("strong_proxies", "cosines with proxies, balanced batches, the vector as embedding", cosines | dict(polarity=False, vector=True)),
-            Experiment("strong_natural", "+ natural batches", cosines | dict(polarity=False, vector=True), recipe=natural),
-            Experiment("strong_polarity", "+ polarity from the same scores", cosines | dict(vector=True), recipe=natural),
+    rows = [Experiment("strong_proxies", "cosines with proxies, balanced batches, the vector as embedding",
+                       cosines | dict(polarity=False, vector=True)),
+            Experiment("strong_natural", "+ natural batches", cosines | dict(polarity=False, vector=True),
+                       recipe=natural),
+            Experiment("strong_polarity", "+ polarity from the same scores", cosines | dict(vector=True),
+                       recipe=natural),
             Experiment("strong_beliefs", "+ confidences as embedding", cosines, recipe=natural),
             Experiment("strong", "+ mirror images (Recipe.strong)", cosines, recipe=natural | dict(mirror=True))]
     return {e.name: e for e in rows}
@@ -184,7 +218,11 @@ def adml() -> dict[str, Experiment]:
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-036
 def find_table(name: str, profile: Profile, files: dict[str, str] | None = None) -> dict[str, Experiment]:
-    "The rows of a table by the command line's name for it: '1', '2', '3', 'fig6', 'readings', 'strong' or 'adml'. Table '1' takes feature files."
-    tables = {"1": lambda: table1(profile, files), "2": lambda: {"frozen": FROZEN} | table2(), "3": table3, "fig6": lambda_sweep, "readings": lambda: {k: table2()[k] for k in ("clb", "gep")} | readings(), "strong": strong_steps, "adml": adml}
-    if name not in tables: raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(tables)}.")
+    """The rows of a table by the command line's name for it: '1', '2', '3', 'fig6', 'readings', 'strong' or 'adml'.
+    Table '1' takes feature files."""
+    tables = {"1": lambda: table1(profile, files), "2": lambda: {"frozen": FROZEN} | table2(), "3": table3,
+              "fig6": lambda_sweep, "readings": lambda: {k: table2()[k] for k in ("clb", "gep")} | readings(),
+              "strong": strong_steps, "adml": adml}
+    if name not in tables:
+        raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(tables)}.")
     return tables[name]()

@@ -36,7 +36,8 @@ def make_vectors(n: int,                   # how many
                  dim: int = 512,           # D, length of a vector
                  seed: int = 0,            # another seed draws other vectors from the same world
                  exponent: float = 1.1,    # alpha: direction j has a variance proportional to (j + 2)**-exponent
-                 block: int = 1 << 16,     # vectors drawn at a time, which bounds the memory (another block size draws others)
+                 # vectors drawn at a time, which bounds the memory (another block size draws others)
+                 block: int = 1 << 16,
                  ) -> Iterator[np.ndarray]:   # blocks of at most `block` x dim unit vectors, float32
     """Unit vectors distributed like the embeddings of a trained network: eight classes around a common mean, variances that fall by a power law, heavy tails.
 
@@ -49,13 +50,15 @@ def make_vectors(n: int,                   # how many
     mean /= np.linalg.norm(mean)
     for start in range(0, n, block):
         rng, m = np.random.default_rng([seed, start]), min(block, n - start)
-        labels, stretch = rng.integers(8, size=block)[:m], np.sqrt(5/rng.chisquare(5, size=block))[:m, None].astype(np.float32)
+        labels, stretch = rng.integers(8, size=block)[:m], np.sqrt(5/rng.chisquare(5, size=block))[:m,
+                None].astype(np.float32)
         x = rng.standard_normal((m, dim), dtype=np.float32)*deviation*stretch + centres[labels] + mean
         yield x/np.linalg.norm(x, axis=1, keepdims=True)
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-009
 def gaussian_vectors(n: int, dim: int = 512, seed: int = 0, block: int = 1 << 16) -> Iterator[np.ndarray]:
-    "Directions drawn evenly from the sphere, as `make_vectors`: no structure at all, the worst case for every approximate index."
+    """Directions drawn evenly from the sphere, as `make_vectors`: no structure at all, the worst case for every
+    approximate index."""
     for start in range(0, n, block):
         x = np.random.default_rng([seed, start]).standard_normal((min(block, n - start), dim), dtype=np.float32)
         yield x/np.linalg.norm(x, axis=1, keepdims=True)
@@ -89,14 +92,17 @@ def agreement(found: list,            # Q lists of k positions
 class Engine(NamedTuple):
     "One way to store vectors and find the nearest."
     build: Callable                # (place, blocks, dim, **settings): everything into the folder `place`
-    open: Callable                 # (place, dim, **settings) -> find(query D, k) -> k positions, nearest first; `find.close()` where there is something to close
+    # (place, dim, **settings) -> find(query D, k) -> k positions, nearest first; `find.close()` where there is
+    # something to close
+    open: Callable
     packages: tuple[str, ...]      # whose versions belong into the table
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-034
 def build_numpy(place, blocks, dim):
     "Nothing but the vectors, one after the other."
     with open(place/"vectors.f32", "wb") as file:
-        for x in blocks: x.tofile(file)
+        for x in blocks:
+            x.tofile(file)
 
 def open_numpy(place, dim):
     "Brute force over the memory-mapped file."
@@ -112,33 +118,41 @@ def build_faiss(place, blocks, dim, factory: str, ef_construction: int = 0, trai
     "A FAISS index by its factory string, trained on the first `train` vectors, in one file."
     import faiss
     index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    if ef_construction: index.hnsw.efConstruction = ef_construction
+    if ef_construction:
+        index.hnsw.efConstruction = ef_construction
     waiting = []
     for x in blocks:
         waiting.append(x)
-        if not index.is_trained and sum(map(len, waiting)) < train: continue
-        if not index.is_trained: index.train(np.concatenate(waiting))
-        while waiting: index.add(waiting.pop(0))
+        if not index.is_trained and sum(map(len, waiting)) < train:
+            continue
+        if not index.is_trained:
+            index.train(np.concatenate(waiting))
+        while waiting:
+            index.add(waiting.pop(0))
     if waiting:                                       # fewer than `train` in all
         index.train(np.concatenate(waiting))
-        for x in waiting: index.add(x)
+        for x in waiting:
+            index.add(x)
     faiss.write_index(index, str(place/"index.faiss"))
 
 def open_faiss(place, dim, mmap: bool = False, **search):
     "The file, read into memory or mapped; `search` are FAISS's own parameters such as nprobe and efSearch."
     import faiss
     index = faiss.read_index(str(place/"index.faiss"), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
-    for name, value in search.items(): faiss.ParameterSpace().set_index_parameter(index, name, value)
+    for name, value in search.items():
+        faiss.ParameterSpace().set_index_parameter(index, name, value)
     return lambda query, k: index.search(query[None], k)[1][0]
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-037
-def milvus_address(place) -> str: return str(place) if "://" in str(place) else str(place/"pictures.db")     # a server, or Milvus Lite in a folder
+def milvus_address(place) -> str:
+    return str(place) if "://" in str(place) else str(place/"pictures.db")     # a server, or Milvus Lite in a folder
 
 def build_milvus(place, blocks, dim, index: str = "FLAT", **params):
     "A collection with one index; the same code for Milvus Lite and for a server."
     from pymilvus import DataType, MilvusClient
     client = MilvusClient(milvus_address(place))
-    if client.has_collection("pictures"): client.drop_collection("pictures")
+    if client.has_collection("pictures"):
+        client.drop_collection("pictures")
     schema = client.create_schema(auto_id=False)
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
@@ -151,7 +165,8 @@ def build_milvus(place, blocks, dim, index: str = "FLAT", **params):
             client.insert("pictures", [{"id": start + i + j, "vector": v} for j, v in enumerate(x[i:i + 4096])])
         start += len(x)
     client.flush("pictures")
-    while int(client.describe_index("pictures", "vector").get("pending_index_rows") or 0): time.sleep(.5)   # a server builds its index in the background
+    while int(client.describe_index("pictures", "vector").get("pending_index_rows") or 0):
+        time.sleep(.5)   # a server builds its index in the background
     client.close()
 
 def open_milvus(place, dim, **search):
@@ -160,7 +175,8 @@ def open_milvus(place, dim, **search):
     client = MilvusClient(milvus_address(place))
     client.load_collection("pictures")
     def find(query, k):
-        return [hit["id"] for hit in client.search("pictures", [query], limit=k, consistency_level="Bounded", search_params={"metric_type": "IP", "params": search})[0]]
+        return [hit["id"] for hit in client.search("pictures", [query], limit=k, consistency_level="Bounded",
+                                                   search_params={"metric_type": "IP", "params": search})[0]]
     find.close = client.close
     return find
 
@@ -174,7 +190,8 @@ def build_qdrant(place, blocks, dim):
     for x in blocks:
         for i in range(0, len(x), 1024):
             part = x[i:i + 1024]
-            client.upsert("pictures", models.Batch(ids=list(range(start + i, start + i + len(part))), vectors=part.tolist()))
+            client.upsert("pictures", models.Batch(ids=list(range(start + i, start + i + len(part))),
+                                                   vectors=part.tolist()))
         start += len(x)
     client.close()
 
@@ -182,7 +199,8 @@ def open_qdrant(place, dim):
     "Local mode: always brute force."
     from qdrant_client import QdrantClient
     client = QdrantClient(path=str(place))
-    def find(query, k): return [hit.id for hit in client.query_points("pictures", query=query, limit=k).points]
+    def find(query, k):
+        return [hit.id for hit in client.query_points("pictures", query=query, limit=k).points]
     find.close = client.close
     return find
 
@@ -191,25 +209,36 @@ def build_qdrant_edge(place, blocks, dim, m: int = 0, ef_construct: int = 100, b
     """`m` links for each point make a graph, m=0 none. `bits` (1, 2, 4 or 8, 0 for none) add copies of the vectors with that many bits for a number, held in memory, while the vectors stay on disk.
     Segments are searched side by side, so two of them use two cores."""
     import qdrant_edge as q
-    small = q.TurboQuantQuantizationConfig(always_ram=True, bits=getattr(q.TurboQuantBitSize, f"Bits{bits}")) if bits else None
+    small = q.TurboQuantQuantizationConfig(always_ram=True,
+                                           bits=getattr(q.TurboQuantBitSize, f"Bits{bits}")) if bits else None
     shard = q.EdgeShard.create(str(place), q.EdgeConfig(
-        vectors=q.EdgeVectorParams(size=dim, distance=q.Distance.Dot, on_disk=True, quantization_config=small), max_search_threads=2,
-        hnsw_config=q.HnswIndexConfig(m=m, ef_construct=ef_construct, full_scan_threshold=10_000, max_indexing_threads=2),
-        optimizers=q.EdgeOptimizersConfig(default_segment_number=segments, indexing_threshold=10_000, max_segment_size=4_000_000//segments)))   # the last two in KB
+        vectors=q.EdgeVectorParams(size=dim, distance=q.Distance.Dot, on_disk=True, quantization_config=small),
+                                                        max_search_threads=2,
+        hnsw_config=q.HnswIndexConfig(m=m, ef_construct=ef_construct, full_scan_threshold=10_000,
+                                      max_indexing_threads=2),
+        # the last two in KB
+        optimizers=q.EdgeOptimizersConfig(default_segment_number=segments, indexing_threshold=10_000,
+                                          max_segment_size=4_000_000//segments)))
     start = 0
     for x in blocks:
         for i in range(0, len(x), 1024):
-            shard.update(q.UpdateOperation.upsert_points([q.Point(start + i + j, v, {}) for j, v in enumerate(x[i:i + 1024])]))
+            shard.update(q.UpdateOperation.upsert_points([q.Point(start + i + j, v, {}) for j,
+                                                          v in enumerate(x[i:i + 1024])]))
         start += len(x)
-    shard.optimize()                                                       # makes the graph and the small copies, returns when they are there
-    shard.flush(); shard.close()
+    shard.optimize()  # makes the graph and the small copies, returns when they are there
+    shard.flush()
+    shard.close()
 
 def open_qdrant_edge(place, dim, ef: int | None = None, exact: bool = False, oversampling: float | None = None):
-    "`ef` candidates on the graph; `oversampling`: the first k*oversampling by their small copies are compared again by their vectors; `exact`: every vector in full."
+    """`ef` candidates on the graph; `oversampling`: the first k*oversampling by their small copies are compared again
+    by their vectors; `exact`: every vector in full."""
     import qdrant_edge as q
     shard = q.EdgeShard.load(str(place))
-    params = q.SearchParams(hnsw_ef=ef, exact=exact, quantization=q.QuantizationSearchParams(rescore=True, oversampling=oversampling) if oversampling else None)
-    def find(query, k): return [hit.id for hit in shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(query.tolist()), params=params))]
+    params = q.SearchParams(hnsw_ef=ef, exact=exact, quantization=q.QuantizationSearchParams(rescore=True,
+            oversampling=oversampling) if oversampling else None)
+    def find(query, k):
+        return [hit.id for hit in shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(query.tolist()),
+                                                             params=params))]
     find.close = shard.close
     return find
 
@@ -222,10 +251,12 @@ def build_lancedb(place, blocks, dim, index: str | None = None, **params):
     def batches():
         start = 0
         for x in blocks:
-            yield pa.record_batch([pa.array(np.arange(start, start + len(x))), pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), dim)], schema=schema)
+            yield pa.record_batch([pa.array(np.arange(start, start + len(x))),
+                                   pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), dim)], schema=schema)
             start += len(x)
     table = lancedb.connect(str(place)).create_table("pictures", pa.RecordBatchReader.from_batches(schema, batches()))
-    if index: table.create_index(metric="dot", index_type=index, **params)
+    if index:
+        table.create_index(metric="dot", index_type=index, **params)
 
 def open_lancedb(place, dim, nprobes: int | None = None, refine: int | None = None, ef: int | None = None):
     "`refine`: k*refine candidates are compared again by their full vectors."
@@ -233,9 +264,12 @@ def open_lancedb(place, dim, nprobes: int | None = None, refine: int | None = No
     table = lancedb.connect(str(place)).open_table("pictures")
     def find(query, k):
         search = table.search(query, vector_column_name="vector").distance_type("dot").limit(k).select(["id"])
-        if nprobes: search = search.nprobes(nprobes)
-        if refine: search = search.refine_factor(refine)
-        if ef: search = search.ef(ef)
+        if nprobes:
+            search = search.nprobes(nprobes)
+        if refine:
+            search = search.refine_factor(refine)
+        if ef:
+            search = search.ef(ef)
         return search.to_arrow()["id"].to_numpy()
     return find
 
@@ -252,12 +286,16 @@ ENGINES = {
 
 def versions(engine: str) -> str | None:
     "The packages of an engine with their versions, or None if one is missing."
-    try: return ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ENGINES[engine].packages)
-    except importlib.metadata.PackageNotFoundError: return None
+    try:
+        return ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ENGINES[engine].packages)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-046
-COLUMNS = ["engine", "index", "build_settings", "search_settings", "n", "dim", "data", "status", "build_s", "build_cpu_s", "build_peak_mb", "disk_mb", "open_s", "p50_ms", "p99_ms",
-           "recall", "exact", "peak_mb", "own_mb", "queries", "k", "threads", "version", "cpu", "cores", "python", "date", "commit", "remark"]
+COLUMNS = ["engine", "index", "build_settings", "search_settings", "n", "dim", "data", "status", "build_s",
+           "build_cpu_s", "build_peak_mb", "disk_mb", "open_s", "p50_ms", "p99_ms",
+           "recall", "exact", "peak_mb", "own_mb", "queries", "k", "threads", "version", "cpu", "cores", "python",
+           "date", "commit", "remark"]
 KEYS = COLUMNS[:7]      # what makes a row the same measurement
 
 class Server(NamedTuple):
@@ -270,7 +308,8 @@ class Server(NamedTuple):
 def read_blocks(path: Path, dim: int, block: int = 1 << 14) -> Iterator[np.ndarray]:
     "The vectors of a raw float32 file, block by block, so that a build never holds them all."
     with open(path, "rb") as file:
-        while len(x := np.fromfile(file, np.float32, block*dim)): yield x.reshape(-1, dim)
+        while len(x := np.fromfile(file, np.float32, block*dim)):
+            yield x.reshape(-1, dim)
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-048
 def memory_of(process: int | str = "self") -> dict:
@@ -278,8 +317,10 @@ def memory_of(process: int | str = "self") -> dict:
     status = Path(f"/proc/{process}/status")
     if not status.exists():
         import resource
-        return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == "darwin" else 2**10), "own_mb": ""}
-    kilobytes = {name: int(rest.split()[0]) for name, rest in (line.split(":", 1) for line in status.read_text().splitlines()) if rest.endswith("kB")}
+        return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == "darwin"
+                                                                               else 2**10), "own_mb": ""}
+    kilobytes = {name: int(rest.split()[0]) for name,
+                 rest in (line.split(":", 1) for line in status.read_text().splitlines()) if rest.endswith("kB")}
     return {"peak_mb": kilobytes["VmHWM"]/1024, "own_mb": kilobytes["RssAnon"]/1024}
 
 def cpu_seconds_of(process: int) -> float:
@@ -291,13 +332,16 @@ def size_of(folder: Path) -> float:
     "MB that a folder's files really take (holes in them take nothing); a server may delete some while we count."
     total = 0
     for path in folder.rglob("*"):
-        try: total += 512*path.stat().st_blocks if path.is_file() else 0
-        except FileNotFoundError: pass
+        try:
+            total += 512*path.stat().st_blocks if path.is_file() else 0
+        except FileNotFoundError:
+            pass
     return total/2**20
 
 def forget(folder: Path) -> None:
     "Ask the system to drop a folder's files from its page cache, so that the next reading is from disk."
-    if not hasattr(os, "posix_fadvise"): return
+    if not hasattr(os, "posix_fadvise"):
+        return
     for path in [p for p in folder.rglob("*") if p.is_file()]:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
@@ -308,19 +352,22 @@ def warm(folder: Path) -> None:
     "Read all files of a folder once, so that they are in the page cache, as after some time of use."
     for path in [p for p in folder.rglob("*") if p.is_file()]:
         with open(path, "rb") as file:
-            while file.read(1 << 24): pass
+            while file.read(1 << 24):
+                pass
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-051
 WARM_UP = 10
 
 def run_phase() -> None:
-    "What a measured process does: read a task from standard input, build or search, print the figures as the last line."
+    """What a measured process does: read a task from standard input, build or search, print the figures as the last
+    line."""
     task = json.load(sys.stdin)
     engine, folder = ENGINES[task["engine"]], Path(task["folder"])
     place = task["address"] or folder
     if task["phase"] == "build":
         import resource
-        resource.setrlimit(resource.RLIMIT_CPU, (task["cpu_limit"], task["cpu_limit"] + 5))    # then the system ends this process
+        # then the system ends this process
+        resource.setrlimit(resource.RLIMIT_CPU, (task["cpu_limit"], task["cpu_limit"] + 5))
         start = time.perf_counter()
         engine.build(place, read_blocks(Path(task["vectors"]), task["dim"]), task["dim"], **task["settings"])
         facts = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time()}
@@ -332,26 +379,34 @@ def run_phase() -> None:
         find(queries[0], task["k"])
         facts = {"open_seconds": time.perf_counter() - start, "seconds": [], "found": []}
         warm(folder)
-        for query in queries[1:1 + WARM_UP]: find(query, task["k"])
+        for query in queries[1:1 + WARM_UP]:
+            find(query, task["k"])
         begun = time.perf_counter()
         for query in queries[1 + WARM_UP:]:
-            if time.perf_counter() - begun > 120: break          # an engine of seconds a query is known well enough from fewer
+            if time.perf_counter() - begun > 120:
+                break          # an engine of seconds a query is known well enough from fewer
             start = time.perf_counter()
             ids = find(query, task["k"])
             facts["seconds"].append(time.perf_counter() - start)
             facts["found"].append([int(i) for i in ids])
-        if hasattr(find, "close"): find.close()
+        if hasattr(find, "close"):
+            find.close()
     print("\n" + json.dumps(facts | memory_of()), flush=True)
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-052
 def in_own_process(task: dict, threads: int, timeout: float) -> dict:
-    "Run `run_phase` in a fresh process; `TimeoutExpired` when it is cut off, `ValueError` with its last words when it fails."
+    """Run `run_phase` in a fresh process; `TimeoutExpired` when it is cut off, `ValueError` with its last words when it
+    fails."""
     module = Path(importlib.util.find_spec("apse_nb").origin).with_name("engines.py")
-    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS", "LANCE_CPU_THREADS"]
-    done = subprocess.run([sys.executable, "-c", f"import runpy; runpy.run_path({str(module)!r})['run_phase']()"], input=json.dumps(task), capture_output=True, text=True,
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS",
+             "TOKIO_WORKER_THREADS", "LANCE_CPU_THREADS"]
+    done = subprocess.run([sys.executable, "-c", f"import runpy; runpy.run_path({str(module)!r})['run_phase']()"],
+                          input=json.dumps(task), capture_output=True, text=True,
                           timeout=timeout, env=os.environ | dict.fromkeys(names, str(threads)))
-    if done.returncode == -signal.SIGXCPU: raise subprocess.TimeoutExpired(task["engine"], task["cpu_limit"])
-    if done.returncode: raise ValueError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:200])
+    if done.returncode == -signal.SIGXCPU:
+        raise subprocess.TimeoutExpired(task["engine"], task["cpu_limit"])
+    if done.returncode:
+        raise ValueError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:200])
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 def world_on_disk(data: str, n: int, dim: int, queries: int, k: int, folder: Path) -> tuple[Path, Path, np.ndarray]:
@@ -361,9 +416,11 @@ def world_on_disk(data: str, n: int, dim: int, queries: int, k: int, folder: Pat
     if not vectors.exists():
         part = vectors.with_suffix(".part")
         with open(part, "wb") as file:
-            for x in WORLDS[data](n, dim, seed=0): x.tofile(file)
+            for x in WORLDS[data](n, dim, seed=0):
+                x.tofile(file)
         part.rename(vectors)
-    if not asked.exists(): np.save(asked, np.concatenate(list(WORLDS[data](queries, dim, seed=1))))
+    if not asked.exists():
+        np.save(asked, np.concatenate(list(WORLDS[data](queries, dim, seed=1))))
     if not truth.exists():
         where, best = nearest(np.load(asked), read_blocks(vectors, dim), k)
         np.savez(truth, where=where, best=best)
@@ -371,11 +428,13 @@ def world_on_disk(data: str, n: int, dim: int, queries: int, k: int, folder: Pat
 
 def append_row(row: dict, out) -> None:
     "Add one finished row to the table."
-    if out is None: return
+    if out is None:
+        return
     new = not Path(out).exists()
     with open(out, "a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        if new: writer.writeheader()
+        if new:
+            writer.writeheader()
         writer.writerow({c: f"{v:.4g}" if isinstance(v, float) else v for c, v in row.items()})
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-053
@@ -385,8 +444,8 @@ def measure_engine(engine: str,                     # a key of `ENGINES`
                    search_settings: list[dict],     # for `open`; each makes one row
                    n: int, dim: int = 512,
                    data: str = "embeddings",        # a key of `WORLDS`
-                   folder="engines",                # working place: vectors and truth stay there, what an engine builds is deleted
-                   out=None,                        # CSV file for the rows; those that it has already are not measured again
+                   folder="engines",  # working place: vectors and truth stay there, what an engine builds is deleted
+                   out=None,  # CSV file for the rows; those that it has already are not measured again
                    queries: int = 300, k: int = 10, threads: int = 2,
                    minutes: float = 12.,            # a build may use this much of `threads` cores
                    server: Server | None = None,    # for an engine that is one
@@ -395,35 +454,55 @@ def measure_engine(engine: str,                     # a key of `ENGINES`
                    ) -> list[dict]:                 # the new rows
     "Build once, then open anew and search for each of the search settings, every phase in a process of its own."
     folder = Path(folder)
-    facts = {"n": n, "dim": dim, "data": data, "queries": queries, "k": k, "threads": threads, "commit": commit, "remark": remark, "version": server.version if server else versions(engine)}
-    rows = [dict.fromkeys(COLUMNS, "") | machine_facts() | facts | {"engine": engine, "index": index, "build_settings": json.dumps(build_settings), "search_settings": json.dumps(s)} for s in search_settings]
+    facts = {"n": n, "dim": dim, "data": data, "queries": queries, "k": k, "threads": threads, "commit": commit,
+             "remark": remark, "version": server.version if server else versions(engine)}
+    rows = [dict.fromkeys(COLUMNS, "") | machine_facts() | facts | {"engine": engine, "index": index,
+                                                                    "build_settings": json.dumps(build_settings),
+                                                                    "search_settings": json.dumps(s)}
+            for s in search_settings]
     if out and Path(out).exists():
-        with open(out, newline="") as file: have = {tuple(row[c] for c in KEYS) for row in csv.DictReader(file)}
+        with open(out, newline="") as file:
+            have = {tuple(row[c] for c in KEYS) for row in csv.DictReader(file)}
         rows = [row for row in rows if tuple(str(row[c]) for c in KEYS) not in have]
-    if not rows: return []
+    if not rows:
+        return []
     vectors, asked, truth = world_on_disk(data, n, dim, queries + 1 + WARM_UP, k, folder)
     place = folder/f"{engine}-{index}-{n}".replace("/", "_")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    task = {"engine": engine, "folder": str(place), "vectors": str(vectors), "queries": str(asked), "dim": dim, "k": k, "address": server and server.address, "cpu_limit": int(60*minutes*threads)}
+    task = {"engine": engine, "folder": str(place), "vectors": str(vectors), "queries": str(asked), "dim": dim,
+            "k": k, "address": server and server.address, "cpu_limit": int(60*minutes*threads)}
     try:
         before = cpu_seconds_of(server.process) if server else 0
         built = in_own_process(task | {"phase": "build", "settings": build_settings}, threads, 240*minutes)
-        if server: built |= memory_of(server.process) | {"cpu_seconds": built["cpu_seconds"] + cpu_seconds_of(server.process) - before}
+        if server:
+            built |= memory_of(server.process) | {"cpu_seconds": built["cpu_seconds"]
+                                                  + cpu_seconds_of(server.process) - before}
         for row in rows:
-            row |= {"build_s": built["seconds"], "build_cpu_s": built["cpu_seconds"], "build_peak_mb": built["peak_mb"], "disk_mb": size_of(Path(server.folder) if server else place)}
+            row |= {"build_s": built["seconds"], "build_cpu_s": built["cpu_seconds"],
+                    "build_peak_mb": built["peak_mb"], "disk_mb": size_of(Path(server.folder) if server else place)}
             try:
-                with around(): answer = in_own_process(task | {"phase": "search", "settings": json.loads(row["search_settings"])}, threads, 1200)
-                if server: answer |= memory_of(server.process)
-                row |= {"status": "ok", "open_s": answer["open_seconds"], "p50_ms": 1e3*float(np.quantile(answer["seconds"], .5)), "p99_ms": 1e3*float(np.quantile(answer["seconds"], .99)),
-                        "queries": len(answer["seconds"]), "peak_mb": answer["peak_mb"], "own_mb": answer["own_mb"], **agreement(answer["found"], truth[1 + WARM_UP:][:len(answer["found"])])}
-            except (ValueError, subprocess.TimeoutExpired) as e: row |= {"status": "failed", "remark": str(e)}
+                with around():
+                    answer = in_own_process(task | {"phase": "search",
+                                                    "settings": json.loads(row["search_settings"])}, threads, 1200)
+                if server:
+                    answer |= memory_of(server.process)
+                row |= {"status": "ok", "open_s": answer["open_seconds"],
+                        "p50_ms": 1e3*float(np.quantile(answer["seconds"], .5)),
+                        "p99_ms": 1e3*float(np.quantile(answer["seconds"], .99)),
+                        "queries": len(answer["seconds"]), "peak_mb": answer["peak_mb"], "own_mb": answer["own_mb"],
+                        **agreement(answer["found"], truth[1 + WARM_UP:][:len(answer["found"])])}
+            except (ValueError, subprocess.TimeoutExpired) as e:
+                row |= {"status": "failed", "remark": str(e)}
             append_row(row, out)
     except subprocess.TimeoutExpired as e:
-        for row in rows: append_row(row | {"status": "cut off", "remark": f"build cut off after {e.timeout:.0f} s"}, out)
+        for row in rows:
+            append_row(row | {"status": "cut off", "remark": f"build cut off after {e.timeout:.0f} s"}, out)
     except ValueError as e:
-        for row in rows: append_row(row | {"status": "failed", "remark": str(e)}, out)
-    finally: shutil.rmtree(place, ignore_errors=True)
+        for row in rows:
+            append_row(row | {"status": "failed", "remark": str(e)}, out)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     return rows
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-063
@@ -447,10 +526,14 @@ def plan(n: int) -> list[tuple[str, str, dict, list[dict]]]:      # engine, inde
         ("qdrant_local", "flat", {}, [{}]),
         ("qdrant_edge", "HNSW", {"m": 16}, [{"ef": ef} for ef in beams + [512]]),
         ("qdrant_edge", "TurboQuant 4 bits", {"bits": 4, "segments": 2}, [{"oversampling": o} for o in (2., 4.)]),
-        ("qdrant_edge", "TurboQuant 2 bits", {"bits": 2, "segments": 2}, [{"oversampling": o} for o in (4., 10., 20.)] + [{"exact": True}]),
+        ("qdrant_edge", "TurboQuant 2 bits", {"bits": 2, "segments": 2},
+         [{"oversampling": o} for o in (4., 10., 20.)] + [{"exact": True}]),
         ("lancedb", "flat", {}, [{}]),
-        ("lancedb", "IVF_PQ", {"index": "IVF_PQ", "num_partitions": cells, "num_sub_vectors": 64}, [{"nprobes": 32, "refine": 10}, {"nprobes": 32, "refine": 50}]),
-        ("lancedb", "IVF_HNSW_SQ", {"index": "IVF_HNSW_SQ", "num_partitions": max(1, n//100_000), "m": 16, "ef_construction": 100}, [{"nprobes": max(1, n//100_000), "ef": ef, "refine": 3} for ef in beams]),
+        ("lancedb", "IVF_PQ", {"index": "IVF_PQ", "num_partitions": cells, "num_sub_vectors": 64},
+         [{"nprobes": 32, "refine": 10}, {"nprobes": 32, "refine": 50}]),
+        ("lancedb", "IVF_HNSW_SQ", {"index": "IVF_HNSW_SQ", "num_partitions": max(1, n//100_000), "m": 16,
+                                    "ef_construction": 100}, [{"nprobes": max(1, n//100_000), "ef": ef, "refine": 3}
+                                                              for ef in beams]),
     ]
     return everything
 
@@ -463,6 +546,8 @@ def measure_all(out="data/results/engines.csv",
     "Measure everything in the plan that is installed. Hours; killed and called again, it goes on where it was."
     for n in sizes:
         for engine, *settings in plan(n):
-            if engine == "milvus_server" and server is None or versions(engine) is None: continue
-            for row in measure_engine(engine, *settings, n, folder=folder, out=out, server=server if engine == "milvus_server" else None, **rest):
+            if engine == "milvus_server" and server is None or versions(engine) is None:
+                continue
+            for row in measure_engine(engine, *settings, n, folder=folder, out=out, server=server
+                                      if engine == "milvus_server" else None, **rest):
                 print(f"{engine} {row['index']} {n:,} {row['search_settings']}: {row['status']}", flush=True)

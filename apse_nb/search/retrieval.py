@@ -83,11 +83,13 @@ class Encoder:
         self.dim, self.taxonomy = seen.embeddings.shape[1], None if seen.scores is None else self.network.taxonomy
 
     def _embed(self, pixels):
-        return embed(self.network, LabelledImages(pixels, np.zeros(len(pixels)), MIKELS), **self.look)     # `embed` does not look at labels
+        # `embed` does not look at labels
+        return embed(self.network, LabelledImages(pixels, np.zeros(len(pixels)), MIKELS), **self.look)
 
     def __call__(self,
                  pixels: np.ndarray,        # N x resize x resize x 3, uint8
-                ) -> tuple[np.ndarray, np.ndarray | None]:   # embeddings N x D, confidences N x K (None without an emotion head)
+                # embeddings N x D, confidences N x K (None without an emotion head)
+                ) -> tuple[np.ndarray, np.ndarray | None]:
         "Embed a batch."
         seen = self._embed(pixels)
         return seen.embeddings.numpy(), None if self.taxonomy is None else seen.scores.softmax(1).numpy()
@@ -99,14 +101,21 @@ def load_encoder(source="scenes",     # 'scenes', 'imagenet', 'imagenet:NAME' (a
     source = os.fspath(source)
     if source.split(":")[0] == "imagenet":
         name = source.partition(":")[2] or "resnet18"
-        try: backbone = Backbone(name, stages="conv5", weights="imagenet")
-        except FileNotFoundError as e: raise FileNotFoundError(f"{str(e).split(': convert')[0]}; go online once, or give --model a checkpoint of apse_train.") from None
-        return Encoder(PooledFeatures(backbone), dict(crop=224, channels_last=True), 256, source, f"torchvision {name} IMAGENET1K_V1")
+        try:
+            backbone = Backbone(name, stages="conv5", weights="imagenet")
+        except FileNotFoundError as e:
+            raise FileNotFoundError(f"{str(e).split(': convert')[0]}; go online once, or give --model a checkpoint of "
+                                    f"apse_train.") from None
+        return Encoder(PooledFeatures(backbone), dict(crop=224, channels_last=True), 256, source,
+                       f"torchvision {name} IMAGENET1K_V1")
     path = data_path("weights/scenes_apse.safetensors") if source == "scenes" else Path(os.path.abspath(source))
     network, facts = load_model(path)
-    if "recipe" not in facts: raise ValueError(f"{path} does not say with which recipe it was trained, so the size of its pictures is not known.")
+    if "recipe" not in facts:
+        raise ValueError(f"{path} does not say with which recipe it was trained, so the size of its pictures is not "
+                         f"known.")
     recipe = Recipe(**facts["recipe"])
-    return Encoder(network, recipe.look, recipe.resize, source if source == "scenes" else str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    return Encoder(network, recipe.look, recipe.resize, source if source == "scenes" else str(path),
+                   hashlib.sha256(path.read_bytes()).hexdigest())
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-018
 def pack(path) -> str:
@@ -142,12 +151,16 @@ def digest_of(data: bytes) -> str:
 def read_regular(path) -> tuple[bytes, os.stat_result]:
     "The bytes of a file and what the system says about it; `ValueError` for pipes, giants and dead links."
     try:
-        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as f:     # a pipe must not make us wait
+        # a pipe must not make us wait
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as f:
             status = os.fstat(f.fileno())
-            if not stat.S_ISREG(status.st_mode): raise ValueError("it is not a regular file")
-            if status.st_size > LARGEST: raise ValueError(f"it is larger than {LARGEST >> 20} MB")
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is not a regular file")
+            if status.st_size > LARGEST:
+                raise ValueError(f"it is larger than {LARGEST >> 20} MB")
             return f.read(), status
-    except OSError as e: raise ValueError(f"it cannot be read: {e.strerror}") from None
+    except OSError as e:
+        raise ValueError(f"it cannot be read: {e.strerror}") from None
 
 def thumbnail_bytes(image: Image.Image) -> bytes:
     "A small JPEG drawn anew: nothing of the file survives but the look, no place and no date."
@@ -166,46 +179,59 @@ def upright_size(data: bytes) -> tuple[int, int]:
         return header.size[::-1] if turned else header.size
 
 def decoded(data: bytes, name: str, resize: int) -> tuple[np.ndarray, bytes, tuple[int, int]]:
-    "The square pixels the network wants, as `decode_square` makes them, a thumbnail, and width and height of the original."
+    """The square pixels the network wants, as `decode_square` makes them, a thumbnail, and width and height of the
+    original."""
     image = decode_bytes(data, name, at_least=2*resize)
     return as_square(image, resize), thumbnail_bytes(image), upright_size(data)
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-025
 class Thumbnails:
     "A folder of small JPEGs named by the digests of their originals."
-    def __init__(self, folder: Path): self.folder = folder
+    def __init__(self, folder: Path):
+        self.folder = folder
 
-    def path(self, digest: str) -> Path: return self.folder/digest[:2]/f"{digest}.jpg"
+    def path(self, digest: str) -> Path:
+        return self.folder/digest[:2]/f"{digest}.jpg"
 
-    def put(self, digest: str, data: bytes): write_whole(self.path(digest), data)
+    def put(self, digest: str, data: bytes):
+        write_whole(self.path(digest), data)
 
     def keep(self, digests: set[str]):
         "Remove all others, and what a killed process left half written."
         for path in self.folder.glob("*/*"):
-            if path.suffix != ".jpg" or path.stem not in digests: path.unlink(missing_ok=True)
+            if path.suffix != ".jpg" or path.stem not in digests:
+                path.unlink(missing_ok=True)
 
 def take(folder: str, name: str, resize: int, thumbnails: Thumbnails, known) -> Taken | tuple[str, str]:
-    "Read one file; a `Taken`, or its name and the reason why there is none. Contents that are `known` and have a thumbnail are not decoded."
+    """Read one file; a `Taken`, or its name and the reason why there is none. Contents that are `known` and have a
+    thumbnail are not decoded."""
     try:
         data, status = read_regular(os.path.join(folder, name))
         digest = digest_of(data)
         taken = Taken(name, status.st_size, status.st_mtime_ns, digest, None)
-        if digest in known and thumbnails.path(digest).exists(): return taken
+        if digest in known and thumbnails.path(digest).exists():
+            return taken
         pixels, small, (width, height) = decoded(data, "it", resize)
         thumbnails.put(digest, small)
         return taken._replace(pixels=pixels, width=width, height=height)
-    except ValueError as e: return name, str(e).split(": download")[0]
+    except ValueError as e:
+        return name, str(e).split(": download")[0]
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-028
 @contextmanager
 def engine_sentences(place):
-    "What the engine reports, as one sentence. Both kinds of Qdrant raise exceptions of their own, the embedded one plain `Exception`s."
-    try: yield
+    """What the engine reports, as one sentence. Both kinds of Qdrant raise exceptions of their own, the embedded one
+    plain `Exception`s."""
+    try:
+        yield
     except Exception as e:
-        if type(e) is not Exception and not type(e).__module__.startswith("qdrant_client"): raise
+        if type(e) is not Exception and not type(e).__module__.startswith("qdrant_client"):
+            raise
         said = " ".join(str(e).split())
-        if "No space left" in said or "File too large" in said: raise OSError(errno.ENOSPC, "No space left on device", str(place)) from None
-        raise ValueError(f"The index {one_line(place)} could not do that ({said[:200]}): try again; if it stays so, run apse_index with --rebuild.") from None
+        if "No space left" in said or "File too large" in said:
+            raise OSError(errno.ENOSPC, "No space left on device", str(place)) from None
+        raise ValueError(f"The index {one_line(place)} could not do that ({said[:200]}): try again; if it stays so, "
+                         f"run apse_index with --rebuild.") from None
 
 FACTS = "0"*32                # key of the point that holds no picture but what `create` was told
 EXACT_UP_TO = 100_000         # rows; beyond, an exact search takes longer than a person likes to wait
@@ -215,9 +241,11 @@ class Shortcut:
     """Where to look first: a FAISS file with all embeddings in 8 bits a number, sorted into cells, of which a search visits 32 (`IVF,SQ8`).
 
     Made from the rows, and thrown away as soon as one of them changes. What it proposes is compared again with the full numbers."""
-    def __init__(self, place: str): self.index, self.file, self.keys = None, Path(place + ".faiss"), Path(place + ".keys.npy")
+    def __init__(self, place: str):
+        self.index, self.file, self.keys = None, Path(place + ".faiss"), Path(place + ".keys.npy")
 
-    def exists(self) -> bool: return self.file.exists()
+    def exists(self) -> bool:
+        return self.file.exists()
 
     def drop(self):
         self.index = None
@@ -225,20 +253,26 @@ class Shortcut:
         self.keys.unlink(missing_ok=True)
 
     def make(self,
-             batches,      # yields keys (n x 16 bytes) and embeddings (n x D), in any order that has nothing to do with what they show
+             # yields keys (n x 16 bytes) and embeddings (n x D), in any order that has nothing to do
+             # with what they show
+             batches,
              rows: int):   # how many there are in all
         import faiss
         cells = 2**round(math.log2(rows)/2)        # about the square root
         index, keys, sample = None, [], []
         for some, vectors in batches:
-            if index is None: index = faiss.index_factory(vectors.shape[1], f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
+            if index is None:
+                index = faiss.index_factory(vectors.shape[1], f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
             keys.append(some)
             sample.append(vectors)
-            if not index.is_trained and sum(map(len, sample)) < min(rows, 64*cells): continue      # the cells are placed by the first so many
-            if not index.is_trained: index.train(np.concatenate(sample))
+            if not index.is_trained and sum(map(len, sample)) < min(rows, 64*cells):
+                continue      # the cells are placed by the first so many
+            if not index.is_trained:
+                index.train(np.concatenate(sample))
             index.add(np.concatenate(sample))
             sample = []
-        with open(self.keys, "wb") as f: np.save(f, np.concatenate(keys))
+        with open(self.keys, "wb") as f:
+            np.save(f, np.concatenate(keys))
         unfinished = f"{self.file}.part"
         faiss.write_index(index, unfinished)
         os.replace(unfinished, self.file)
@@ -246,28 +280,37 @@ class Shortcut:
     def propose(self, vector, many: int) -> list[str]:      # keys
         if self.index is None:
             import faiss
-            self.index, self.rows = faiss.read_index(str(self.file), faiss.IO_FLAG_MMAP), np.load(self.keys, mmap_mode="r")
+            self.index, self.rows = faiss.read_index(str(self.file), faiss.IO_FLAG_MMAP), np.load(self.keys,
+                    mmap_mode="r")
             self.index.nprobe = 32
         found = self.index.search(np.asarray(vector, np.float32)[None], many)[1][0]
         return [self.rows[i].tobytes().hex() for i in found if i >= 0]
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-030
 class EdgeEngine:
-    "Points in a folder of this machine, kept by Qdrant Edge inside this process. A point is (key, vectors by name, payload); keys have 32 hex digits."
+    """Points in a folder of this machine, kept by Qdrant Edge inside this process. A point is (key, vectors by name,
+    payload); keys have 32 hex digits."""
     def __init__(self, folder: str):
         import qdrant_edge
         self.q, self.folder, self.shortcut = qdrant_edge, folder, Shortcut(folder)
-        if printable(folder) != folder: raise ValueError(f"The engine cannot keep an index in {one_line(folder)}, a name that is not UTF-8: give another place with --index.")
+        if printable(folder) != folder:
+            raise ValueError(f"The engine cannot keep an index in {one_line(folder)}, a name that is not UTF-8: give "
+                             f"another place with --index.")
         self.shard = None
         if os.path.exists(folder):
-            try: self.shard = self.q.EdgeShard.load(folder)
-            except BaseException as e:                     # damaged files can end in a panic of the engine, which is no `Exception`
-                if isinstance(e, (KeyboardInterrupt, SystemExit)): raise
-                raise ValueError(f"The index {one_line(folder)} cannot be opened ({' '.join(str(e).split())[:200]}): run apse_index with --rebuild, or give another place with --index.") from None
+            try:
+                self.shard = self.q.EdgeShard.load(folder)
+            except BaseException as e:  # damaged files can end in a panic of the engine, which is no `Exception`
+                if isinstance(e, (KeyboardInterrupt, SystemExit)):
+                    raise
+                raise ValueError(f"The index {one_line(folder)} cannot be opened ({' '.join(str(e).split())[:200]}): "
+                                 f"run apse_index with --rebuild, or give another place with --index.") from None
 
-    def exists(self) -> bool: return self.shard is not None
+    def exists(self) -> bool:
+        return self.shard is not None
     def close(self):
-        if self.shard: self.shard.close()
+        if self.shard:
+            self.shard.close()
 
     def create(self, dims: dict[str, int]):
         if self.shard:
@@ -276,14 +319,18 @@ class EdgeEngine:
         self.shortcut.drop()
         os.makedirs(self.folder)
         q = self.q
-        never = q.EdgeOptimizersConfig(indexing_threshold=10**9, default_segment_number=1)       # kB a segment must have to get a graph: see `Shortcut`
-        self.shard = q.EdgeShard.create(self.folder, q.EdgeConfig(vectors={name: q.EdgeVectorParams(dim, q.Distance.Dot) for name, dim in dims.items()}, optimizers=never))
+        # kB a segment must have to get a graph: see `Shortcut`
+        never = q.EdgeOptimizersConfig(indexing_threshold=10**9, default_segment_number=1)
+        self.shard = q.EdgeShard.create(self.folder,
+                                        q.EdgeConfig(vectors={name: q.EdgeVectorParams(dim, q.Distance.Dot) for name,
+                                                              dim in dims.items()}, optimizers=never))
 
     def settle(self):
         self.shard.optimize()
         self.shard.flush()
         rows = self.count() - 1
-        if rows > EXACT_UP_TO and not self.shortcut.exists(): self.shortcut.make(self._embeddings(), rows)
+        if rows > EXACT_UP_TO and not self.shortcut.exists():
+            self.shortcut.make(self._embeddings(), rows)
 
     def _embeddings(self):
         "Keys and embeddings of all pictures. Their order is that of the keys, which are digests: as good as chance."
@@ -291,10 +338,12 @@ class EdgeEngine:
         while more:
             points, offset = self.scroll(offset, 4096, ["embedding"])
             points = [p for p in points if p.vector]
-            yield np.array([list(UUID(str(p.id)).bytes) for p in points], np.uint8), np.array([p.vector["embedding"] for p in points], np.float32)
+            yield np.array([list(UUID(str(p.id)).bytes) for p in points],
+                           np.uint8), np.array([p.vector["embedding"] for p in points], np.float32)
             more = offset is not None
 
-    def count(self) -> int: return self.shard.count(self.q.CountRequest(exact=True))
+    def count(self) -> int:
+        return self.shard.count(self.q.CountRequest(exact=True))
     def upsert(self, points):
         self.shortcut.drop()
         self.shard.update(self.q.UpdateOperation.upsert_points([self.q.Point(*point) for point in points]))
@@ -303,15 +352,20 @@ class EdgeEngine:
         self.shortcut.drop()
         self.shard.update(self.q.UpdateOperation.delete_points(keys))
 
-    def retrieve(self, keys, vectors): return self.shard.retrieve(keys, with_payload=True, with_vector=vectors)
-    def scroll(self, offset, limit, vectors): return self.shard.scroll(self.q.ScrollRequest(offset=offset, limit=limit, with_payload=True, with_vector=vectors))
+    def retrieve(self, keys, vectors):
+        return self.shard.retrieve(keys, with_payload=True, with_vector=vectors)
+    def scroll(self, offset, limit, vectors):
+        return self.shard.scroll(self.q.ScrollRequest(offset=offset, limit=limit, with_payload=True,
+                                                      with_vector=vectors))
 
     def query(self, field, vector, k, vectors, but_not):
         q = self.q
         proposed = field == "embedding" and self.shortcut.exists()
         only = q.Filter(must=[q.HasIdCondition(set(self.shortcut.propose(vector, 4*k + 60)))] if proposed else None,
                         must_not=[q.FieldCondition("digest", match=q.MatchValue(but_not))] if but_not else None)
-        return self.shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(vector, field), filter=only, with_payload=True, with_vector=vectors, params=q.SearchParams(exact=True)))
+        return self.shard.query(q.QueryRequest(limit=k, query=q.Query.Nearest(vector, field), filter=only,
+                                               with_payload=True, with_vector=vectors,
+                                               params=q.SearchParams(exact=True)))
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-031
 class ServerEngine:
@@ -319,39 +373,62 @@ class ServerEngine:
     def __init__(self, address: str, collection: str):
         from qdrant_client import QdrantClient, models
         self.q, self.collection = models, collection
-        self.client = QdrantClient(url=address, api_key=os.environ.get("QDRANT_API_KEY"), timeout=60, check_compatibility=False)
-        try: self.client.get_collections()
-        except Exception: raise ValueError(f"No Qdrant server answers at {address}: start it, or check the address and the environment variable QDRANT_API_KEY.") from None
+        self.client = QdrantClient(url=address, api_key=os.environ.get("QDRANT_API_KEY"), timeout=60,
+                                   check_compatibility=False)
+        try:
+            self.client.get_collections()
+        except Exception:
+            raise ValueError(f"No Qdrant server answers at {address}: start it, or check the address and the "
+                             f"environment variable QDRANT_API_KEY.") from None
 
-    def exists(self) -> bool: return self.client.collection_exists(self.collection)
-    def close(self): self.client.close()
+    def exists(self) -> bool:
+        return self.client.collection_exists(self.collection)
+    def close(self):
+        self.client.close()
 
     def create(self, dims: dict[str, int]):
         q, rows_in_kb = self.q, EXACT_UP_TO*dims["embedding"]*4//1024
-        if self.exists(): self.client.delete_collection(self.collection)
-        self.client.create_collection(self.collection, {name: q.VectorParams(size=dim, distance=q.Distance.DOT) for name, dim in dims.items()},
-                                      hnsw_config=q.HnswConfigDiff(m=32, ef_construct=200, full_scan_threshold=rows_in_kb), optimizers_config=q.OptimizersConfigDiff(indexing_threshold=rows_in_kb))
+        if self.exists():
+            self.client.delete_collection(self.collection)
+        self.client.create_collection(self.collection,
+                                      {name: q.VectorParams(size=dim, distance=q.Distance.DOT) for name,
+                                       dim in dims.items()},
+                                      hnsw_config=q.HnswConfigDiff(m=32, ef_construct=200,
+                                                                   full_scan_threshold=rows_in_kb),
+                                      optimizers_config=q.OptimizersConfigDiff(indexing_threshold=rows_in_kb))
         self.client.create_payload_index(self.collection, "digest", q.PayloadSchemaType.KEYWORD)
 
-    def settle(self): pass          # a server does that by itself
+    def settle(self):
+        pass          # a server does that by itself
 
-    def count(self) -> int: return self.client.count(self.collection, exact=True).count
-    def upsert(self, points): self.client.upsert(self.collection, [self.q.PointStruct(id=str(UUID(key)), vector=vectors, payload=payload) for key, vectors, payload in points], wait=True)
-    def delete(self, keys): self.client.delete(self.collection, self.q.PointIdsList(points=[str(UUID(key)) for key in keys]), wait=True)
-    def retrieve(self, keys, vectors): return self.client.retrieve(self.collection, [str(UUID(key)) for key in keys], with_payload=True, with_vectors=vectors)
-    def scroll(self, offset, limit, vectors): return self.client.scroll(self.collection, offset=offset, limit=limit, with_payload=True, with_vectors=vectors)
+    def count(self) -> int:
+        return self.client.count(self.collection, exact=True).count
+    def upsert(self, points):
+        self.client.upsert(self.collection, [self.q.PointStruct(id=str(UUID(key)), vector=vectors, payload=payload)
+                                             for key, vectors, payload in points], wait=True)
+    def delete(self, keys):
+        self.client.delete(self.collection, self.q.PointIdsList(points=[str(UUID(key)) for key in keys]), wait=True)
+    def retrieve(self, keys, vectors):
+        return self.client.retrieve(self.collection, [str(UUID(key)) for key in keys], with_payload=True,
+                                    with_vectors=vectors)
+    def scroll(self, offset, limit, vectors):
+        return self.client.scroll(self.collection, offset=offset, limit=limit, with_payload=True, with_vectors=vectors)
 
     def query(self, field, vector, k, vectors, but_not):
         q = self.q
-        without = q.Filter(must_not=[q.FieldCondition(key="digest", match=q.MatchValue(value=but_not))]) if but_not else None
-        return self.client.query_points(self.collection, query=vector, using=field, limit=k, query_filter=without, with_payload=True, with_vectors=vectors,
-                                        search_params=q.SearchParams(exact=field != "embedding", hnsw_ef=max(256, 2*k))).points
+        without = q.Filter(must_not=[q.FieldCondition(key="digest",
+                                                      match=q.MatchValue(value=but_not))]) if but_not else None
+        return self.client.query_points(self.collection, query=vector, using=field, limit=k, query_filter=without,
+                                        with_payload=True, with_vectors=vectors,
+                                        search_params=q.SearchParams(exact=field != "embedding",
+                                                                     hnsw_ef=max(256, 2*k))).points
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-032
 VECTORS = ("embedding", "confidences")
 
 class Store:
-    "The rows of an index: dictionaries of numbers and strings, with a `key` and two vectors. The same whether they lie in a folder or on a server."
+    """The rows of an index: dictionaries of numbers and strings, with a `key` and two vectors. The same whether they
+    lie in a folder or on a server."""
     def __init__(self,
                  address: str,          # a folder, or http://host:port
                  collection: str,       # name of the collection on a server
@@ -366,74 +443,91 @@ class Store:
     def facts(self) -> dict | None:
         "What `create` was told, or None if there is no such collection; `ValueError` if it is someone else's."
         with engine_sentences(self.address):
-            if not self.engine.exists(): return None
+            if not self.engine.exists():
+                return None
             found = self.engine.retrieve([FACTS], False)
         if not found or "apse_nb" not in found[0].payload:
-            raise ValueError(f"The collection {self.collection!r} at {one_line(self.address)} was not made by apse_index: choose another name with --collection.")
+            raise ValueError(f"The collection {self.collection!r} at {one_line(self.address)} was not made by "
+                             f"apse_index: choose another name with --collection.")
         return json.loads(found[0].payload["apse_nb"])
 
     def create(self, facts: dict, dim: int, emotions: int):
         "An empty collection; an old one of the name is dropped."
         with engine_sentences(self.address):
             self.engine.create(dict(embedding=dim) | (dict(confidences=emotions) if emotions else {}))
-            self.engine.upsert([(FACTS, {}, {"apse_nb": json.dumps(facts)})])          # without vectors: no search finds it
+            self.engine.upsert([(FACTS, {}, {"apse_nb": json.dumps(facts)})])  # without vectors: no search finds it
 
     def settle(self):
         "After changes: everything on disk, and the kind of index that suits the number of rows."
-        with engine_sentences(self.address): self.engine.settle()
+        with engine_sentences(self.address):
+            self.engine.settle()
 
     def __len__(self) -> int:
-        with engine_sentences(self.address): return self.engine.count() - 1
+        with engine_sentences(self.address):
+            return self.engine.count() - 1
 
     def put(self, rows: list[dict]):
         "Write rows; those with a known key are replaced."
         points = [(row["key"], {v: np.asarray(row[v], np.float32).tolist() for v in VECTORS if row.get(v) is not None},
                    {name: value for name, value in row.items() if name not in ("key", *VECTORS)}) for row in rows]
-        with engine_sentences(self.address): self.engine.upsert(points)
+        with engine_sentences(self.address):
+            self.engine.upsert(points)
 
     def remove(self, keys: list[str]):
         "Delete rows."
         with engine_sentences(self.address):
-            for group in groups_of(1000, keys): self.engine.delete(group)
+            for group in groups_of(1000, keys):
+                self.engine.delete(group)
 
     def get(self, keys: list[str], fields: list[str]) -> dict[str, dict]:
         "Rows by key."
-        if not keys: return {}
-        with engine_sentences(self.address): return {row["key"]: row for row in map(_row_of, self.engine.retrieve(keys, _vectors_in(fields)))}
+        if not keys:
+            return {}
+        with engine_sentences(self.address):
+            return {row["key"]: row for row in map(_row_of, self.engine.retrieve(keys, _vectors_in(fields)))}
 
     def rows(self, fields: list[str]):
         "All rows, a batch at a time."
         offset, more = None, True
         while more:
-            with engine_sentences(self.address): points, offset = self.engine.scroll(offset, 1000, _vectors_in(fields))
+            with engine_sentences(self.address):
+                points, offset = self.engine.scroll(offset, 1000, _vectors_in(fields))
             yield from (row for row in map(_row_of, points) if row["key"] != FACTS)
             more = offset is not None
 
     def nearest(self, field: str, vector, k: int, fields: list[str], but_not: str = "") -> list[dict]:
         "The k rows with the largest inner product; rows with the digest `but_not` are left out."
-        with engine_sentences(self.address): found = self.engine.query(field, np.asarray(vector, np.float32).tolist(), k, _vectors_in(fields), but_not)
+        with engine_sentences(self.address):
+            found = self.engine.query(field, np.asarray(vector, np.float32).tolist(), k, _vectors_in(fields), but_not)
         return [_row_of(point) | dict(product=point.score) for point in found]
 
-def _vectors_in(fields) -> list[str] | bool: return [v for v in VECTORS if v in fields] or False
+def _vectors_in(fields) -> list[str] | bool:
+    return [v for v in VECTORS if v in fields] or False
 
-def _row_of(point) -> dict: return dict(point.payload or {}, **(point.vector or {}), key=UUID(str(point.id)).hex)
+def _row_of(point) -> dict:
+    return dict(point.payload or {}, **(point.vector or {}), key=UUID(str(point.id)).hex)
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-036
-FORMAT, ENGINE, NOTE = 1, "pictures", "apse_index.json"     # version of the layout; the engine's folder and our note inside an index
+# version of the layout; the engine's folder and our note inside an index
+FORMAT, ENGINE, NOTE = 1, "pictures", "apse_index.json"
 
 @contextmanager
 def hold(folder: Path, doing: str, wait: float):
     "Have an index folder alone; after `wait` seconds of trying, say who has it."
     lock, note = FileLock(folder/"lock", thread_local=False), folder/"holder.json"
-    try: lock.acquire(timeout=wait)
+    try:
+        lock.acquire(timeout=wait)
     except Timeout:
-        try: who = "Process {pid} ({doing}, since {since})".format(**json.loads(note.read_text()))
-        except (OSError, ValueError, KeyError): who = "Another process"
+        try:
+            who = "Process {pid} ({doing}, since {since})".format(**json.loads(note.read_text()))
+        except (OSError, ValueError, KeyError):
+            who = "Another process"
         raise ValueError(f"{who} is using the index {one_line(folder)}: wait for its end and try again.") from None
     try:
         note.write_text(json.dumps(dict(pid=os.getpid(), doing=doing, since=time.strftime("%H:%M:%S"))))
         yield
-    finally: lock.release()
+    finally:
+        lock.release()
 
 def write_note(home: Path, state: str):
     "Say in an index folder what it is: 'making' until the engine's collection is there, then 'ready'."
@@ -441,9 +535,12 @@ def write_note(home: Path, state: str):
 
 def is_ready(home: Path) -> bool:
     "Does this folder hold an index that can be used? `ValueError` if another version made it."
-    try: note = json.loads((home/NOTE).read_text())
-    except FileNotFoundError: return False
-    except (OSError, ValueError): raise ValueError(f"{one_line(home/NOTE)} is damaged: run apse_index with --rebuild.") from None
+    try:
+        note = json.loads((home/NOTE).read_text())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        raise ValueError(f"{one_line(home/NOTE)} is damaged: run apse_index with --rebuild.") from None
     _check_format(note, home)
     return note["state"] == "ready"
 
@@ -481,7 +578,8 @@ class Update:
     "What `Gallery.update` did."
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
-    copied: list[str] = field(default_factory=list)        # moved, renamed or touched: same bytes as a known picture, not decoded
+    # moved, renamed or touched: same bytes as a known picture, not decoded
+    copied: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)   # (name, reason)
     unchanged: int = 0
@@ -499,36 +597,45 @@ class _Opened:
         self.taxonomy = Taxonomy.from_dict(facts["taxonomy"]) if facts["taxonomy"] else None
         self._fields = FIELDS + ["confidences"]*(self.taxonomy is not None)
 
-    def __enter__(self): return self
-    def __exit__(self, *_): self.close()
+    def __enter__(self):
+        return self
+    def __exit__(self, *_):
+        self.close()
     def close(self):
         "Let others use the index."
         self._stack.close()
 
-    def __len__(self) -> int: return len(self.store)
+    def __len__(self) -> int:
+        return len(self.store)
 
     @classmethod
     def open(cls,
              index,                                  # folder of the index, or the address of a Qdrant server
-             model=None,                             # an `Encoder`, or what `load_encoder` takes; None: the one it was made with, loaded when needed
+             # an `Encoder`, or what `load_encoder` takes; None: the one it was made with, loaded when
+             # needed
+             model=None,
              collection: str = "pictures",
              thumbs=None,                            # folder of the thumbnails, for a server
              wait: float = 10,                       # seconds to wait for another process
              doing: str = "searching",
             ) -> Gallery:
-        "An index that exists; `FileNotFoundError` if it does not, `ValueError` if it cannot be used, each with one sentence."
+        """An index that exists; `FileNotFoundError` if it does not, `ValueError` if it cannot be used, each with one
+        sentence."""
         with ExitStack() as stack:
             store, home, thumbs = _open_store(stack, index, collection, thumbs, doing, wait)
             facts = None if store is None else store.facts()
-            if facts is None: raise FileNotFoundError(f"There is no index {one_line(index)}: make one with apse_index FOLDER.")
+            if facts is None:
+                raise FileNotFoundError(f"There is no index {one_line(index)}: make one with apse_index FOLDER.")
             _check_format(facts, index)
             return cls._started(stack, store, facts, home, thumbs, model)
 
     @classmethod
     def create(cls,
                folder,                                 # the pictures
-               index=None,                             # folder of the index, or the address of a Qdrant server; None: FOLDER/.apse_index
-               model=None,                             # an `Encoder`, or what `load_encoder` takes; None: the one of an existing index, else 'scenes'
+               index=None,  # folder of the index, or the address of a Qdrant server; None: FOLDER/.apse_index
+               # an `Encoder`, or what `load_encoder` takes; None: the one of an existing index, else
+               # 'scenes'
+               model=None,
                rebuild: bool = False,                  # throw away what was there
                collection: str = "pictures",
                thumbs=None,
@@ -536,31 +643,42 @@ class _Opened:
               ) -> Gallery:
         "The index of a folder, made if there is none."
         folder = Path(folder)
-        if not folder.is_dir(): raise FileNotFoundError(f"There is no folder {one_line(folder)}: give one with pictures.")
-        if not collection.isidentifier(): raise ValueError(f"{collection!r} is no name for a collection: use letters, digits and underscores.")
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder {one_line(folder)}: give one with pictures.")
+        if not collection.isidentifier():
+            raise ValueError(f"{collection!r} is no name for a collection: use letters, digits and underscores.")
         index = folder/".apse_index" if index is None else index
-        encoder = model if model is None or isinstance(model, Encoder) else load_encoder(model)      # before anything is thrown away
+        # before anything is thrown away
+        encoder = model if model is None or isinstance(model, Encoder) else load_encoder(model)
         with ExitStack() as stack:
             store, home, thumbs = _open_store(stack, index, collection, thumbs, "indexing", wait, folder, rebuild)
-            try: facts = store.facts()
+            try:
+                facts = store.facts()
             except ValueError:
-                if not (rebuild and store.local): raise
+                if not (rebuild and store.local):
+                    raise
                 facts = None                                   # damaged, and to be thrown away anyhow
             if facts and not rebuild:
                 _check_format(facts, index)
                 here, there = os.path.realpath(folder), os.path.realpath(home/unpack(facts["root"]))
                 if here != there:
-                    raise ValueError(f"The index {one_line(index)} holds the pictures of {one_line(there)}, not of {one_line(here)}: give this folder an index of its own with --index"
+                    raise ValueError(f"The index {one_line(index)} holds the pictures of {one_line(there)}, not of "
+                                     f"{one_line(here)}: give this folder an index of its own with --index"
                                      " or --collection, or run again with --rebuild.")
             encoder = encoder or load_encoder(facts["model"]["source"] if facts else "scenes")
             if facts is None or rebuild:
                 inside = store.local and Path(os.path.realpath(home)).is_relative_to(os.path.realpath(folder))
-                root = os.path.relpath(os.path.realpath(folder), os.path.realpath(home)) if inside else os.path.realpath(folder)      # relative: the two can be moved together
-                facts = dict(format=FORMAT, root=pack(root), taxonomy=asdict(encoder.taxonomy) if encoder.taxonomy else None,
+                # relative: the two can be moved together
+                root = os.path.relpath(os.path.realpath(folder),
+                                       os.path.realpath(home)) if inside else os.path.realpath(folder)
+                facts = dict(format=FORMAT, root=pack(root), taxonomy=asdict(encoder.taxonomy) if encoder.taxonomy
+                             else None,
                              model=dict(source=encoder.source, fingerprint=encoder.fingerprint, dim=encoder.dim))
-                if store.local: write_note(home, "making")
+                if store.local:
+                    write_note(home, "making")
                 store.create(facts, encoder.dim, len(encoder.taxonomy) if encoder.taxonomy else 0)
-                if store.local: write_note(home, "ready")
+                if store.local:
+                    write_note(home, "ready")
             return cls._started(stack, store, facts, home, thumbs, encoder)
 
     @classmethod
@@ -573,54 +691,77 @@ class _Opened:
 
     def _use(self, model):
         "Take this encoder, if it is the one the index was made with."
-        if model is None: return
+        if model is None:
+            return
         encoder, made = model if isinstance(model, Encoder) else load_encoder(model), self.facts["model"]
         if encoder.fingerprint != made["fingerprint"]:
-            raise ValueError(f"The index was made with the model {made['source']} ({made['fingerprint'][:12]}), not with {encoder.source} ({encoder.fingerprint[:12]}), and vectors of two models cannot be "
+            raise ValueError(f"The index was made with the model {made['source']} ({made['fingerprint'][:12]}), not "
+                             f"with {encoder.source} ({encoder.fingerprint[:12]}), and vectors of two models cannot be "
                              "compared: give the old model with --model, or index again with apse_index --rebuild.")
         self.encoder = encoder
 
     def need_encoder(self) -> Encoder:
         "The index's encoder, loaded when it is first needed."
-        if self.encoder is None: self._use(self.facts["model"]["source"])
+        if self.encoder is None:
+            self._use(self.facts["model"]["source"])
         return self.encoder
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-042
 def _check_format(facts: dict, index):
     if facts.get("format") != FORMAT:
-        raise ValueError(f"The index {one_line(index)} was made by another version of apse_nb (layout {facts.get('format')}, this one reads {FORMAT}): run apse_index with --rebuild.")
+        raise ValueError(f"The index {one_line(index)} was made by another version of apse_nb (layout "
+                         f"{facts.get('format')}, this one reads {FORMAT}): run apse_index with --rebuild.")
 
-def _open_store(stack: ExitStack, index, collection: str, thumbs, doing: str, wait: float, folder=None, rebuild=False) -> tuple[Store | None, Path, Path]:
-    "The engine behind an index, whose lock is held until the stack is closed; None if there is none and no `folder` to make it for. Also its home and the thumbnails' folder."
+def _open_store(stack: ExitStack, index, collection: str, thumbs, doing: str, wait: float, folder=None,
+                rebuild=False) -> tuple[Store | None, Path, Path]:
+    """The engine behind an index, whose lock is held until the stack is closed; None if there is none and no `folder`
+    to make it for. Also its home and the thumbnails' folder."""
     writing = folder is not None
     if "://" in str(index):
         where = hashlib.blake2b(f"{index} {collection}".encode(), digest_size=8).hexdigest()
         home = Path(thumbs) if thumbs else default_cache()/"galleries"/where
         home.mkdir(parents=True, exist_ok=True)
-        if writing: stack.enter_context(hold(home, doing, wait))        # readers of a server need not wait
+        if writing:
+            stack.enter_context(hold(home, doing, wait))        # readers of a server need not wait
         store = Store(str(index), collection)
         stack.callback(store.close)
         return store, home, home
     home = Path(os.path.abspath(index))
-    if collection != "pictures": raise ValueError("--collection is for a server; a folder holds one index: give each its own folder with --index.")
+    if collection != "pictures":
+        raise ValueError("--collection is for a server; a folder holds one index: give each its own folder with "
+                         "--index.")
     if writing:
-        try: home.mkdir(parents=True, exist_ok=True)
-        except OSError as e: raise ValueError(f"The index cannot be kept in {one_line(home)} ({e.strerror}): give another place with --index.") from None
-    elif not (home/NOTE).is_file(): return None, home, home
-    try: stack.enter_context(hold(home, doing, wait))
-    except OSError as e: raise ValueError(f"The index {one_line(home)} cannot be used where nothing can be written ({e.strerror}): give another place with --index, or copy it.") from None
-    try: ready = is_ready(home)
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise ValueError(f"The index cannot be kept in {one_line(home)} ({e.strerror}): give another place with "
+                             f"--index.") from None
+    elif not (home/NOTE).is_file():
+        return None, home, home
+    try:
+        stack.enter_context(hold(home, doing, wait))
+    except OSError as e:
+        raise ValueError(f"The index {one_line(home)} cannot be used where nothing can be written ({e.strerror}): "
+                         f"give another place with --index, or copy it.") from None
+    try:
+        ready = is_ready(home)
     except ValueError:
-        if not rebuild: raise
+        if not rebuild:
+            raise
         ready = False
-    if not ready and not writing: return None, home, home
+    if not ready and not writing:
+        return None, home, home
     if not ready:              # nothing yet, or a process died before the collection was made
-        if (home/ENGINE).exists() and not (home/NOTE).exists(): raise ValueError(f"{one_line(home)} holds a {ENGINE} that apse_index did not make: give another place with --index.")
+        if (home/ENGINE).exists() and not (home/NOTE).exists():
+            raise ValueError(f"{one_line(home)} holds a {ENGINE} that apse_index did not make: give another place "
+                             f"with --index.")
         write_note(home, "making")
         shutil.rmtree(home/ENGINE, ignore_errors=True)
-    try: store = Store(str(home/ENGINE), collection)
+    try:
+        store = Store(str(home/ENGINE), collection)
     except ValueError:
-        if not rebuild: raise
+        if not rebuild:
+            raise
         write_note(home, "making")                # damaged, and to be thrown away anyhow
         shutil.rmtree(home/ENGINE, ignore_errors=True)
         store = Store(str(home/ENGINE), collection)
@@ -636,35 +777,45 @@ class _Updated(_Opened):
                progress: bool = False,      # show a bar
                workers: int | None = None,  # threads that read and decode; None: one a core
               ) -> Update:
-        "Bring the index up to date with the folder. Only new and changed files are decoded; killed anywhere, the next call goes on."
+        """Bring the index up to date with the folder. Only new and changed files are decoded; killed anywhere, the next
+        call goes on."""
         self.need_encoder()
         began, done, folder = time.perf_counter(), Update(), os.fspath(self.folder)
         known = {unpack(row["name"]): row for row in self.store.rows(["name", "digest", "size", "mtime"])}
         names = walk_images(self.folder)
         if known and not names:
-            raise ValueError(f"{one_line(folder)} has no pictures any more, but its index has {len(known)}: is a disk missing? If they are really gone, run apse_index with --rebuild.")
+            raise ValueError(f"{one_line(folder)} has no pictures any more, but its index has {len(known)}: is a disk "
+                             f"missing? If they are really gone, run apse_index with --rebuild.")
         fresh = []
         for name in names:
-            try: status = os.stat(os.path.join(folder, name))
-            except OSError: status = None
+            try:
+                status = os.stat(os.path.join(folder, name))
+            except OSError:
+                status = None
             row = known.get(name)
-            if row and status and (row["size"], row["mtime"]) == (status.st_size, status.st_mtime_ns): done.unchanged += 1
-            else: fresh.append(name)
+            if row and status and (row["size"], row["mtime"]) == (status.st_size, status.st_mtime_ns):
+                done.unchanged += 1
+            else:
+                fresh.append(name)
         by_digest = {row["digest"]: row["key"] for row in known.values()}
         read = lambda name: take(folder, name, self.encoder.resize, self.thumbnails, by_digest)
         pool = ThreadPoolExecutor(workers or core_count())
         try:
-            with warnings.catch_warnings(), tqdm(total=len(fresh), desc="index", unit="img", disable=not progress) as bar:
+            with warnings.catch_warnings(), tqdm(total=len(fresh), desc="index", unit="img",
+                                                 disable=not progress) as bar:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)       # far larger ones are refused
                 for group in groups_of(CHUNK, ahead(pool, read, fresh, 2*CHUNK)):
                     self._write(group, by_digest, known, done, folder)
                     bar.update(len(group))
-        finally: pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
         there = set(names) - {name for name, _ in done.skipped}
         done.removed = self._remove({name: row["key"] for name, row in known.items() if name not in there})
-        if done.added or done.changed or done.copied or done.removed: self.thumbnails.keep({row["digest"] for row in self.store.rows(["digest"])})
-        self.store.settle()                      # also when nothing changed: the last call may have been killed before it
-        write_whole(self.home/"skipped.json", json.dumps([[pack(name), reason] for name, reason in done.skipped]).encode())
+        if done.added or done.changed or done.copied or done.removed:
+            self.thumbnails.keep({row["digest"] for row in self.store.rows(["digest"])})
+        self.store.settle()  # also when nothing changed: the last call may have been killed before it
+        write_whole(self.home/"skipped.json",
+                    json.dumps([[pack(name), reason] for name, reason in done.skipped]).encode())
         done.seconds = time.perf_counter() - began
         return done
 
@@ -673,7 +824,8 @@ class _Updated(_Opened):
         done.skipped += [item for item in group if not isinstance(item, Taken)]
         taken = [item for item in group if isinstance(item, Taken)]
         vectors = [v for v in VECTORS if v in ["embedding", *self._fields]]
-        old = self.store.get([by_digest[t.digest] for t in taken if t.pixels is None], ["digest", "width", "height", "emotion", "confidence", *vectors])
+        old = self.store.get([by_digest[t.digest] for t in taken if t.pixels is None],
+                             ["digest", "width", "height", "emotion", "confidence", *vectors])
         rows, new = [], []
         for t in taken:
             row = old.get(by_digest.get(t.digest)) if t.pixels is None else None
@@ -681,22 +833,30 @@ class _Updated(_Opened):
                 rows.append(row | self._row(t))
                 done.copied.append(t.name)
                 continue
-            if t.pixels is None: t = take(folder, t.name, self.encoder.resize, self.thumbnails, ())      # the known picture has changed meanwhile
-            if not isinstance(t, Taken): done.skipped.append(t)
-            else: new.append(t)
+            if t.pixels is None:
+                # the known picture has changed meanwhile
+                t = take(folder, t.name, self.encoder.resize, self.thumbnails, ())
+            if not isinstance(t, Taken):
+                done.skipped.append(t)
+            else:
+                new.append(t)
         if new:
             embeddings, confidences = self.encoder(np.stack([t.pixels for t in new]))
             for i, t in enumerate(new):
-                row = self._row(t) | dict(embedding=embeddings[i], width=t.width, height=t.height, emotion="", confidence=0.)
+                row = self._row(t) | dict(embedding=embeddings[i], width=t.width, height=t.height, emotion="",
+                                          confidence=0.)
                 if self.taxonomy:
                     best = int(confidences[i].argmax())
-                    row |= dict(confidences=confidences[i], emotion=self.taxonomy.fine[best], confidence=float(confidences[i, best]))
+                    row |= dict(confidences=confidences[i], emotion=self.taxonomy.fine[best],
+                                confidence=float(confidences[i, best]))
                 rows.append(row)
                 (done.changed if t.name in known else done.added).append(t.name)
-        if rows: self.store.put(rows)
+        if rows:
+            self.store.put(rows)
 
     @staticmethod
-    def _row(t: Taken) -> dict: return dict(key=key_of(t.name), name=pack(t.name), digest=t.digest, size=t.size, mtime=t.mtime)
+    def _row(t: Taken) -> dict:
+        return dict(key=key_of(t.name), name=pack(t.name), digest=t.digest, size=t.size, mtime=t.mtime)
 
     def _remove(self, gone: dict[str, str]) -> list[str]:
         self.store.remove(list(gone.values()))
@@ -710,12 +870,15 @@ class _Updated(_Opened):
     @property
     def skipped(self) -> list[tuple[str, str]]:
         "Name and reason of the files that the last update could not use."
-        try: return [(unpack(name), reason) for name, reason in json.loads((self.home/"skipped.json").read_text())]
-        except (OSError, ValueError): return []
+        try:
+            return [(unpack(name), reason) for name, reason in json.loads((self.home/"skipped.json").read_text())]
+        except (OSError, ValueError):
+            return []
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-046
 class Gallery(_Updated):
-    "A searchable index of the pictures in a folder. Make one with `Gallery.create`, use it again with `Gallery.open`; a context manager."
+    """A searchable index of the pictures in a folder. Make one with `Gallery.create`, use it again with `Gallery.open`;
+    a context manager."""
     def see(self,
             picture,        # path of a file, Pillow image or H x W x 3 uint8 array
            ) -> Seen:
@@ -724,7 +887,9 @@ class Gallery(_Updated):
         if isinstance(picture, (str, os.PathLike)):
             data = file_bytes(picture)
             image, digest = decode_bytes(data, picture, at_least=2*size), digest_of(data)
-        else: image = (picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))).convert("RGB")
+        else:
+            image = (picture if isinstance(picture, Image.Image)
+                     else Image.fromarray(np.asarray(picture))).convert("RGB")
         embeddings, confidences = self.encoder(as_square(image, size)[None])
         return Seen(embeddings[0], None if confidences is None else confidences[0], thumbnail_bytes(image), digest)
 
@@ -736,7 +901,8 @@ class Gallery(_Updated):
         if isinstance(query, (list, np.ndarray)) and np.ndim(query) == 1:
             vector, digest = np.asarray(query, np.float32), ""
             if vector.shape != (self.facts["model"]["dim"],) or not np.isfinite(vector).all():
-                raise ValueError(f"A query vector must be {self.facts['model']['dim']} finite numbers, as this index's model makes them.")
+                raise ValueError(f"A query vector must be {self.facts['model']['dim']} finite numbers, as this "
+                                 f"index's model makes them.")
         else:
             seen = query if isinstance(query, Seen) else self.see(query)
             vector, digest = seen.embedding, seen.digest
@@ -748,29 +914,37 @@ class Gallery(_Updated):
                   ) -> list[Entry]:    # at most k, the most confident first
         "The pictures that the emotion head is surest about."
         if self.taxonomy is None:
-            raise ValueError(f"The index was made with {self.facts['model']['source']}, which knows no emotions: make one with a checkpoint of apse_train.")
-        if name.strip().lower() in self.taxonomy.coarse: wanted = np.equal(self.taxonomy.parent, self.taxonomy.coarse.index(name.strip().lower()))
-        else: wanted = np.arange(len(self.taxonomy)) == self.taxonomy.index(name)
+            raise ValueError(f"The index was made with {self.facts['model']['source']}, which knows no emotions: make "
+                             f"one with a checkpoint of apse_train.")
+        if name.strip().lower() in self.taxonomy.coarse:
+            wanted = np.equal(self.taxonomy.parent, self.taxonomy.coarse.index(name.strip().lower()))
+        else:
+            wanted = np.arange(len(self.taxonomy)) == self.taxonomy.index(name)
         return self._entries("confidences", wanted.astype(np.float32), k)
 
     def _entries(self, field, vector, k, but_not="") -> list[Entry]:
-        if not 1 <= k <= 10_000: raise ValueError(f"Ask for 1 to 10000 pictures, not {k}.")
+        if not 1 <= k <= 10_000:
+            raise ValueError(f"Ask for 1 to 10000 pictures, not {k}.")
         rows = self.store.nearest(field, vector, k, self._fields, but_not)
-        return sorted(map(self._entry, rows), key=lambda e: (-e.similarity, e.name))                 # equals in the order of their names, whatever the engine
+        # equals in the order of their names, whatever the engine
+        return sorted(map(self._entry, rows), key=lambda e: (-e.similarity, e.name))
 
     def _entry(self, row: dict) -> Entry:
         name, vector = unpack(row["name"]), lambda v: None if v is None else np.asarray(v, np.float32)
-        return Entry(name, self.folder/name, self.thumbnails.path(row["digest"]), row["width"], row["height"], row["digest"], row["emotion"], row["confidence"],
+        return Entry(name, self.folder/name, self.thumbnails.path(row["digest"]), row["width"], row["height"],
+                     row["digest"], row["emotion"], row["confidence"],
                      vector(row.get("confidences")), vector(row.get("embedding")), row.get("product"))
 
     def __iter__(self):
         "Every picture, with its embedding, in the order of the keys."
-        for row in self.store.rows(["embedding", *self._fields]): yield self._entry(row)
+        for row in self.store.rows(["embedding", *self._fields]):
+            yield self._entry(row)
 
     def contents(self) -> Contents:
         "All of it in memory, sorted by name."
         entries = sorted(self, key=lambda e: e.name)
-        stack = lambda what: np.stack([getattr(e, what) for e in entries]) if entries else np.zeros((0, self.facts["model"]["dim"] if what == "embedding" else len(self.taxonomy)), np.float32)
+        stack = lambda what: np.stack([getattr(e, what) for e in entries]) if entries else np.zeros((0,
+                self.facts["model"]["dim"] if what == "embedding" else len(self.taxonomy)), np.float32)
         return Contents(entries, stack("embedding"), stack("confidences") if self.taxonomy else None)
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-067
@@ -782,16 +956,20 @@ class Query(NamedTuple):
 
 def result_rows(hits: list[Entry]) -> str:
     "The results as lines of text."
-    lines = [f"{rank:3d}  {e.similarity:6.3f}  {f'{e.emotion} {e.confidence:.2f}' if e.emotion else '':16}  {one_line(e.name)}" for rank, e in enumerate(hits, 1)]
+    lines = [f"{rank:3d}  {e.similarity:6.3f}  {f'{e.emotion} {e.confidence:.2f}' if e.emotion else '':16}  "
+             f"{one_line(e.name)}" for rank, e in enumerate(hits, 1)]
     return "\n".join(["  #  score   emotion           picture", *lines])
 
 def result_json(query: Query, hits: list[Entry], gallery: Gallery) -> str:
     "The results for another program. `name` is for showing; `uri` is exact, whatever bytes the name has."
     fine = gallery.taxonomy.fine if gallery.taxonomy else ()
     named = lambda confidences: None if confidences is None else dict(zip(fine, map(float, confidences)))
-    results = [dict(rank=rank, name=one_line(e.name), uri=e.path.as_uri(), similarity=e.similarity, emotion=e.emotion or None, confidence=e.confidence if e.emotion else None,
-                    confidences=named(e.confidences), width=e.width, height=e.height, digest=e.digest) for rank, e in enumerate(hits, 1)]
-    return json.dumps(dict(query=query.text, query_confidences=named(query.confidences), pictures=len(gallery), model=gallery.facts["model"], results=results), indent=1, ensure_ascii=False)
+    results = [dict(rank=rank, name=one_line(e.name), uri=e.path.as_uri(), similarity=e.similarity, emotion=e.emotion
+                    or None, confidence=e.confidence if e.emotion else None,
+                    confidences=named(e.confidences), width=e.width, height=e.height, digest=e.digest) for rank,
+               e in enumerate(hits, 1)]
+    return json.dumps(dict(query=query.text, query_confidences=named(query.confidences), pictures=len(gallery),
+                           model=gallery.facts["model"], results=results), indent=1, ensure_ascii=False)
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-068
 STYLE = """
@@ -824,17 +1002,21 @@ a { color: var(--link) } :focus-visible { outline: 3px solid var(--link); outlin
 
 def emotion_bars(confidences: np.ndarray | None, taxonomy: Taxonomy | None, most: int) -> str:
     "The largest confidences as bars with their numbers (HTML)."
-    if confidences is None: return ""
+    if confidences is None:
+        return ""
     lines = []
     for label in np.argsort(-confidences, kind="stable")[:most]:
         share = f"{100*float(confidences[label]):.0f}%"
-        lines.append(f'<li><span>{html.escape(taxonomy.fine[label])}</span><span class="track" aria-hidden="true"><span class="fill" style="--w:{share};--c:{taxonomy.palette[label]}"></span></span>'
+        lines.append(f'<li><span>{html.escape(taxonomy.fine[label])}</span><span class="track" '
+                     f'aria-hidden="true"><span class="fill" '
+                     f'style="--w:{share};--c:{taxonomy.palette[label]}"></span></span>'
                      f'<span class="share">{share}</span></li>')
     return f'<ul class="bars" aria-label="Emotions">{"".join(lines)}</ul>'
 
 def inline_picture(data: bytes | None, alt: str) -> str:
     "An `<img>` that carries its own bytes (HTML)."
-    if data is None: return f"<span>no thumbnail of {html.escape(alt)}</span>"
+    if data is None:
+        return f"<span>no thumbnail of {html.escape(alt)}</span>"
     width, height = Image.open(io.BytesIO(data)).size
     return f'<img src="data:image/jpeg;base64,{b64encode(data).decode()}" alt="{html.escape(alt)}" width="{width}" height="{height}">'
 
@@ -850,33 +1032,48 @@ def result_page(query: Query,
         name, mood = html.escape(one_line(e.name)), f", probably {e.emotion}" if e.emotion else ""
         data = e.thumbnail.read_bytes() if e.thumbnail.is_file() else None
         command = " ".join(map(shell_word, [*again, os.fspath(e.path)]))
-        cards.append(f'<li><a class="picture" href="{html.escape(e.path.as_uri())}">{inline_picture(data, f"Result {rank}: {one_line(e.name)}{mood}")}</a><div class="about"><h2>{rank}. {name}</h2>'
-                     f'<div class="score">{"similarity" if query.thumbnail else "confidence"} {e.similarity:.3f} · {e.width} × {e.height}</div>{emotion_bars(e.confidences, gallery.taxonomy, 3)}'
-                     f'<details><summary>Search with this picture</summary><code tabindex="0">{html.escape(command)}</code></details></div></li>')
+        cards.append(f'<li><a class="picture" '
+                     f'href="{html.escape(e.path.as_uri())}">{inline_picture(data, f"Result {rank}: {one_line(e.name)}{mood}")}</a><div class="about"><h2>{rank}. {name}</h2>'
+                     f'<div class="score">{"similarity" if query.thumbnail else "confidence"} {e.similarity:.3f} · '
+                     f'{e.width} × {e.height}</div>{emotion_bars(e.confidences, gallery.taxonomy, 3)}'
+                     f'<details><summary>Search with this picture</summary><code '
+                     f'tabindex="0">{html.escape(command)}</code></details></div></li>')
     title, model = html.escape(query.text), gallery.facts["model"]["source"]
-    about = {"scenes": "the demo model, trained on drawn scenes: do not expect much of it on photographs"}.get(model, html.escape(one_line(os.path.basename(model))))
+    about = {"scenes": "the demo model, trained on drawn scenes: do not expect much of it on photographs"}.get(model,
+            html.escape(one_line(os.path.basename(model))))
     header = (f'{inline_picture(query.thumbnail, f"The query picture, {query.text}") if query.thumbnail else ""}<div><h1>{"Pictures that feel like" if query.thumbnail else "Pictures of"} {title}</h1>'
-              f'<p>The best {len(hits)} of {len(gallery)} pictures in {html.escape(one_line(gallery.folder))}. Model: {about}.</p>{emotion_bars(query.confidences, gallery.taxonomy, 8)}</div>')
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">\n<title>{title}: {len(hits)} pictures</title><style>{STYLE}</style></head>\n'
-            f'<body><a class="skip" href="#results">Skip to the results</a><header>{header}</header>\n<main id="results"><ol>\n' + "\n".join(cards) + "\n</ol></main></body></html>\n")
+              f'<p>The best {len(hits)} of {len(gallery)} pictures in {html.escape(one_line(gallery.folder))}. Model: '
+              f'{about}.</p>{emotion_bars(query.confidences, gallery.taxonomy, 8)}</div>')
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+            f'content="width=device-width, initial-scale=1">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
+            f'\'unsafe-inline\'">\n<title>{title}: {len(hits)} pictures</title><style>{STYLE}</style></head>\n'
+            f'<body><a class="skip" href="#results">Skip to the results</a><header>{header}</header>\n<main '
+            f'id="results"><ol>\n' + "\n".join(cards) + "\n</ol></main></body></html>\n")
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-074
 def _say_demo(gallery: Gallery):
     if gallery.facts["model"]["source"] == "scenes":
-        warnings.warn("the model 'scenes' was trained on drawn scenes and is a demo: for photographs, give apse_index --model a checkpoint that apse_train made of your own labels.")
+        warnings.warn("the model 'scenes' was trained on drawn scenes and is a demo: for photographs, give apse_index "
+                      "--model a checkpoint that apse_train made of your own labels.")
 
-def _open_page(path: Path): click.launch(str(path))
+def _open_page(path: Path):
+    click.launch(str(path))
 
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--model", default=None, help="A checkpoint of apse_train, 'scenes' (the shipped demo), or 'imagenet' or 'imagenet:NAME' (torchvision's weights, no emotions).  [default: the index's own, at first 'scenes']")
-@click.option("--index", default=None, help="Where the index is: a folder, or the address of a Qdrant server such as http://host:6333.  [default: FOLDER/.apse_index]")
+@click.option("--model", default=None, help="A checkpoint of apse_train, 'scenes' (the shipped demo), or 'imagenet' "
+              "or 'imagenet:NAME' (torchvision's weights, no emotions).  [default: the index's own, at first 'scenes']")
+@click.option("--index", default=None, help="Where the index is: a folder, or the address of a Qdrant server such as "
+              "http://host:6333.  [default: FOLDER/.apse_index]")
 @click.option("--collection", default="pictures", help="Name of the collection, for several folders on one server.")
-@click.option("--thumbs", type=click.Path(path_type=Path), default=None, help="Folder for thumbnails.  [default: inside the index; for a server, in the cache]")
+@click.option("--thumbs", type=click.Path(path_type=Path), default=None,
+              help="Folder for thumbnails.  [default: inside the index; for a server, in the cache]")
 @click.option("--rebuild", is_flag=True, help="Throw the old index away and index everything again.")
-@click.option("--workers", type=click.IntRange(1), default=None, help="Threads that read pictures.  [default: one a core]")
-@click.option("--wait", type=click.FloatRange(0), default=10, help="Seconds to wait while another process uses the index.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Threads that read pictures.  [default: one a "
+              "core]")
+@click.option("--wait", type=click.FloatRange(0), default=10, help="Seconds to wait while another process uses the "
+              "index.")
 def apse_index(folder, model, index, collection, thumbs, rebuild, workers, wait):
     """Index the pictures below FOLDER, so that apse_search can find them.
 
@@ -894,32 +1091,44 @@ def apse_index(folder, model, index, collection, thumbs, rebuild, workers, wait)
     with Gallery.create(folder, index, model, rebuild, collection, thumbs, wait) as gallery:
         _say_demo(gallery)
         done, total = gallery.update(sys.stderr.isatty(), workers), len(gallery)
-    for name, reason in done.skipped: click.echo(f"skipped: {one_line(name)}: {one_line(reason)}")
+    for name, reason in done.skipped:
+        click.echo(f"skipped: {one_line(name)}: {one_line(reason)}")
     looked_at = len(done.added) + len(done.changed) + len(done.copied)
-    click.echo(f"{total} pictures: {len(done.added)} new, {len(done.changed)} changed, {len(done.copied)} moved or copied, {len(done.removed)} removed, {done.unchanged} as before; "
-               f"{len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped; {done.seconds:.1f} seconds" + (f", {looked_at/done.seconds:.0f} pictures a second." if looked_at else "."))
+    click.echo(f"{total} pictures: {len(done.added)} new, {len(done.changed)} changed, {len(done.copied)} moved or "
+               f"copied, {len(done.removed)} removed, {done.unchanged} as before; "
+               f"{len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped; {done.seconds:.1f} seconds"
+               + (f", {looked_at/done.seconds:.0f} pictures a second." if looked_at else "."))
 
 # %% ../../nbs/search/retrieval.ipynb #11-retrieval-075
 def find_index(start: Path) -> Path:
     "The index of this folder, or of the nearest folder above it that has one."
     start = Path(os.path.abspath(start))
     for folder in (start, *start.parents):
-        if (folder/".apse_index"/NOTE).is_file(): return folder/".apse_index"
-    raise FileNotFoundError(f"Neither {one_line(start)} nor a folder above it has an index: make one with apse_index FOLDER, or say where it is with --index.")
+        if (folder/".apse_index"/NOTE).is_file():
+            return folder/".apse_index"
+    raise FileNotFoundError(f"Neither {one_line(start)} nor a folder above it has an index: make one with apse_index "
+                            f"FOLDER, or say where it is with --index.")
 
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("picture", type=click.Path(path_type=Path), required=False)
-@click.option("--emotion", default=None, help="Search for an emotion ('awe') or a polarity ('positive') in place of a picture.")
+@click.option("--emotion", default=None, help="Search for an emotion ('awe') or a polarity ('positive') in place of a "
+              "picture.")
 @click.option("--k", type=click.IntRange(1, 1000), default=10, help="How many pictures to find.")
-@click.option("--folder", type=click.Path(path_type=Path), default=".", help="Search the index of this folder, or of the nearest folder above that has one.")
-@click.option("--index", default=None, help="The index itself, if it is elsewhere: a folder, or the address of a Qdrant server.")
+@click.option("--folder", type=click.Path(path_type=Path), default=".", help="Search the index of this folder, or of "
+              "the nearest folder above that has one.")
+@click.option("--index", default=None, help="The index itself, if it is elsewhere: a folder, or the address of a "
+              "Qdrant server.")
 @click.option("--collection", default="pictures", help="Name of the collection on a server.")
-@click.option("--thumbs", type=click.Path(path_type=Path), default=None, help="Folder of the thumbnails, if apse_index was given one.")
+@click.option("--thumbs", type=click.Path(path_type=Path), default=None,
+              help="Folder of the thumbnails, if apse_index was given one.")
 @click.option("--model", default=None, help="Where the index's model is now, if it was moved.")
-@click.option("--html", "page", type=click.Path(path_type=Path), default=None, help="Write a web page of the results to this file.")
-@click.option("--json", "data", type=click.Path(path_type=Path, allow_dash=True), default=None, help="Write the results to this file as JSON; - writes them to the terminal.")
+@click.option("--html", "page", type=click.Path(path_type=Path), default=None,
+              help="Write a web page of the results to this file.")
+@click.option("--json", "data", type=click.Path(path_type=Path, allow_dash=True), default=None,
+              help="Write the results to this file as JSON; - writes them to the terminal.")
 @click.option("--open", "show", is_flag=True, help="Open the web page.")
-@click.option("--wait", type=click.FloatRange(0), default=10, help="Seconds to wait while another process uses the index.")
+@click.option("--wait", type=click.FloatRange(0), default=10, help="Seconds to wait while another process uses the "
+              "index.")
 def apse_search(picture, emotion, k, folder, index, collection, thumbs, model, page, data, show, wait):
     """Find the pictures of an index that feel like PICTURE, or that show an emotion.
 
@@ -932,19 +1141,28 @@ def apse_search(picture, emotion, k, folder, index, collection, thumbs, model, p
       apse_search --emotion awe --k 20 --html awe.html --open
       apse_search beach.jpg --index http://host:6333 --collection mine --json -
     """
-    if (picture is None) == (emotion is None): raise click.UsageError("Give either a PICTURE or --emotion NAME.")
-    where = (["--index", index if "://" in index else os.path.abspath(index)] if index else ["--folder", os.fspath(folder.resolve())]) + (["--thumbs", os.path.abspath(thumbs)] if thumbs else [])
+    if (picture is None) == (emotion is None):
+        raise click.UsageError("Give either a PICTURE or --emotion NAME.")
+    where = (["--index", index if "://" in index else os.path.abspath(index)] if index
+             else ["--folder", os.fspath(folder.resolve())]) + (["--thumbs", os.path.abspath(thumbs)] if thumbs else [])
     again = ["apse_search", *where, *(["--collection", collection] if collection != "pictures" else [])]
     with Gallery.open(index or find_index(folder), model, collection, thumbs, wait) as gallery:
         _say_demo(gallery)
         seen = gallery.see(picture) if picture else None
         hits = gallery.search(seen, k) if seen else gallery.by_emotion(emotion, k)
         query = Query(one_line(picture.name), seen.thumbnail, seen.confidences) if seen else Query(one_line(emotion))
-        if data: answer = result_json(query, hits, gallery)
-        if page or show: text = result_page(query, hits, gallery, again)
-        if not hits: warnings.warn("the index has no other pictures yet." if seen else "the index has no pictures yet.")
-    if show and page is None: page = Path(tempfile.mkdtemp(prefix="apse_search_"))/"results.html"
-    if page: page.write_text(text, encoding="utf-8")
-    if data and str(data) != "-": data.write_text(answer + "\n", encoding="utf-8")
+        if data:
+            answer = result_json(query, hits, gallery)
+        if page or show:
+            text = result_page(query, hits, gallery, again)
+        if not hits:
+            warnings.warn("the index has no other pictures yet." if seen else "the index has no pictures yet.")
+    if show and page is None:
+        page = Path(tempfile.mkdtemp(prefix="apse_search_"))/"results.html"
+    if page:
+        page.write_text(text, encoding="utf-8")
+    if data and str(data) != "-":
+        data.write_text(answer + "\n", encoding="utf-8")
     click.echo(answer if str(data) == "-" else result_rows(hits))
-    if show: _open_page(page)
+    if show:
+        _open_page(page)

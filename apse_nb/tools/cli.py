@@ -27,7 +27,8 @@ def _reported_by_system(e: OSError) -> str:
     return f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
 
 class OneLineErrors(click.Command):
-    "For `@click.command(cls=OneLineErrors)`: whatever goes wrong is one line on stderr and exit status 2 (130 after Ctrl-C)."
+    """For `@click.command(cls=OneLineErrors)`: whatever goes wrong is one line on stderr and exit status 2 (130 after
+    Ctrl-C)."""
 
     def say(self, sentence) -> None:
         "One line on stderr, after the command's name."
@@ -39,7 +40,8 @@ class OneLineErrors(click.Command):
         raise SystemExit(status)
 
     def main(self, *args, standalone_mode: bool = True, **kwargs):
-        "What the terminal starts: reads the arguments, then calls `invoke`. Click's own error pages are off (`standalone_mode=False`)."
+        """What the terminal starts: reads the arguments, then calls `invoke`. Click's own error pages are off
+        (`standalone_mode=False`)."""
         try:
             status = super().main(*args, standalone_mode=False, **kwargs)
         except click.ClickException as e:
@@ -59,7 +61,7 @@ class OneLineErrors(click.Command):
             except KeyboardInterrupt:
                 self.fail("stopped; finished work is kept, run the same command again to resume.", 130)
             except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())     # or Python complains once more at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
                 raise SystemExit(141) from None
             except (ValueError, MemoryError, ImportError) as e:
                 self.fail(e if str(e) else f"{type(e).__name__}.")

@@ -83,7 +83,7 @@ def read_regular(path,
 # %% ../../nbs/tools/files.ipynb #files-019
 @contextmanager
 def locked(path,                                  # the lock file; its folder is made if missing
-           busy: str | None = None,               # the sentence of the `ValueError` when it does not become free in time
+           busy: str | None = None,  # the sentence of the `ValueError` when it does not become free in time
            wait: float = -1,                      # seconds; -1 waits for ever
            on_wait: Callable[[], None] | None = None,    # called once if somebody else has it
           ) -> Iterator[None]:
@@ -99,7 +99,8 @@ def locked(path,                                  # the lock file; its folder is
                 on_wait()
             lock.acquire(timeout=wait)
     except Timeout:
-        raise ValueError(busy or f"Another process is using {one_line(path.parent)}: wait for its end and try again.") from None
+        raise ValueError(busy or f"Another process is using {one_line(path.parent)}: wait for its end and try "
+                         f"again.") from None
     try:
         yield
     finally:
@@ -124,7 +125,8 @@ def shell_word(name) -> str:
 # %% ../../nbs/tools/files.ipynb #files-026
 def data_path(relative: str,  # such as 'weights/scene_net_shapes.safetensors'
              ) -> Path:       # where the file lies on this machine
-    "A file of the repo's data folder, which a wheel carries as apse_nb/data; `FileNotFoundError` if it is in neither place."
+    """A file of the repo's data folder, which a wheel carries as apse_nb/data; `FileNotFoundError` if it is in neither
+    place."""
     package = Path(__file__).parent.parent
     for root in (package/"data", package.parent/"data"):
         if (root/relative).exists():

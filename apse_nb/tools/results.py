@@ -61,7 +61,8 @@ class ResultsStore:
         lines = pd.read_csv(io.StringIO(before), dtype=str)
         columns = [*self.columns, *(c for c in lines if c not in self.columns)]
         if len(columns) > len(self.columns):
-            raise ValueError(f"{self.path} has columns that this version does not know: {', '.join(columns[len(self.columns):])}.")
+            raise ValueError(f"{self.path} has columns that this version does not know: "
+                             f"{', '.join(columns[len(self.columns):])}.")
         return lines.reindex(columns=columns).to_csv(index=False, lineterminator="\n")
 
     def select(self, **values):

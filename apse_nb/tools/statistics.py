@@ -26,8 +26,9 @@ def seed_interval(values,                          # one number a seed, at least
 def paired_differences(lines,                              # frame with columns name, seed, status and the measures
                        pairs,                              # (row, base) names
                        measures=("map8", "map2"),
-                      ):                                   # frame: row, base, measure, difference (row - base), low, high, seeds
-    "Mean differences of two rows over the seeds that both have, with 95 % intervals (Student's t); NaN ends with one seed."
+                      ):  # frame: row, base, measure, difference (row - base), low, high, seeds
+    """Mean differences of two rows over the seeds that both have, with 95 % intervals (Student's t); NaN ends with one
+    seed."""
     import pandas as pd
     runs = lines[lines["status"] == "ok"].drop_duplicates(["name", "seed"], keep="last").set_index(["name", "seed"])
     there, found = set(runs.index.get_level_values(0)), []
@@ -38,7 +39,8 @@ def paired_differences(lines,                              # frame with columns 
             d = (runs.loc[name][measure] - runs.loc[base][measure]).dropna()
             low, high = seed_interval(d)
             if len(d):
-                found.append(dict(row=name, base=base, measure=measure, difference=d.mean(), low=low, high=high, seeds=len(d)))
+                found.append(dict(row=name, base=base, measure=measure, difference=d.mean(), low=low, high=high,
+                                  seeds=len(d)))
     return pd.DataFrame(found, columns=["row", "base", "measure", "difference", "low", "high", "seeds"])
 
 # %% ../../nbs/tools/statistics.ipynb #statistics-013

@@ -21,13 +21,16 @@ def guard_torchvision() -> None:
 
     Silent; harmless when torchvision works, is absent, or when called again."""
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or "torchvision" in sys.modules or hasattr(torch.ops.torchvision, "nms"): return
+    if spec is None or "torchvision" in sys.modules or hasattr(torch.ops.torchvision, "nms"):
+        return
     folder = spec.submodule_search_locations[0]
     try:
-        if hasattr(os, "add_dll_directory"): os.add_dll_directory(folder)  # where Windows finds the libraries that the extension needs
+        if hasattr(os, "add_dll_directory"):
+            os.add_dll_directory(folder)  # where Windows finds the libraries that the extension needs
         loader = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
         extension = importlib.machinery.FileFinder(folder, loader).find_spec("_C")
-        if extension is None: raise OSError("this torchvision has no extension")
+        if extension is None:
+            raise OSError("this torchvision has no extension")
         torch.ops.load_library(extension.origin)
     except OSError:
         library = torch.library.Library("torchvision", "FRAGMENT")

@@ -37,13 +37,16 @@ class Explorer(widgets.Tab):
     def __init__(self,
                  encoder: Encoder,           # the network that made the collection's embeddings
                  collection: Collection,
-                 images: LabelledImages,     # pictures of encoder.resize pixels a side: all of the collection in its order, or, with `files`, a few of them
+                 # pictures of encoder.resize pixels a side: all of the collection in its order, or,
+                 # with `files`, a few of them
+                 images: LabelledImages,
                  files: list[Path] | None = None,   # the collection's image files; their labels are then not shown
                 ):
         self.pictures, self.attention, self.files = LinkedBrowser(collection), None, files
         pages = {"Pictures": self.pictures}
         if getattr(encoder.network, "high_head", None) is not None:
-            self.attention = pages["Attention"] = AttentionExplorer(encoder.network, images, encoder.look["crop"], labelled=files is None)
+            self.attention = pages["Attention"] = AttentionExplorer(encoder.network, images, encoder.look["crop"],
+                                                                    labelled=files is None)
             self.pictures.browser.observe(lambda change: self.look(change.new), "query")
             self.look(self.pictures.browser.query)
         pages |= {"Negatives": NegativeGeometry(), "Losses": LossPlayground()}
@@ -51,22 +54,29 @@ class Explorer(widgets.Tab):
 
     def look(self, position: int) -> None:
         "Show this picture of the collection in the attention explorer."
-        if self.files is None: return self.attention.choose(position)
+        if self.files is None:
+            return self.attention.choose(position)
         name = self.pictures.browser.collection.names[position]
-        try: content = self.files[position].read_bytes()
-        except OSError: return self.attention.message.warn(f"{name} is no longer there: run apse_index again.")
+        try:
+            content = self.files[position].read_bytes()
+        except OSError:
+            return self.attention.message.warn(f"{name} is no longer there: run apse_index again.")
         self.attention.upload(content, name)
-        if not self.attention.message.alarm: self.attention.message.say(f"The query of the first tab: {name}")
+        if not self.attention.message.alarm:
+            self.attention.message.say(f"The query of the first tab: {name}")
 
 # %% ../../nbs/widgets/app.ipynb #12c-app-009
 def some_pictures(entries, size: int, taxonomy, most: int = 24) -> LabelledImages:
     "Pictures from all over an index, decoded; those that cannot be read any more are left out."
     pixels, names = [], []
     for i in np.linspace(0, len(entries) - 1, min(len(entries), most)).astype(int):
-        try: pixels.append(decode_square(entries[i].path, size))
-        except (OSError, ValueError): continue
+        try:
+            pixels.append(decode_square(entries[i].path, size))
+        except (OSError, ValueError):
+            continue
         names.append(one_line(entries[i].name))
-    if not pixels: raise FileNotFoundError("None of the pictures that the index tells of can be read: run apse_index again.")
+    if not pixels:
+        raise FileNotFoundError("None of the pictures that the index tells of can be read: run apse_index again.")
     return LabelledImages(np.stack(pixels), np.zeros(len(pixels), dtype=np.int64), taxonomy, names)
 
 def explorer(source="scenes",              # 'scenes', or the index of a folder, see `apse_index`
@@ -77,11 +87,13 @@ def explorer(source="scenes",              # 'scenes', or the index of a folder,
         encoder = load_encoder(model or "scenes")
         images = load_images("scenes", encoder.resize, "test")
         embeddings, confidences = encoder(images.pixels)
-        return Explorer(encoder, Collection(embeddings, images.pixels, images.taxonomy, images.names, images.labels, confidences), images)
+        return Explorer(encoder, Collection(embeddings, images.pixels, images.taxonomy, images.names, images.labels,
+                                            confidences), images)
     with Gallery.open(source, model) as gallery:
         encoder, found = gallery.need_encoder(), gallery.contents()
     collection = Collection.from_contents(found, gallery.taxonomy or MIKELS)
-    return Explorer(encoder, collection, some_pictures(found.entries, encoder.resize, collection.taxonomy), [e.path for e in found.entries])
+    return Explorer(encoder, collection, some_pictures(found.entries, encoder.resize, collection.taxonomy),
+                    [e.path for e in found.entries])
 
 # %% ../../nbs/widgets/app.ipynb #12c-app-015
 def server_arguments(notebook: Path,              # what to show
@@ -92,16 +104,20 @@ def server_arguments(notebook: Path,              # what to show
                     ) -> list[str]:               # arguments of the command `voila`
     "What Voila must be told so that only this machine sees the page, and the page asks nobody else for anything."
     policy = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
-    return [str(notebook), f"--port={port}", f"--token={token}", f"--Voila.ip={host}", "--Voila.port_retries=0", *([] if show else ["--no-browser"]),
-            *(["--KernelManager.transport=ipc"] if sys.platform == "linux" else []),       # no local port where somebody could listen; elsewhere, names of such files may get too long
-            f"--Voila.tornado_settings={dict(headers={'Content-Security-Policy': policy}, ws_ping_timeout=30_000)!r}"]       # the default is longer than the time between two pings, and a warning says so
+    return [str(notebook), f"--port={port}", f"--token={token}", f"--Voila.ip={host}", "--Voila.port_retries=0",
+            *([] if show else ["--no-browser"]),
+            # no local port where somebody could listen; elsewhere, names of such files may get too long
+            *(["--KernelManager.transport=ipc"] if sys.platform == "linux" else []),
+            # the default is longer than the time between two pings, and a warning says so
+            f"--Voila.tornado_settings={dict(headers={'Content-Security-Policy': policy}, ws_ping_timeout=30_000)!r}"]
 
 def write_page(folder: Path,      # where the notebook goes
                *cells: str,       # code
               ) -> Path:
     "A notebook of these code cells, for Voila to show."
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in cells],
-                                        metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python")))
+                                        metadata=dict(kernelspec=dict(name="python3", display_name="Python 3",
+                                                                      language="python")))
     path = Path(folder)/"apse_explore.ipynb"
     nbformat.write(notebook, path)
     return path
@@ -116,15 +132,20 @@ def check_port(host: str, port: int) -> None:
     "`ValueError` if nobody can listen there."
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)      # a server that has just stopped is no obstacle
-        try: s.bind((host, port))
-        except OSError as e: raise ValueError(f"No server can listen at {host}, port {port} ({e.strerror}): give another one with --port.") from None
+        try:
+            s.bind((host, port))
+        except OSError as e:
+            raise ValueError(f"No server can listen at {host}, port {port} ({e.strerror}): give another one with "
+                             f"--port.") from None
 
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("source", default="scenes")
-@click.option("--model", default=None, help="A checkpoint of apse_train, 'scenes' (the shipped demo), 'imagenet' or 'imagenet:NAME'.  [default: the index's own, at first 'scenes']")
+@click.option("--model", default=None, help="A checkpoint of apse_train, 'scenes' (the shipped demo), 'imagenet' or "
+              "'imagenet:NAME'.  [default: the index's own, at first 'scenes']")
 @click.option("--index", default=None, help="The folder where the index is.  [default: SOURCE/.apse_index]")
 @click.option("--port", type=click.IntRange(1, 65535), default=8866, help="Port of the page.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on. With any other than this one, people on the network who know the printed address see your pictures.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on. With any other than this one, people on the "
+              "network who know the printed address see your pictures.")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 def apse_explore(source, model, index, port, host, show):
     """Explore the pictures in SOURCE, a folder (or the word 'scenes' for the embedded data set), in the browser.
@@ -138,19 +159,24 @@ def apse_explore(source, model, index, port, host, show):
       apse_explore ~/pictures --model runs/mine/best.safetensors --open
     """
     check_port(host, port)
-    if index and "://" in index: raise ValueError("The page reads an index in a folder, not one on a server: leave --index out, or give it a folder.")
-    encoder = load_encoder(model or "scenes") if model or source == "scenes" else None         # complain now, not on the page
+    if index and "://" in index:
+        raise ValueError("The page reads an index in a folder, not one on a server: leave --index out, or give it a "
+                         "folder.")
+    encoder = load_encoder(model or "scenes") if model or source == "scenes" else None  # complain now, not on the page
     if source != "scenes":
         with Gallery.create(source, index, encoder) as gallery:
             done, total = gallery.update(sys.stderr.isatty()), len(gallery)
         click.echo(f"{total} pictures, {len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped")
-        if total < 2: raise ValueError(f"There is nothing to explore in {one_line(source)}: at least two pictures are needed.")
+        if total < 2:
+            raise ValueError(f"There is nothing to explore in {one_line(source)}: at least two pictures are needed.")
         source = os.path.abspath(index or Path(source)/".apse_index")
     from voila.app import Voila                                              # a second to import
 
     token = secrets.token_urlsafe(16)
     with tempfile.TemporaryDirectory(prefix="apse_explore_") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)                  # about how Voila's settings are written
-        notebook = write_page(folder, page_code(source, encoder and encoder.source))           # its process runs elsewhere: no relative paths
-        click.echo(f"http://{host}:{port}/?token={token}\nOpen this address in a browser, the page takes some seconds to start; stop with Ctrl-C.")
+        # its process runs elsewhere: no relative paths
+        notebook = write_page(folder, page_code(source, encoder and encoder.source))
+        click.echo(f"http://{host}:{port}/?token={token}\nOpen this address in a browser, the page takes some seconds "
+                   f"to start; stop with Ctrl-C.")
         Voila.launch_instance([*server_arguments(notebook, port, token, host, show), "--Voila.log_level=ERROR"])

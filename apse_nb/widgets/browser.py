@@ -43,7 +43,8 @@ SIDE = 112      # longest side of a thumbnail, pixels
 class Collection:
     "Pictures that can be searched and shown: embeddings, thumbnails, names, and what is known about the emotions."
     embeddings: np.ndarray                    # N x D; made unit vectors, float32
-    thumbnails: np.ndarray | Callable         # N x H x W x 3, uint8; or a function: position -> such a picture, or the bytes of an image file
+    # N x H x W x 3, uint8; or a function: position -> such a picture, or the bytes of an image file
+    thumbnails: np.ndarray | Callable
     taxonomy: Taxonomy
     names: list[str] | None = None            # N names, made up when left out
     labels: np.ndarray | None = None          # N fine labels, where somebody has said what the pictures show
@@ -52,23 +53,33 @@ class Collection:
     def __post_init__(self):
         self.embeddings = unit_rows(self.embeddings, "gallery").astype(np.float32)
         n, K = len(self.embeddings), len(self.taxonomy)
-        if n < 2: raise ValueError(f"A collection to browse needs at least two pictures, not {n}.")
-        self.names = [f"picture {i}" for i in range(n)] if self.names is None else [one_line(name) for name in self.names]
-        if self.labels is not None: self.labels = np.asarray(self.labels, dtype=np.int64)
-        if self.confidences is not None: self.confidences = np.asarray(self.confidences, dtype=np.float32)
-        for part, given, shape in (("names", self.names, (n,)), ("labels", self.labels, (n,)), ("confidences", self.confidences, (n, K))):
-            if given is not None and np.shape(given) != shape: raise ValueError(f"{n} embeddings need {part} of shape {shape}, not {np.shape(given)}.")
-        if self.confidences is not None and not (self.confidences.min() >= 0 and self.confidences.max() <= 1.001): raise ValueError("Confidences are probabilities from 0 to 1: apply softmax to the network's scores.")
-        if not callable(self.thumbnails) and len(self.thumbnails) != n: raise ValueError(f"There are {len(self.thumbnails)} thumbnails for {n} embeddings: give one for each.")
+        if n < 2:
+            raise ValueError(f"A collection to browse needs at least two pictures, not {n}.")
+        self.names = [f"picture {i}" for i in range(n)] if self.names is None else [one_line(name)
+                for name in self.names]
+        if self.labels is not None:
+            self.labels = np.asarray(self.labels, dtype=np.int64)
+        if self.confidences is not None:
+            self.confidences = np.asarray(self.confidences, dtype=np.float32)
+        for part, given, shape in (("names", self.names, (n,)), ("labels", self.labels, (n,)),
+                                   ("confidences", self.confidences, (n, K))):
+            if given is not None and np.shape(given) != shape:
+                raise ValueError(f"{n} embeddings need {part} of shape {shape}, not {np.shape(given)}.")
+        if self.confidences is not None and not (self.confidences.min() >= 0 and self.confidences.max() <= 1.001):
+            raise ValueError("Confidences are probabilities from 0 to 1: apply softmax to the network's scores.")
+        if not callable(self.thumbnails) and len(self.thumbnails) != n:
+            raise ValueError(f"There are {len(self.thumbnails)} thumbnails for {n} embeddings: give one for each.")
         if self.labels is not None and not (0 <= self.labels.min() and self.labels.max() < K):
-            raise ValueError(f"Labels must lie in 0..{K - 1}, found {self.labels.min()}..{self.labels.max()}: give labels=None where they are not known.")
+            raise ValueError(f"Labels must lie in 0..{K - 1}, found {self.labels.min()}..{self.labels.max()}: give "
+                             f"labels=None where they are not known.")
         self._jpeg = lru_cache(4096)(self._encode)          # about 20 MB when full
 
     @classmethod
     def from_images(cls, images: LabelledImages, embedded: Embedded, labelled: bool = True) -> Collection:
         "Pictures in memory and what a network made of them; `labelled=False` forgets the labels."
         confidences = None if embedded.scores is None else embedded.scores.softmax(1).numpy()
-        return cls(embedded.embeddings, images.pixels, images.taxonomy, images.names, images.labels if labelled else None, confidences)
+        return cls(embedded.embeddings, images.pixels, images.taxonomy, images.names, images.labels if labelled
+                   else None, confidences)
 
     @classmethod
     def from_gallery(cls, gallery, labelled: bool = True) -> Collection:
@@ -79,9 +90,11 @@ class Collection:
     def from_contents(cls, found: Contents, taxonomy: Taxonomy, labelled: bool = True) -> Collection:
         "What `Gallery.contents` read, with the taxonomy of its confidences."
         names, files = [e.name for e in found.entries], [e.thumbnail for e in found.entries]
-        return cls(found.embeddings, lambda i: files[i].read_bytes(), taxonomy, names, folder_labels(names, taxonomy) if labelled else None, found.confidences)
+        return cls(found.embeddings, lambda i: files[i].read_bytes(), taxonomy, names, folder_labels(names, taxonomy)
+                   if labelled else None, found.confidences)
 
-    def __len__(self) -> int: return len(self.embeddings)
+    def __len__(self) -> int:
+        return len(self.embeddings)
 
     @cached_property
     def guesses(self) -> np.ndarray | None:
@@ -102,14 +115,17 @@ class Collection:
         "The thumbnail, or None if it cannot be read any more."
         try:
             found = self.thumbnails(i) if callable(self.thumbnails) else self.thumbnails[i]
-            image = decode_bytes(found, self.names[i]) if isinstance(found, bytes) else Image.fromarray(np.asarray(found))
-        except (ValueError, TypeError, OSError): return None
+            image = decode_bytes(found, self.names[i]) if isinstance(found,
+                                                                     bytes) else Image.fromarray(np.asarray(found))
+        except (ValueError, TypeError, OSError):
+            return None
         image.thumbnail((SIDE, SIDE))
         return image
 
     def _encode(self, i: int) -> bytes | None:
         image, buffer = self.picture(i), io.BytesIO()
-        if image is None: return None
+        if image is None:
+            return None
         image.save(buffer, "JPEG", quality=88)
         return buffer.getvalue()
 
@@ -124,13 +140,16 @@ class Collection:
     def facts(self, i: int) -> list[str]:
         "What is known about a picture, in up to two short lines."
         t, lines = self.taxonomy, []
-        if self.labels is not None: lines.append(f"{t.fine[self.labels[i]]} ({t.coarse[t.parent[self.labels[i]]]})")
-        if self.confidences is not None: lines.append(f"guess: {t.fine[self.guesses[i]]} {self.sureness[i]:.0%}")
+        if self.labels is not None:
+            lines.append(f"{t.fine[self.labels[i]]} ({t.coarse[t.parent[self.labels[i]]]})")
+        if self.confidences is not None:
+            lines.append(f"guess: {t.fine[self.guesses[i]]} {self.sureness[i]:.0%}")
         return lines
 
     def words(self, i: int) -> str:
         "The picture in words."
-        return "; ".join([self.names[i], *self.facts(i), *(["the picture cannot be read any more"] if self._jpeg(i) is None else [])])
+        return "; ".join([self.names[i], *self.facts(i),
+                          *(["the picture cannot be read any more"] if self._jpeg(i) is None else [])])
 
 def _grey() -> bytes:
     buffer = io.BytesIO()
@@ -147,19 +166,24 @@ def folder_labels(names: list[str],      # paths relative to the collection's fo
     known, labels = {**taxonomy.aliases, **{f: f for f in taxonomy.fine}}, []
     for name in names:
         folder = next((f.lower() for f in PurePosixPath(name).parts[:-1] if f.lower() in known), None)
-        if folder is None: return None
+        if folder is None:
+            return None
         labels.append(taxonomy.index(folder))
     return np.array(labels)
 
 # %% ../../nbs/widgets/browser.ipynb #12b-browser-018
 def best_positions(similarity: np.ndarray,   # B x N, in [-2, 2]
                    k: int,
-                  ) -> np.ndarray:           # B x k positions, most similar first; ties (equal after rounding to 2**-20) in the order of the positions
+                  # B x k positions, most similar first; ties (equal after rounding to 2**-20) in
+                  # the order of the positions
+                  ) -> np.ndarray:
     "The k largest numbers of each row, without sorting the rest."
-    if k < 1: raise ValueError(f"Ask for at least one result, not {k}.")
+    if k < 1:
+        raise ValueError(f"Ask for at least one result, not {k}.")
     n = similarity.shape[1]
     key = (np.rint(similarity*-2.**20).astype(np.int64) << 32) + np.arange(n)     # (B, N) the smallest is the best
-    if k < n: key = np.partition(key, k, axis=1)[:, :k]
+    if k < n:
+        key = np.partition(key, k, axis=1)[:, :k]
     return np.sort(key, axis=1) & (2**32 - 1)                                     # keep the position
 
 def nearest(collection: Collection,
@@ -185,24 +209,36 @@ class Filter:
 
     def allowed(self, collection: Collection) -> np.ndarray:
         "N booleans; `ValueError` with one sentence for what the collection cannot tell."
-        if not 0 <= self.confidence <= 1: raise ValueError(f"The confidence lies between 0 and 1, not at {self.confidence}.")
+        if not 0 <= self.confidence <= 1:
+            raise ValueError(f"The confidence lies between 0 and 1, not at {self.confidence}.")
         taxonomy, guesses, keep = collection.taxonomy, collection.guesses, np.ones(len(collection), bool)
-        if guesses is None and (self.emotion or self.polarity): raise ValueError("Nothing is known about emotions here: search without filters, or take a network with an emotion head.")
-        if collection.confidences is None and self.confidence: raise ValueError("This network is never sure or unsure: leave the confidence at 0, or take a network with an emotion head.")
-        if self.polarity and self.polarity not in taxonomy.coarse: raise ValueError(f"Unknown polarity {self.polarity!r}: choose one of {', '.join(taxonomy.coarse)}.")
-        if self.emotion: keep &= guesses == taxonomy.index(self.emotion)
-        if self.polarity: keep &= np.array(taxonomy.parent)[guesses] == taxonomy.coarse.index(self.polarity)
-        if self.confidence: keep &= collection.sureness >= self.confidence
+        if guesses is None and (self.emotion or self.polarity):
+            raise ValueError("Nothing is known about emotions here: search without filters, or take a network with an "
+                             "emotion head.")
+        if collection.confidences is None and self.confidence:
+            raise ValueError("This network is never sure or unsure: leave the confidence at 0, or take a network with "
+                             "an emotion head.")
+        if self.polarity and self.polarity not in taxonomy.coarse:
+            raise ValueError(f"Unknown polarity {self.polarity!r}: choose one of {', '.join(taxonomy.coarse)}.")
+        if self.emotion:
+            keep &= guesses == taxonomy.index(self.emotion)
+        if self.polarity:
+            keep &= np.array(taxonomy.parent)[guesses] == taxonomy.coarse.index(self.polarity)
+        if self.confidence:
+            keep &= collection.sureness >= self.confidence
         return keep
 
 # %% ../../nbs/widgets/browser.ipynb #12b-browser-029
 # by tier: colour, line in CSS, line in matplotlib, sign, words
-FRAMES = (("#004488", "solid", "-", "✓", "right"), ("#DDAA33", "dashed", (0, (3, 1)), "≈", "only the polarity is right"), ("#BB5566", "dotted", (0, (1, 1)), "✗", "wrong polarity"))
+FRAMES = (("#004488", "solid", "-", "✓", "right"),
+          ("#DDAA33", "dashed", (0, (3, 1)), "≈", "only the polarity is right"),
+          ("#BB5566", "dotted", (0, (1, 1)), "✗", "wrong polarity"))
 PLAIN = ("#777777", "solid", "-", "", "")
 
 def frames(collection: Collection, query: int, positions) -> list[tuple]:
     "The frame of each result: one of `FRAMES`, or `PLAIN` where labels are not known."
-    if collection.labels is None: return [PLAIN]*len(positions)
+    if collection.labels is None:
+        return [PLAIN]*len(positions)
     return [FRAMES[t] for t in tiers(int(collection.labels[query]), collection.labels[positions], collection.taxonomy)]
 
 # %% ../../nbs/widgets/browser.ipynb #12b-browser-030
@@ -212,18 +248,25 @@ def _draw_tile(ax, image: Image.Image | None, frame: tuple, title: str) -> None:
     h, w = image.shape[:2]
     ax.imshow(image)
     ax.axis("off")
-    for colour, width, style in (("white", 5, "-"), (frame[0], 4 if frame[3] else 1.5, frame[2])):      # white below, for the gaps
-        ax.add_patch(Rectangle((-.5, -.5), w, h, fill=False, clip_on=False, edgecolor=colour, linewidth=width, linestyle=style))
-    if frame[3]: ax.text(.95, .05, frame[3], transform=ax.transAxes, ha="right", va="bottom", fontsize=12, fontweight="bold", bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="black", linewidth=.8))
+    # white below, for the gaps
+    for colour, width, style in (("white", 5, "-"), (frame[0], 4 if frame[3] else 1.5, frame[2])):
+        ax.add_patch(Rectangle((-.5, -.5), w, h, fill=False, clip_on=False, edgecolor=colour, linewidth=width,
+                               linestyle=style))
+    if frame[3]:
+        ax.text(.95, .05, frame[3], transform=ax.transAxes, ha="right", va="bottom", fontsize=12, fontweight="bold",
+                bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="black", linewidth=.8))
     ax.set_title(title, fontsize=8, pad=5, parse_math=False)
 
 def _name(collection: Collection, i: int) -> str:
     "One word above a picture."
-    return "" if collection.emotions is None else collection.taxonomy.fine[collection.emotions[i]] + ("?" if collection.labels is None else "")
+    return "" if collection.emotions is None else collection.taxonomy.fine[collection.emotions[i]] + ("?"
+            if collection.labels is None else "")
 
 def _draw_key(fig, collection: Collection) -> None:
-    if collection.labels is None: return
-    keys = [Line2D([], [], color=colour, linestyle=style, linewidth=4, label=f"{sign} {words}") for colour, _, style, sign, words in FRAMES]
+    if collection.labels is None:
+        return
+    keys = [Line2D([], [], color=colour, linestyle=style, linewidth=4, label=f"{sign} {words}") for colour, _, style,
+            sign, words in FRAMES]
     fig.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=9, handlelength=3)
 
 def draw_results(collection: Collection,
@@ -238,7 +281,8 @@ def draw_results(collection: Collection,
     grid = fig.add_gridspec(rows, columns + 1)
     _draw_tile(fig.add_subplot(grid[0, 0]), collection.picture(query), PLAIN, f"query\n{_name(collection, query)}")
     for n, (i, cosine, frame) in enumerate(zip(positions, cosines, frames(collection, query, positions))):
-        _draw_tile(fig.add_subplot(grid[n//columns, 1 + n % columns]), collection.picture(i), frame, f"{cosine:.2f}\n{_name(collection, i)}")
+        _draw_tile(fig.add_subplot(grid[n//columns, 1 + n % columns]), collection.picture(i), frame,
+                   f"{cosine:.2f}\n{_name(collection, i)}")
     _draw_key(fig, collection)
     return fig
 
@@ -246,20 +290,24 @@ def draw_results(collection: Collection,
 def failure_cases(collection: Collection,
                   k: int = 10,                  # results that are judged
                   most: int = 1000,             # judge at most so many queries, drawn with a fixed seed
-                 ) -> pd.DataFrame:             # index: position of the query; columns right, same polarity, opposite polarity, how wrong
+                 # index: position of the query; columns right, same polarity, opposite polarity, how
+                 # wrong
+                 ) -> pd.DataFrame:
     "Every picture as a query, the most wrong first; equally wrong ones in the collection's order."
-    if collection.labels is None: raise ValueError("Failures can be told from successes only where labels are known: give the collection labels.")
+    if collection.labels is None:
+        raise ValueError("Failures can be told from successes only where labels are known: give the collection labels.")
     n, labels, parent = len(collection), collection.labels, np.array(collection.taxonomy.parent)
     queries = np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
     k, found = min(k, n - 1), []                                                  # `best_positions` refuses k < 1
-    for part in np.array_split(queries, -(-len(queries)*n//2**22)):               # at most 4 million similarities at a time
+    for part in np.array_split(queries, -(-len(queries)*n//2**22)):  # at most 4 million similarities at a time
         similarity = collection.embeddings[part] @ collection.embeddings.T        # (B, N)
         similarity[np.arange(len(part)), part] = -2                               # the query itself goes last
         found.append(best_positions(similarity, k))
     hits = labels[np.concatenate(found)]                                          # (Q, k)
     same = (hits == labels[queries, None]).sum(1)
     side = (parent[hits] == parent[labels[queries], None]).sum(1)
-    table = pd.DataFrame({"right": same, "same polarity": side - same, "opposite polarity": k - side}, index=pd.Index(queries, name="query"))
+    table = pd.DataFrame({"right": same, "same polarity": side - same, "opposite polarity": k - side},
+                         index=pd.Index(queries, name="query"))
     table["how wrong"] = (table["same polarity"] + 2*table["opposite polarity"])/(2*k)
     return table.sort_values("how wrong", ascending=False, kind="stable")
 
@@ -274,9 +322,12 @@ def draw_failures(collection: Collection,
     axes = fig.subplots(many, k + 1, squeeze=False)
     for row, (query, line) in zip(axes, failures.head(many).iterrows()):
         found, _ = nearest(collection, query, k)
-        _draw_tile(row[0], collection.picture(query), PLAIN, f"{line['how wrong']:.2f} wrong\n{_name(collection, query)}")
-        for ax, i, frame in zip(row[1:], found, frames(collection, query, found)): _draw_tile(ax, collection.picture(i), frame, _name(collection, i))
-    for ax in axes.flat: ax.axis("off")
+        _draw_tile(row[0], collection.picture(query), PLAIN,
+                   f"{line['how wrong']:.2f} wrong\n{_name(collection, query)}")
+        for ax, i, frame in zip(row[1:], found, frames(collection, query, found)):
+            _draw_tile(ax, collection.picture(i), frame, _name(collection, i))
+    for ax in axes.flat:
+        ax.axis("off")
     _draw_key(fig, collection)
     return fig
 
@@ -351,7 +402,8 @@ class PictureGrid(anywidget.AnyWidget):
 
     def on_choose(self, call: Callable[[int], None]) -> None:
         "`call(id)` whenever a picture is chosen."
-        self.on_msg(lambda _, content, buffers: call(content["choose"]) if isinstance(content, dict) and isinstance(content.get("choose"), int) else None)
+        self.on_msg(lambda _, content, buffers: call(content["choose"]) if isinstance(content, dict)
+                    and isinstance(content.get("choose"), int) else None)
 
 # %% ../../nbs/widgets/browser.ipynb #12b-browser-052
 def short(text: str, length: int = 22) -> str:
@@ -368,29 +420,44 @@ class RetrievalBrowser(widgets.VBox):
                  query: int = 0,
                  k: int = 12,               # results
                 ):
-        if k < 1: raise ValueError(f"Ask for at least one result, not {k}.")
+        if k < 1:
+            raise ValueError(f"Ask for at least one result, not {k}.")
         self.collection, self.k, self.history, self.cosines, self._table = collection, k, [], np.zeros(0), None
         no_emotions, wide = collection.guesses is None, dict(width="200px")
-        menu = lambda name, options: widgets.Dropdown(options=[("any", ""), *((o, o) for o in options)], description=name, disabled=no_emotions, layout=wide, style=dict(description_width="58px"))
-        self.emotion, self.polarity = menu("emotion", collection.taxonomy.fine), menu("polarity", collection.taxonomy.coarse)
-        self.confidence = Slider(label="confidence", disabled=collection.confidences is None, layout=widgets.Layout(width="330px"))
+        menu = lambda name, options: widgets.Dropdown(options=[("any", ""), *((o, o) for o in options)],
+                                                      description=name, disabled=no_emotions, layout=wide,
+                                                      style=dict(description_width="58px"))
+        self.emotion, self.polarity = menu("emotion", collection.taxonomy.fine), menu("polarity",
+                collection.taxonomy.coarse)
+        self.confidence = Slider(label="confidence", disabled=collection.confidences is None,
+                                 layout=widgets.Layout(width="330px"))
         self.picture, self.heading, self.message, self.failure_note = Picture(), Message(), Message(), Message()
-        self.results, self.failures = PictureGrid(label="results, most similar first"), PictureGrid(label="failures, the most wrong first")
-        self.back_button = widgets.Button(description="Back", icon="arrow-left", disabled=True, layout=dict(width="90px"))
-        self.failures_button = widgets.Button(disabled=collection.labels is None, tooltip="the queries with the most wrong results first")
+        self.results, self.failures = PictureGrid(label="results, most similar first"), PictureGrid(label="failures, "
+                "the most wrong first")
+        self.back_button = widgets.Button(description="Back", icon="arrow-left", disabled=True,
+                                          layout=dict(width="90px"))
+        self.failures_button = widgets.Button(disabled=collection.labels is None,
+                                              tooltip="the queries with the most wrong results first")
         self.failure_box = widgets.VBox([self.failure_note, self.failures])
         self.picture.layout.flex = "0 0 auto"
-        super().__init__([widgets.HBox([self.picture, widgets.VBox([self.heading, widgets.HBox([self.back_button, self.failures_button])])], layout=dict(grid_gap="8px")),
-                          widgets.HBox([self.emotion, self.polarity, self.confidence], layout=dict(flex_flow="row wrap")), self.message, self.results, self.failure_box])
+        super().__init__([widgets.HBox([self.picture,
+                                        widgets.VBox([self.heading, widgets.HBox([self.back_button,
+                                                self.failures_button])])], layout=dict(grid_gap="8px")),
+                          widgets.HBox([self.emotion, self.polarity, self.confidence],
+                                       layout=dict(flex_flow="row wrap")), self.message, self.results,
+                          self.failure_box])
         self.show_failures(False)
         self.back_button.on_click(lambda _: self.back())
         self.failures_button.on_click(lambda _: self.show_failures(self.failure_box.layout.display == "none"))
-        for control in (self.emotion, self.polarity, self.confidence): control.observe(lambda _: self._search(), "value")
-        for grid in (self.results, self.failures): grid.on_choose(self.choose)
+        for control in (self.emotion, self.polarity, self.confidence):
+            control.observe(lambda _: self._search(), "value")
+        for grid in (self.results, self.failures):
+            grid.on_choose(self.choose)
         self._start(self._checked(query))
 
     def _checked(self, query: int) -> int:
-        if not 0 <= query < len(self.collection): raise ValueError(f"There is no picture {query}: positions go from 0 to {len(self.collection) - 1}.")
+        if not 0 <= query < len(self.collection):
+            raise ValueError(f"There is no picture {query}: positions go from 0 to {len(self.collection) - 1}.")
         return query
 
     @property
@@ -400,24 +467,28 @@ class RetrievalBrowser(widgets.VBox):
 
     def set_filter(self, emotion: str | None = None, polarity: str | None = None, confidence: float = 0.) -> None:
         "Set the three controls; those left out are opened."
-        Filter(emotion, polarity, confidence).allowed(self.collection)          # refused with a sentence before anything changes
+        # refused with a sentence before anything changes
+        Filter(emotion, polarity, confidence).allowed(self.collection)
         self.emotion.value, self.polarity.value, self.confidence.value = emotion or "", polarity or "", confidence
 
     def choose(self, query: int) -> None:
         "Make a picture the query."
-        if self._checked(query) == self.query: return
+        if self._checked(query) == self.query:
+            return
         self.history.append(self.query)
         self._start(query)
 
     def back(self) -> None:
         "The query before this one."
-        if self.history: self._start(self.history.pop())
+        if self.history:
+            self._start(self.history.pop())
 
     def _start(self, query: int) -> None:
         c = self.collection
-        with self.hold_trait_notifications():                                   # others hear of query and results together
+        with self.hold_trait_notifications():  # others hear of query and results together
             self.query = query
-            with self.picture.hold_sync(): self.picture.data, self.picture.alt = c.jpeg(query), "query: " + c.words(query)
+            with self.picture.hold_sync():
+                self.picture.data, self.picture.alt = c.jpeg(query), "query: " + c.words(query)
             self.heading.say("Query: " + "; ".join([c.names[query], *c.facts(query)]))
             self.back_button.disabled = not self.history
             self._search()
@@ -427,31 +498,43 @@ class RetrievalBrowser(widgets.VBox):
         c, allowed = self.collection, self.filter.allowed(self.collection)
         found, self.cosines = nearest(c, self.query, self.k, allowed)
         framed = frames(c, self.query, found)
-        self.results.tiles = [self._tile(i, [f"{cosine:.2f}", *c.facts(i), short(c.names[i])], frame, [frame[4], f"similarity {cosine:.2f}"])
+        self.results.tiles = [self._tile(i, [f"{cosine:.2f}", *c.facts(i), short(c.names[i])], frame,
+                                         [frame[4], f"similarity {cosine:.2f}"])
                               for i, cosine, frame in zip(found.tolist(), self.cosines, framed)]
         others = int(allowed.sum() - allowed[self.query])
         count = lambda f: sum(mine is f for mine in framed)
-        if not others: self.message.say("No picture passes the filters: open one of them.")
-        else: self.message.say(f"{len(found)} nearest of {others:,} pictures" + ("." if c.labels is None else ": " + ", ".join(f"{count(f)} {f[3]} {f[4]}" for f in FRAMES) + "."))
+        if not others:
+            self.message.say("No picture passes the filters: open one of them.")
+        else:
+            self.message.say(f"{len(found)} nearest of {others:,} pictures"
+                             + ("." if c.labels is None else ": " + ", ".join(f"{count(f)} {f[3]} {f[4]}"
+                                                                              for f in FRAMES) + "."))
         self.shown = tuple(found.tolist())
 
     def _tile(self, i: int, caption: list[str], frame: tuple, words: list[str]) -> dict:
         "What the grid has to know about a picture."
-        return dict(id=i, src=self.collection.source(i), alt="; ".join(filter(None, [*words, self.collection.words(i)])), caption=caption, border=f"{5 if frame[3] else 2}px {frame[1]} {frame[0]}", sign=frame[3])
+        return dict(id=i, src=self.collection.source(i),
+                    alt="; ".join(filter(None, [*words, self.collection.words(i)])), caption=caption,
+                    border=f"{5 if frame[3] else 2}px {frame[1]} {frame[0]}", sign=frame[3])
 
     def show_failures(self, show: bool = True, many: int = 12) -> None:
         "The most wrong queries below the results, or hide them."
-        if show and self._table is None: self._table = failure_cases(self.collection)
+        if show and self._table is None:
+            self._table = failure_cases(self.collection)
         if show:
-            self.failure_note.say(f"The most wrong of {len(self._table):,} queries, judged by their first ten results without filters. 1 is the worst; how many results are right ✓, nearly right ≈, wrong ✗:")
+            self.failure_note.say(f"The most wrong of {len(self._table):,} queries, judged by their first ten results "
+                                  f"without filters. 1 is the worst; how many results are right ✓, nearly right ≈, "
+                                  f"wrong ✗:")
             self.failures.tiles = [self._failure(int(i), line) for i, line in self._table.head(many).iterrows()]
         self.failure_box.layout.display = "" if show else "none"
         self.failures_button.description = "Hide failures" if show else "Show failures"
 
     def _failure(self, i: int, line: pd.Series) -> dict:
         right, near, opposite = (int(line[name]) for name in ("right", "same polarity", "opposite polarity"))
-        return self._tile(i, [f"{line['how wrong']:.2f} wrong", f"✓{right} ≈{near} ✗{opposite}", *self.collection.facts(i)], PLAIN,
-                          [f"{line['how wrong']:.2f} wrong", f"{right} of its first results right, {near} of the same polarity, {opposite} of another"])
+        return self._tile(i, [f"{line['how wrong']:.2f} wrong", f"✓{right} ≈{near} ✗{opposite}",
+                              *self.collection.facts(i)], PLAIN,
+                          [f"{line['how wrong']:.2f} wrong", f"{right} of its first results right, {near} of the same "
+                           f"polarity, {opposite} of another"])
 
 # %% ../../nbs/widgets/browser.ipynb #12b-browser-064
 def draw_map(collection: Collection,
@@ -466,22 +549,29 @@ def draw_map(collection: Collection,
     ax = fig.subplots()
     for c in [None] if emotions is None else np.unique(emotions):
         at, p = (flat, 0) if c is None else (flat[emotions == c], t.parent[c])
-        ax.scatter(*at.T, s=26, color="#777777" if c is None else t.palette[c], marker="os^"[min(p, 2)], edgecolor="black" if p else "#777777", linewidth=1.1 if p else .4, alpha=.85,
+        ax.scatter(*at.T, s=26, color="#777777" if c is None else t.palette[c], marker="os^"[min(p, 2)],
+                   edgecolor="black" if p else "#777777", linewidth=1.1 if p else .4, alpha=.85,
                    label=None if c is None else f"{t.fine[c]} ({t.coarse[p]})")
-    for colour, width in (("white", 5), ("black", 2.2)):                                # white below, to be seen on black points
-        for i in positions: ax.plot(*flat[i], "o", markersize=12, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width)
-        if query is not None: ax.plot(*flat[query], "+", markersize=30, color=colour, markeredgewidth=width)
+    for colour, width in (("white", 5), ("black", 2.2)):  # white below, to be seen on black points
+        for i in positions:
+            ax.plot(*flat[i], "o", markersize=12, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width)
+        if query is not None:
+            ax.plot(*flat[query], "+", markersize=30, color=colour, markeredgewidth=width)
     ax.set(xticks=[], yticks=[], xlabel=remark)
     ax.set_aspect("equal", "datalim")
-    if emotions is not None: fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    if emotions is not None:
+        fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return fig
 
 # %% ../../nbs/widgets/browser.ipynb #12b-browser-067
 class PointMap(anywidget.AnyWidget):
-    "Thousands of points on a canvas: hover or walk with the arrow keys to see a point's picture, click or press Enter to choose it."
-    places = traitlets.Bytes(b"").tag(sync=True)      # N x 2 float32: x to the right, y upwards, in heights of the canvas, (0, 0) in the middle
+    """Thousands of points on a canvas: hover or walk with the arrow keys to see a point's picture, click or press Enter
+    to choose it."""
+    # N x 2 float32: x to the right, y upwards, in heights of the canvas, (0, 0) in the middle
+    places = traitlets.Bytes(b"").tag(sync=True)
     classes = traitlets.Bytes(b"").tag(sync=True)     # N bytes: which of `looks`
-    looks = traitlets.List().tag(sync=True)           # dicts: name, colour, shape (0 round, 1 square, 2 triangle; all but the round ones have a black outline)
+    # dicts: name, colour, shape (0 round, 1 square, 2 triangle; all but the round ones have a black outline)
+    looks = traitlets.List().tag(sync=True)
     query = traitlets.Int(-1).tag(sync=True)          # the point with the cross hair
     results = traitlets.List().tag(sync=True)         # the points with rings
     label = traitlets.Unicode("").tag(sync=True)      # what the map is, for screen readers
@@ -685,7 +775,8 @@ METHODS = {"PCA": "pca", "t-SNE": "tsne"}
 ASPECT = 620/460                        # width of the canvas by its height
 
 def on_canvas(flat) -> bytes:
-    "Coordinates moved and scaled, both axes alike, so that y fills -1/2 to 1/2 or x fills -`ASPECT`/2 to `ASPECT`/2; N x 2 float32."
+    """Coordinates moved and scaled, both axes alike, so that y fills -1/2 to 1/2 or x fills -`ASPECT`/2 to `ASPECT`/2;
+    N x 2 float32."""
     flat = np.asarray(flat, dtype=float)
     low, high = flat.min(0), flat.max(0)
     size = max((high[0] - low[0])/ASPECT, high[1] - low[1]) or 1
@@ -699,18 +790,27 @@ class EmbeddingMap(widgets.VBox):
                  flat: np.ndarray | None = None,     # N x 2, if the coordinates are known already
                  slow_above: int = 10_000,           # t-SNE of more pictures is not offered
                 ):
-        if method not in (None, "pca", "tsne"): raise ValueError(f"The method is 'tsne' or 'pca', not {method!r}.")
-        if flat is not None and np.shape(flat) != (len(collection), 2): raise ValueError(f"{len(collection)} pictures need coordinates of shape ({len(collection)}, 2), not {np.shape(flat)}.")
-        if flat is not None and not np.isfinite(flat).all(): raise ValueError("Coordinates contain NaN or infinity: give numbers for all pictures.")
-        if method == "tsne" and len(collection) > slow_above: raise ValueError(f"t-SNE of {len(collection):,} pictures would take long: take 'pca', or raise slow_above.")
+        if method not in (None, "pca", "tsne"):
+            raise ValueError(f"The method is 'tsne' or 'pca', not {method!r}.")
+        if flat is not None and np.shape(flat) != (len(collection), 2):
+            raise ValueError(f"{len(collection)} pictures need coordinates of shape ({len(collection)}, 2), not "
+                             f"{np.shape(flat)}.")
+        if flat is not None and not np.isfinite(flat).all():
+            raise ValueError("Coordinates contain NaN or infinity: give numbers for all pictures.")
+        if method == "tsne" and len(collection) > slow_above:
+            raise ValueError(f"t-SNE of {len(collection):,} pictures would take long: take 'pca', or raise slow_above.")
         t, emotions, self.collection, self._listeners = collection.taxonomy, collection.emotions, collection, []
         self._made = {} if flat is None else {"given": (np.asarray(flat, dtype=float), "coordinates as given")}
         looks = [dict(name=f, colour=c, shape=min(p, 2)) for f, c, p in zip(t.fine, t.palette, t.parent)]
-        if emotions is None: emotions, looks = np.zeros(len(collection)), [dict(name="pictures", colour="#777777", shape=0)]
+        if emotions is None:
+            emotions, looks = np.zeros(len(collection)), [dict(name="pictures", colour="#777777", shape=0)]
         self.points, self.message = PointMap(classes=emotions.astype(np.uint8).tobytes(), looks=looks), Message()
-        offered = list(self._made) + [name for name, m in METHODS.items() if m == "pca" or len(collection) <= slow_above]
-        wanted = offered[0] if flat is not None else "t-SNE" if "t-SNE" in offered and (method == "tsne" or method is None and len(collection) <= 1000) else "PCA"
-        self.method = widgets.Dropdown(options=offered, value=wanted, description="projection", layout=dict(width="210px"))
+        offered = list(self._made) + [name for name, m in METHODS.items() if m == "pca" or len(collection)
+                                      <= slow_above]
+        wanted = offered[0] if flat is not None else "t-SNE" if "t-SNE" in offered and (method == "tsne"
+                or method is None and len(collection) <= 1000) else "PCA"
+        self.method = widgets.Dropdown(options=offered, value=wanted, description="projection",
+                                       layout=dict(width="210px"))
         super().__init__([self.method, self.points, self.message], layout=dict(flex="0 0 640px"))
         self.method.observe(lambda _: self._draw(), "value")
         self.points.on_msg(self._hear)
@@ -724,7 +824,9 @@ class EmbeddingMap(widgets.VBox):
         self.flat, remark = self._made[name]
         self.points.label = f"map of {len(self.collection):,} pictures; arrow keys walk from point to point, Enter makes a point the query, plus and minus zoom, 0 shows all"
         self.points.places = on_canvas(self.flat)
-        self.message.say(f"{remark}. " + {True: "Nothing is known about emotions.", False: "Colour is the emotion" + (" (the network's guess)" if self.collection.labels is None else "") + ", shape and outline are the polarity."}[self.collection.emotions is None])
+        self.message.say(f"{remark}. " + {True: "Nothing is known about emotions.", False: "Colour is the emotion"
+                                          + (" (the network's guess)" if self.collection.labels is None else "")
+                                          + ", shape and outline are the polarity."}[self.collection.emotions is None])
 
     def on_choose(self, call: Callable[[int], None]) -> None:
         "`call(position)` when a point is clicked or Enter is pressed on it."
@@ -733,13 +835,18 @@ class EmbeddingMap(widgets.VBox):
     def _hear(self, _, content, buffers) -> None:
         "The page asks for the picture of a point, or a point was chosen."
         c, i = self.collection, (content.get("hover", content.get("choose")) if isinstance(content, dict) else None)
-        if not isinstance(i, int) or not 0 <= i < len(c): return
-        if "hover" in content: return self.points.send(dict(picture=i, src=c.source(i), alt=c.words(i), caption=[short(c.names[i]), *c.facts(i)]))
-        for call in self._listeners: call(i)
+        if not isinstance(i, int) or not 0 <= i < len(c):
+            return
+        if "hover" in content:
+            return self.points.send(dict(picture=i, src=c.source(i), alt=c.words(i),
+                                         caption=[short(c.names[i]), *c.facts(i)]))
+        for call in self._listeners:
+            call(i)
 
     def mark(self, query: int, results) -> None:
         "Cross hair and rings."
-        with self.points.hold_sync(): self.points.query, self.points.results = int(query), [int(i) for i in results]
+        with self.points.hold_sync():
+            self.points.query, self.points.results = int(query), [int(i) for i in results]
 
 # %% ../../nbs/widgets/browser.ipynb #12b-browser-074
 class LinkedBrowser(widgets.HBox):
@@ -757,4 +864,5 @@ class LinkedBrowser(widgets.HBox):
         self.browser.observe(lambda _: self._mark(), ["query", "shown"])
         self._mark()
 
-    def _mark(self) -> None: self.map.mark(self.browser.query, self.browser.shown)
+    def _mark(self) -> None:
+        self.map.mark(self.browser.query, self.browser.shown)

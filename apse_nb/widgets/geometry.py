@@ -41,11 +41,16 @@ __all__ = ['ROLES', 'CLASSES', 'PULL', 'PUSH', 'REAL', 'LOOKS', 'X_NAMES', 'HARD
            'LossPlayground']
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-006
-ROLES = ("anchor", "positive", "same", "opposite")                              # of the points; 'same' and 'opposite' are the negatives' polarities, seen from the anchor
-CLASSES = tuple(map(MIKELS.index, ("awe", "excitement", "fear")))               # of the anchor and its positive, of the same and of the opposite polarity's negative
-PULL, PUSH, REAL = "#0072B2", "#D55E00", "#777777"                              # colours: brought nearer, moved away, on the original negatives
-LOOKS = {role: dict(colour=MIKELS.palette[k], shape=shape, lines=[word, MIKELS.fine[k]], name=f"{word}{of} ({MIKELS.fine[k]})") for role, k, shape, word, of in zip(
-    ROLES, (CLASSES[0], *CLASSES), ("star", "round", "round", "square"), ("anchor", "positive", "negative", "negative"), ("", "", " of the same polarity", " of the opposite polarity"))}
+# of the points; 'same' and 'opposite' are the negatives' polarities, seen from the anchor
+ROLES = ("anchor", "positive", "same", "opposite")
+# of the anchor and its positive, of the same and of the opposite polarity's negative
+CLASSES = tuple(map(MIKELS.index, ("awe", "excitement", "fear")))
+PULL, PUSH, REAL = "#0072B2", "#D55E00", "#777777"  # colours: brought nearer, moved away, on the original negatives
+LOOKS = {role: dict(colour=MIKELS.palette[k], shape=shape, lines=[word, MIKELS.fine[k]],
+                    name=f"{word}{of} ({MIKELS.fine[k]})") for role, k, shape, word, of in zip(
+    ROLES, (CLASSES[0], *CLASSES), ("star", "round", "round", "square"),
+            ("anchor", "positive", "negative", "negative"),
+                    ("", "", " of the same polarity", " of the opposite polarity"))}
 
 @dataclass(frozen=True)
 class Circle:
@@ -55,7 +60,8 @@ class Circle:
     same: float = 20.                                          # the negative of the anchor's polarity
     opposite: float = 235.                                     # the negative of the opposite polarity
     negatives: int = 2                                         # 1 leaves out the opposite polarity
-    anchor_confidences: tuple[float, float] = (.125, .125)     # of the anchor picture, in the classes of the two negatives; 1/8 is a head that knows nothing
+    # of the anchor picture, in the classes of the two negatives; 1/8 is a head that knows nothing
+    anchor_confidences: tuple[float, float] = (.125, .125)
     negative_confidences: tuple[float, float] = (.125, .125)   # of each negative's picture, in the anchor's class
     beta: float | None = None                                  # replaces Eq. 11
     lambda_0: float | None = None                              # replaces Eq. 9 (and 11), a constant
@@ -65,18 +71,27 @@ class Circle:
 
     def __post_init__(self):
         positive_number(self.scale)
-        if not np.isfinite(self.all_angles).all(): raise ValueError(f"Angles are numbers of degrees, not {self.all_angles}.")
-        if self.negatives not in (1, 2): raise ValueError(f"There are 1 or 2 negatives, not {self.negatives}.")
-        if not self.generate_in or not set(self.generate_in) <= {"inter", "intra"}: raise ValueError(f"generate_in names 'inter', 'intra' or both, not {self.generate_in!r}.")
-        numbers = [*self.anchor_confidences, *self.negative_confidences, *(v for v in (self.beta, self.lambda_0) if v is not None)]
-        if not all(0 <= v <= 1 for v in numbers): raise ValueError("Confidences, beta and lambda_0 lie between 0 and 1.")
-        if sum(self.anchor_confidences) > 1 + 1e-9: raise ValueError("The anchor's confidences in two classes cannot add up to more than 1: lower one of them first.")
+        if not np.isfinite(self.all_angles).all():
+            raise ValueError(f"Angles are numbers of degrees, not {self.all_angles}.")
+        if self.negatives not in (1, 2):
+            raise ValueError(f"There are 1 or 2 negatives, not {self.negatives}.")
+        if not self.generate_in or not set(self.generate_in) <= {"inter", "intra"}:
+            raise ValueError(f"generate_in names 'inter', 'intra' or both, not {self.generate_in!r}.")
+        numbers = [*self.anchor_confidences, *self.negative_confidences,
+                   *(v for v in (self.beta, self.lambda_0) if v is not None)]
+        if not all(0 <= v <= 1 for v in numbers):
+            raise ValueError("Confidences, beta and lambda_0 lie between 0 and 1.")
+        if sum(self.anchor_confidences) > 1 + 1e-9:
+            raise ValueError("The anchor's confidences in two classes cannot add up to more than 1: lower one of them "
+                             "first.")
 
     @property
-    def all_angles(self) -> list[float]: return [getattr(self, role) for role in ROLES]
+    def all_angles(self) -> list[float]:
+        return [getattr(self, role) for role in ROLES]
 
     @property
-    def roles(self) -> tuple[str, ...]: return ROLES[:2 + self.negatives]
+    def roles(self) -> tuple[str, ...]:
+        return ROLES[:2 + self.negatives]
 
     @property
     def angles(self) -> torch.Tensor:
@@ -100,24 +115,34 @@ def circle_terms(angles: torch.Tensor,       # T x (2 + n) radians, in the order
     points = torch.stack([angles.cos(), angles.sin()], dim=-1)        # (T, 2 + n, 2)
     anchor, slots = points[:, :1], points[:, 1:]                      # slot 0 is the positive, as in a tuple
     positive, C = slots[:, :1], slots.shape[1]
-    if beta is None: beta = beta_of(circle)[:C]
-    if lambda_0 is None and circle.lambda_0 is not None: lambda_0 = angles.new_tensor([[circle.lambda_0]])
+    if beta is None:
+        beta = beta_of(circle)[:C]
+    if lambda_0 is None and circle.lambda_0 is not None:
+        lambda_0 = angles.new_tensor([[circle.lambda_0]])
     d_pos, d_neg = (torch.linalg.vector_norm(anchor - p, dim=-1) for p in (positive, slots))   # (T, 1), (T, C)
     weight = interpolation_weight(d_pos, d_neg, beta) if lambda_0 is None else lambda_0.expand(d_neg.shape)
-    if lambda_0 is None and circle.through_lambda: generated = generate_negatives(anchor, positive, slots, beta)
-    else: generated = generate_negatives(anchor, anchor, slots, weight.detach())               # d+ = 0: takes what it is given as lambda_0
-    S, made = ((anchor*p).sum(-1)[:, None].expand(-1, C, C) for p in (slots, generated))       # (T, C, C), the same row C times
+    if lambda_0 is None and circle.through_lambda:
+        generated = generate_negatives(anchor, positive, slots, beta)
+    else:
+        # d+ = 0: takes what it is given as lambda_0
+        generated = generate_negatives(anchor, anchor, slots, weight.detach())
+    # (T, C, C), the same row C times
+    S, made = ((anchor*p).sum(-1)[:, None].expand(-1, C, C) for p in (slots, generated))
     same_coarse = MIKELS.same_coarse[list(CLASSES[:C])][:, list(CLASSES[:C])]
 
     def terms(far, near):                                                                      # (T, 2)
-        return torch.stack([inter_terms(far, S, same_coarse, circle.scale)[:, 0], intra_terms(near, S[:, :, :1], same_coarse, circle.scale)[:, 0]], dim=1)
-    return Terms(weight[:, 1:], generated[:, 1:], terms(S, S), terms(*(made if name in circle.generate_in else S for name in ("inter", "intra"))))
+        return torch.stack([inter_terms(far, S, same_coarse, circle.scale)[:, 0],
+                            intra_terms(near, S[:, :, :1], same_coarse, circle.scale)[:, 0]], dim=1)
+    return Terms(weight[:, 1:], generated[:, 1:], terms(S, S),
+                 terms(*(made if name in circle.generate_in else S for name in ("inter", "intra"))))
 
 
 def beta_of(circle: Circle) -> torch.Tensor:   # 1 + 2 numbers: nothing for the positive, then one for each negative
     "Eq. 11, unless a number overrules it."
-    if circle.beta is not None: return torch.full((3,), circle.beta, dtype=torch.float64)
-    mine, theirs = (torch.tensor([0., *c], dtype=torch.float64) for c in (circle.anchor_confidences, circle.negative_confidences))
+    if circle.beta is not None:
+        return torch.full((3,), circle.beta, dtype=torch.float64)
+    mine, theirs = (torch.tensor([0., *c], dtype=torch.float64)
+                    for c in (circle.anchor_confidences, circle.negative_confidences))
     return torch.exp(-hardness(mine, theirs))
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-014
@@ -128,14 +153,16 @@ class Reading(NamedTuple):
     generated: dict[str, tuple[float, float]]         # x and y
     losses: dict[str, tuple[float, float]]            # 'inter', 'intra', 'sum'
     force: dict[str, tuple[float, float]]             # along the circle, anticlockwise above 0, loss per radian
-    pull: dict[str, tuple[float, float]]              # the same seen from the anchor: above 0 is nearer (not for the anchor itself)
+    pull: dict[str, tuple[float, float]]  # the same seen from the anchor: above 0 is nearer (not for the anchor itself)
 
 def read_circle(circle: Circle) -> Reading:
     "Losses, generated negatives and forces of one situation."
     angles = circle.angles.requires_grad_()
     found = circle_terms(angles, circle)
-    forces = [-torch.autograd.grad(part.sum(), angles, retain_graph=True)[0][0].detach() for part in (found.before, found.after)]
-    towards = torch.sin(angles[0, 0] - angles[0]).sign().detach()                # +1 where the anchor lies anticlockwise, the shorter way
+    forces = [-torch.autograd.grad(part.sum(), angles, retain_graph=True)[0][0].detach()
+              for part in (found.before, found.after)]
+    # +1 where the anchor lies anticlockwise, the shorter way
+    towards = torch.sin(angles[0, 0] - angles[0]).sign().detach()
     pairs = lambda values: dict(zip(circle.roles, zip(*(v.tolist() for v in values))))
     values = torch.stack([found.before[0], found.after[0]])                      # (2, 2): EP and GEP, inter and intra
     values = torch.cat([values, values.sum(1, keepdim=True)], dim=1).detach()
@@ -143,7 +170,8 @@ def read_circle(circle: Circle) -> Reading:
     pull = pairs([f*towards for f in forces])
     del pull["anchor"]
     beta = per_negative(beta_of(circle)[1:])
-    return Reading(beta, per_negative(found.lambda_0[0].detach()), {r: tuple(xy) for r, xy in per_negative(found.generated[0].detach()).items()},
+    return Reading(beta, per_negative(found.lambda_0[0].detach()),
+                   {r: tuple(xy) for r, xy in per_negative(found.generated[0].detach()).items()},
                    dict(zip(("inter", "intra", "sum"), zip(*values.tolist()))), pairs(forces), pull)
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-019
@@ -165,42 +193,52 @@ def positive_strip(circle: Circle,
                    steps: int = 360,
                   ) -> Strip:
     "Pull on the positive as the angle between it and the anchor, beta or lambda_0 varies."
-    if over not in ("angle", "beta", "lambda_0"): raise ValueError(f"A strip runs over 'angle', 'beta' or 'lambda_0', not {over!r}.")
+    if over not in ("angle", "beta", "lambda_0"):
+        raise ValueError(f"A strip runs over 'angle', 'beta' or 'lambda_0', not {over!r}.")
     angles = circle.angles.repeat(steps, 1)                                      # (T, 2 + n)
-    x = torch.linspace(.25, 179.75, steps, dtype=torch.float64) if over == "angle" else torch.linspace(0, 1, steps, dtype=torch.float64)
-    if over == "angle": angles[:, 1] = angles[:, 0] + side_of(circle)*torch.deg2rad(x)
+    x = torch.linspace(.25, 179.75, steps, dtype=torch.float64) if over == "angle" else torch.linspace(0, 1, steps,
+            dtype=torch.float64)
+    if over == "angle":
+        angles[:, 1] = angles[:, 0] + side_of(circle)*torch.deg2rad(x)
     angles.requires_grad_()
     found = circle_terms(angles, circle, **({} if over == "angle" else {over: x[:, None]}))
-    slopes = [torch.autograd.grad(part.sum(), angles, retain_graph=True)[0][:, 1]*side_of(circle) for part in (found.before, found.after)]
+    slopes = [torch.autograd.grad(part.sum(), angles, retain_graph=True)[0][:, 1]*side_of(circle)
+              for part in (found.before, found.after)]
     before, after = (s.detach().numpy() for s in slopes)
     x, there = x.numpy(), np.flatnonzero(np.abs(after) > 1e-12)                    # where there is a force at all
     left, right = (there[k][np.diff(np.sign(after[there])) != 0] for k in (slice(None, -1), slice(1, None)))
-    turns = x[left] + (x[right] - x[left])*after[left]/(after[left] - after[right])   # on the straight line between the two
+    # on the straight line between the two
+    turns = x[left] + (x[right] - x[left])*after[left]/(after[left] - after[right])
     return Strip(over, x, before, after, turns.tolist(), strip_position(circle, over))
 
 def strip_position(circle: Circle, over: str) -> float | None:
     "Where a circle stands on its own strip."
-    if over == "angle": return float(abs((circle.positive - circle.anchor + 180) % 360 - 180))
+    if over == "angle":
+        return float(abs((circle.positive - circle.anchor + 180) % 360 - 180))
     values = set(np.round(list(getattr(read_circle(circle), over).values()), 6).tolist())
     return values.pop() if len(values) == 1 else None
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-021
 X_NAMES = {"angle": "angle between anchor and positive", "beta": "β", "lambda_0": "λ₀"}
 
-def number_text(x: float, over: str) -> str: return f"{x:.0f}°" if over == "angle" else f"{x:.2f}"
+def number_text(x: float, over: str) -> str:
+    return f"{x:.0f}°" if over == "angle" else f"{x:.2f}"
 
 def strip_sentence(circle: Circle, strip: Strip) -> str:
     "What happens to the positive now, and where the force on it turns round."
     pull = read_circle(circle).pull["positive"][1]
-    now = f"At {number_text(strip_position(circle, 'angle'), 'angle')} from its anchor the positive is " + (f"pulled nearer ({pull:+.2f})" if pull > 1e-9 else f"pushed away ({pull:+.2f})" if pull < -1e-9 else "left alone")
+    now = f"At {number_text(strip_position(circle, 'angle'), 'angle')} from its anchor the positive is " + (f"pulled "
+            f"nearer ({pull:+.2f})" if pull > 1e-9 else f"pushed away ({pull:+.2f})" if pull < -1e-9 else "left alone")
     name = f"when the {X_NAMES[strip.over]} varies" if strip.over == "angle" else f"when {X_NAMES[strip.over]} varies"
     words = {1: "pulled nearer", -1: "pushed away", 0: "left alone"}
-    if not strip.turns: return f"{now}; {name}, the force never turns round: it is {words[int(np.sign(np.median(strip.after).round(9)))]} throughout."
+    if not strip.turns:
+        return f"{now}; {name}, the force never turns round: it is {words[int(np.sign(np.median(strip.after).round(9)))]} throughout."
     edges = [strip.x[0], *strip.turns, strip.x[-1]]
     parts = []
     for low, high in zip(edges[:-1], edges[1:]):
         inside = strip.after[(strip.x >= low) & (strip.x <= high)]
-        parts.append(f"{words[int(np.sign(inside.mean()))]} from {number_text(low, strip.over)} to {number_text(high, strip.over)}")
+        parts.append(f"{words[int(np.sign(inside.mean()))]} from {number_text(low, strip.over)} to "
+                     f"{number_text(high, strip.over)}")
     return f"{now}; {name}, the force turns round at {' and '.join(number_text(t, strip.over) for t in strip.turns)}: {', '.join(parts)}."
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-024
@@ -215,26 +253,37 @@ def marks(circle: Circle, reading: Reading) -> list[dict]:
     for role in circle.roles:
         for real, force, radius in zip((True, False), reading.force[role], (1.1, 1.)):
             length = np.clip(force/circle.scale, -1.2, 1.2)
-            if abs(length) < .004: continue                                                   # no force, no arrow
-            start, end = at[role]*radius, at[role]*(radius + 1j*length)                       # i z is the anticlockwise direction at z
+            if abs(length) < .004:
+                continue                                                   # no force, no arrow
+            start, end = at[role]*radius, at[role]*(radius + 1j*length)  # i z is the anticlockwise direction at z
             colour = REAL if real else "#000000" if role == "anchor" else PULL if reading.pull[role][1] > 0 else PUSH
-            found.append(dict(kind="arrow", x1=start.real, y1=start.imag, x2=end.real, y2=end.imag, colour=colour, real=real))
-    return [{k: round(float(v), 4) if k not in ("kind", "colour", "real") else v for k, v in mark.items()} for mark in found]
+            found.append(dict(kind="arrow", x1=start.real, y1=start.imag, x2=end.real, y2=end.imag, colour=colour,
+                              real=real))
+    return [{k: round(float(v), 4) if k not in ("kind", "colour", "real") else v for k, v in mark.items()}
+            for mark in found]
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-026
 def circle_on(ax, circle: Circle, reading: Reading) -> None:
     "The circle with points, generated negatives and forces, on matplotlib axes."
     ax.add_patch(_ring(0, 0, 1, color="lightgray", linewidth=2))
     for m in marks(circle, reading):
-        if m["kind"] == "ring": ax.add_patch(_ring(m["x"], m["y"], m["r"], color="gray", linestyle="--", linewidth=.8))
-        elif m["kind"] == "line": ax.plot([m["x1"], m["x2"]], [m["y1"], m["y2"]], color="gray", linewidth=.8, zorder=1)
-        elif m["kind"] == "diamond": ax.scatter(m["x"], m["y"], marker="D", s=60, facecolor=m["colour"], edgecolor="black", linewidth=1, zorder=4)
-        else: ax.annotate("", (m["x2"], m["y2"]), (m["x1"], m["y1"]), zorder=6, arrowprops=dict(arrowstyle="->", mutation_scale=11, shrinkA=0, shrinkB=0, color=m["colour"],
-                                                                                      lw=1.2 if m["real"] else 2.4, linestyle=(0, (3, 2)) if m["real"] else "-"))
+        if m["kind"] == "ring":
+            ax.add_patch(_ring(m["x"], m["y"], m["r"], color="gray", linestyle="--", linewidth=.8))
+        elif m["kind"] == "line":
+            ax.plot([m["x1"], m["x2"]], [m["y1"], m["y2"]], color="gray", linewidth=.8, zorder=1)
+        elif m["kind"] == "diamond":
+            ax.scatter(m["x"], m["y"], marker="D", s=60, facecolor=m["colour"], edgecolor="black", linewidth=1,
+                       zorder=4)
+        else:
+            ax.annotate("", (m["x2"], m["y2"]), (m["x1"], m["y1"]), zorder=6,
+                        arrowprops=dict(arrowstyle="->", mutation_scale=11, shrinkA=0, shrinkB=0, color=m["colour"],
+                                                                                    lw=1.2 if m["real"] else 2.4, linestyle=(0, (3, 2)) if m["real"] else "-"))
     for role in circle.roles:
         x, y = np.cos(np.deg2rad(getattr(circle, role))), np.sin(np.deg2rad(getattr(circle, role)))
-        ax.scatter(x, y, marker={"star": "*", "round": "o", "square": "s"}[LOOKS[role]["shape"]], s=260 if role == "anchor" else 110, color=LOOKS[role]["colour"], edgecolor="black", zorder=5)
-        ax.text(1.3*x, 1.3*y, "\n".join([*LOOKS[role]["lines"], f"{getattr(circle, role):.0f}°"]), ha="center", va="center", fontsize=8)
+        ax.scatter(x, y, marker={"star": "*", "round": "o", "square": "s"}[LOOKS[role]["shape"]],
+                   s=260 if role == "anchor" else 110, color=LOOKS[role]["colour"], edgecolor="black", zorder=5)
+        ax.text(1.3*x, 1.3*y, "\n".join([*LOOKS[role]["lines"], f"{getattr(circle, role):.0f}°"]), ha="center",
+                va="center", fontsize=8)
     ax.set(xlim=(-1.75, 1.75), ylim=(-1.6, 1.6), aspect="equal")
     ax.axis("off")
 
@@ -246,10 +295,13 @@ def _ring(x, y, r, **look):
 def bars_on(ax, circle: Circle, reading: Reading) -> None:
     "The terms under EP (hatched) and GEP (plain), with their values."
     for k, (name, pair) in enumerate(reading.losses.items()):
-        for shift, value, look in zip((-.19, .19), pair, (dict(facecolor="white", edgecolor=REAL, hatch="////"), dict(facecolor="#009E73", edgecolor="black"))):
-            ax.bar(k + shift, value, .36, label=(None if k else "EP, original negatives" if shift < 0 else "GEP, generated negatives"), **look)
+        for shift, value, look in zip((-.19, .19), pair, (dict(facecolor="white", edgecolor=REAL, hatch="////"),
+                                                          dict(facecolor="#009E73", edgecolor="black"))):
+            ax.bar(k + shift, value, .36, label=(None if k else "EP, original negatives" if shift < 0
+                                                 else "GEP, generated negatives"), **look)
             ax.text(k + shift, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-    ax.set(xticks=range(3), xticklabels=reading.losses, ylabel="loss", ylim=(0, 1.5*max(max(p) for p in reading.losses.values()) + .01))
+    ax.set(xticks=range(3), xticklabels=reading.losses, ylabel="loss",
+           ylim=(0, 1.5*max(max(p) for p in reading.losses.values()) + .01))
     ax.legend(fontsize=7, loc="upper left", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -257,7 +309,8 @@ def bars_on(ax, circle: Circle, reading: Reading) -> None:
 def strip_on(ax, strip: Strip) -> None:
     "The pull on the positive over one quantity; a diamond where it turns round, a dotted line where the circle stands."
     ax.fill_between(strip.x, strip.after, 0, where=strip.after > 0, color=PULL, alpha=.35)
-    ax.fill_between(strip.x, strip.after, 0, where=strip.after < 0, facecolor=PUSH, alpha=.35, hatch="///", edgecolor="white")
+    ax.fill_between(strip.x, strip.after, 0, where=strip.after < 0, facecolor=PUSH, alpha=.35, hatch="///",
+                    edgecolor="white")
     ax.plot(strip.x, strip.before, "--", color=REAL, lw=1.2, label="EP")
     ax.plot(strip.x, strip.after, color="black", lw=1.4, label="GEP")
     ax.axhline(0, color="black", lw=.8)
@@ -266,8 +319,12 @@ def strip_on(ax, strip: Strip) -> None:
     for t in strip.turns:
         ax.plot(t, 0, "D", color="black", markerfacecolor="white", markersize=7, zorder=5)
         ax.text(t, .22*reach, number_text(t, strip.over), ha="center", fontsize=8)
-    if strip.now is not None: ax.axvline(strip.now, color="black", linestyle=":", lw=1.2)
-    ax.set(xlim=(strip.x[0].round(), strip.x[-1].round()), xticks=range(0, 181, 30) if strip.over == "angle" else (0, .2, .4, .6, .8, 1), ylim=(-reach, reach), xlabel=X_NAMES[strip.over] + (", degrees" if strip.over == "angle" else ""), ylabel="pull on positive\n← away | nearer →")
+    if strip.now is not None:
+        ax.axvline(strip.now, color="black", linestyle=":", lw=1.2)
+    ax.set(xlim=(strip.x[0].round(), strip.x[-1].round()), xticks=range(0, 181, 30) if strip.over == "angle"
+           else (0, .2, .4, .6, .8, 1), ylim=(-reach, reach),
+           xlabel=X_NAMES[strip.over] + (", degrees" if strip.over == "angle" else ""),
+           ylabel="pull on positive\n← away | nearer →")
     ax.xaxis.label.set_size(8)
     ax.yaxis.label.set_size(7)
     ax.tick_params(labelsize=7)
@@ -276,9 +333,12 @@ def strip_on(ax, strip: Strip) -> None:
 
 def readings_on(figure, circle: Circle, reading: Reading) -> None:
     "Bars and two strips below one another, on a figure or a part of one."
-    axes = figure.subplots(3, 1, gridspec_kw=dict(height_ratios=(1.1, 1, 1), left=.15, right=.97, top=.97, bottom=.08, hspace=.42))   # placed by hand: quicker than a layout engine
+    # placed by hand: quicker than a layout engine
+    axes = figure.subplots(3, 1, gridspec_kw=dict(height_ratios=(1.1, 1, 1), left=.15, right=.97, top=.97,
+                                                  bottom=.08, hspace=.42))
     bars_on(axes[0], circle, reading)
-    for ax, over in zip(axes[1:], strips_of(circle)): strip_on(ax, positive_strip(circle, over))
+    for ax, over in zip(axes[1:], strips_of(circle)):
+        strip_on(ax, positive_strip(circle, over))
 
 def strips_of(circle: Circle) -> tuple[str, str]:
     "What the two strips run over: lambda_0 if that is set by hand, else beta."
@@ -303,7 +363,8 @@ def draw_circle(circle: Circle) -> Figure:
 class CircleSketch(anywidget.AnyWidget):
     "A circle with points to drag. The browser sends `angles`; Python sends the rest."
     angles = traitlets.List(traitlets.Float()).tag(sync=True)     # degrees, 0..359, in the order of ROLES
-    looks = traitlets.List(traitlets.Dict()).tag(sync=True)       # of each point: name, lines of its label, colour, shape, shown
+    # of each point: name, lines of its label, colour, shape, shown
+    looks = traitlets.List(traitlets.Dict()).tag(sync=True)
     texts = traitlets.List(traitlets.Unicode()).tag(sync=True)    # of each point, for screen readers
     marks = traitlets.List(traitlets.Dict()).tag(sync=True)       # see `marks`
 
@@ -394,17 +455,22 @@ def point_texts(circle: Circle, reading: Reading) -> list[str]:
     "Angle of each point and what GEP does to it, for `aria-valuetext`."
     texts = []
     for role, angle in zip(ROLES, circle.all_angles):
-        if role not in circle.roles: texts.append(f"{angle:.0f}°, left out")
-        elif role == "anchor": texts.append(f"{angle:.0f}°, pushed {'anticlockwise' if reading.force[role][1] > 0 else 'clockwise'} ({abs(reading.force[role][1]):.2f})")
+        if role not in circle.roles:
+            texts.append(f"{angle:.0f}°, left out")
+        elif role == "anchor":
+            texts.append(f"{angle:.0f}°, pushed {'anticlockwise' if reading.force[role][1] > 0 else 'clockwise'} "
+                         f"({abs(reading.force[role][1]):.2f})")
         else:
             pull = reading.pull[role][1]
-            texts.append(f"{angle:.0f}°, {'pulled nearer to' if pull > 0 else 'pushed away from'} the anchor ({pull:+.2f})" if abs(pull) > 1e-9 else f"{angle:.0f}°, left alone (0.00)")
+            texts.append(f"{angle:.0f}°, {'pulled nearer to' if pull > 0 else 'pushed away from'} the anchor "
+                         f"({pull:+.2f})" if abs(pull) > 1e-9 else f"{angle:.0f}°, left alone (0.00)")
     return texts
 
 def losses_sentence(reading: Reading) -> str:
     "The losses before and after, and what moved the negatives."
     parts = ", ".join(f"{name} {a:.3f} → {b:.3f}" for name, (a, b) in reading.losses.items() if name != "sum")
-    moved = "; ".join(f"{LOOKS[role]['lines'][1]}: β = {reading.beta[role]:.3f}, λ₀ = {reading.lambda_0[role]:.3f}" for role in reading.beta)
+    moved = "; ".join(f"{LOOKS[role]['lines'][1]}: β = {reading.beta[role]:.3f}, λ₀ = {reading.lambda_0[role]:.3f}"
+                      for role in reading.beta)
     return f"EP {reading.losses['sum'][0]:.3f} → GEP {reading.losses['sum'][1]:.3f} ({parts}); {moved}."
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-036
@@ -420,16 +486,21 @@ class NegativeGeometry(widgets.VBox):
         self.readings, self.losses, self.forces = Picture(), Message(), Message()
         self.controls = self._make_controls()
         self.sketch.observe(lambda change: self._busy or self.change(**dict(zip(ROLES, change.new))), "angles")
-        for name, control in self.controls.items(): control.observe(lambda change: self._busy or self._from_controls(), "value")
+        for name, control in self.controls.items():
+            control.observe(lambda change: self._busy or self._from_controls(), "value")
         c, wrap = self.controls, widgets.Layout(flex_flow="row wrap")
-        panel = [widgets.HBox([c[name] for name in names], layout=wrap) for names in (("hardness", "beta", "lambda_0"), ("anchor_same", "same_anchor"), ("anchor_opposite", "opposite_anchor"),
+        panel = [widgets.HBox([c[name] for name in names], layout=wrap)
+                 for names in (("hardness", "beta", "lambda_0"), ("anchor_same", "same_anchor"),
+                               ("anchor_opposite", "opposite_anchor"),
                                                                                        ("scale", "generate_in", "through_lambda", "negatives"))]
-        super().__init__([widgets.HBox([self.sketch, self.readings], layout=wrap), self.losses, self.forces, *panel, OwnKeys()])
+        super().__init__([widgets.HBox([self.sketch, self.readings], layout=wrap), self.losses, self.forces, *panel,
+                          OwnKeys()])
         self._refresh()
 
     def change(self, **changes) -> bool:      # fields of `Circle`; False if they were refused
         "Change the state and redraw."
-        try: self.circle = replace(self.circle, **changes)
+        try:
+            self.circle = replace(self.circle, **changes)
         except ValueError as e:
             self._show_controls()             # back to what holds
             self.forces.warn(str(e))
@@ -439,46 +510,68 @@ class NegativeGeometry(widgets.VBox):
 
     def move(self, role: str, degrees: float) -> bool:
         "Put one point at an angle."
-        if role not in ROLES: raise ValueError(f"A point is called {', '.join(ROLES)}, not {role!r}.")
+        if role not in ROLES:
+            raise ValueError(f"A point is called {', '.join(ROLES)}, not {role!r}.")
         return self.change(**{role: degrees % 360})
 
     def _make_controls(self) -> dict[str, widgets.Widget]:
-        slider, (own, same, opposite) = lambda label: Slider(label=label, step=.005, layout=widgets.Layout(width="290px", margin="2px 14px")), (MIKELS.fine[k] for k in CLASSES)
+        slider, (own, same, opposite) = lambda label: Slider(label=label, step=.005,
+                                                             layout=widgets.Layout(width="290px",
+                                                                     margin="2px 14px")), (MIKELS.fine[k]
+                                                                             for k in CLASSES)
         tick = lambda text: widgets.Checkbox(description=text, indent=False, layout=widgets.Layout(width="190px"))
-        return dict(hardness=widgets.Dropdown(options=list(HARDNESS), description="hardness", layout=widgets.Layout(width="300px")), beta=slider("β"), lambda_0=slider("λ₀"),
-                    anchor_same=slider(f"anchor as {same}"), same_anchor=slider(f"{same} as {own}"), anchor_opposite=slider(f"anchor as {opposite}"), opposite_anchor=slider(f"{opposite} as {own}"),
-                    scale=Slider(label="scale", min=1, max=TOP_SCALE, step=1, layout=widgets.Layout(width="290px", margin="2px 14px")),
-                    generate_in=widgets.Dropdown(options=list(GENERATE), description="generate in", layout=widgets.Layout(width="300px")),
+        return dict(hardness=widgets.Dropdown(options=list(HARDNESS), description="hardness",
+                                              layout=widgets.Layout(width="300px")), beta=slider("β"),
+                    lambda_0=slider("λ₀"),
+                    anchor_same=slider(f"anchor as {same}"), same_anchor=slider(f"{same} as {own}"),
+                    anchor_opposite=slider(f"anchor as {opposite}"), opposite_anchor=slider(f"{opposite} as {own}"),
+                    scale=Slider(label="scale", min=1, max=TOP_SCALE, step=1,
+                                 layout=widgets.Layout(width="290px", margin="2px 14px")),
+                    generate_in=widgets.Dropdown(options=list(GENERATE), description="generate in",
+                                                 layout=widgets.Layout(width="300px")),
                     through_lambda=tick("gradient through λ₀"), negatives=tick("opposite negative too"))
 
     def _from_controls(self) -> None:
         "A hand moved a control."
         v = {name: control.value for name, control in self.controls.items()}
         kind = HARDNESS[v["hardness"]]
-        self.change(anchor_confidences=(v["anchor_same"], v["anchor_opposite"]), negative_confidences=(v["same_anchor"], v["opposite_anchor"]), beta=v["beta"] if kind == "beta" else None,
-                    lambda_0=v["lambda_0"] if kind == "lambda_0" else None, scale=v["scale"], generate_in=GENERATE[v["generate_in"]], through_lambda=v["through_lambda"], negatives=1 + v["negatives"])
+        self.change(anchor_confidences=(v["anchor_same"], v["anchor_opposite"]),
+                    negative_confidences=(v["same_anchor"], v["opposite_anchor"]), beta=v["beta"] if kind == "beta"
+                    else None,
+                    lambda_0=v["lambda_0"] if kind == "lambda_0" else None, scale=v["scale"],
+                    generate_in=GENERATE[v["generate_in"]], through_lambda=v["through_lambda"],
+                    negatives=1 + v["negatives"])
 
     def _show_controls(self) -> None:
         "Set every control and point to the state, without listening to the echo."
         circle, self._busy = self.circle, True
         beta, weight = (round(v["same"], 3) for v in read_circle(circle)[:2])
         kind = "lambda_0" if circle.lambda_0 is not None else "beta" if circle.beta is not None else None
-        values = dict(hardness=next(k for k, v in HARDNESS.items() if v == kind), beta=beta if circle.beta is None else circle.beta, lambda_0=weight if circle.lambda_0 is None else circle.lambda_0, anchor_same=circle.anchor_confidences[0], anchor_opposite=circle.anchor_confidences[1],
-                      same_anchor=circle.negative_confidences[0], opposite_anchor=circle.negative_confidences[1], generate_in=next(k for k, v in GENERATE.items() if set(v) == set(circle.generate_in)),
+        values = dict(hardness=next(k for k, v in HARDNESS.items() if v == kind), beta=beta if circle.beta is None
+                      else circle.beta, lambda_0=weight if circle.lambda_0 is None else circle.lambda_0,
+                      anchor_same=circle.anchor_confidences[0], anchor_opposite=circle.anchor_confidences[1],
+                      same_anchor=circle.negative_confidences[0], opposite_anchor=circle.negative_confidences[1],
+                      generate_in=next(k for k, v in GENERATE.items() if set(v) == set(circle.generate_in)),
                       through_lambda=circle.through_lambda, negatives=circle.negatives == 2, scale=circle.scale)
-        for name, value in values.items(): self.controls[name].value = value
+        for name, value in values.items():
+            self.controls[name].value = value
         self.sketch.angles = circle.all_angles
-        for name, used in dict(beta=kind == "beta", lambda_0=kind == "lambda_0", through_lambda=kind != "lambda_0", opposite_anchor=kind is None and circle.negatives == 2,
-                               anchor_opposite=kind is None and circle.negatives == 2, anchor_same=kind is None, same_anchor=kind is None).items(): self.controls[name].disabled = not used
+        for name, used in dict(beta=kind == "beta", lambda_0=kind == "lambda_0", through_lambda=kind != "lambda_0",
+                               opposite_anchor=kind is None and circle.negatives == 2,
+                               anchor_opposite=kind is None and circle.negatives == 2, anchor_same=kind is None,
+                               same_anchor=kind is None).items():
+            self.controls[name].disabled = not used
         self._busy = False
 
-    def _looks(self) -> list[dict]: return [LOOKS[role] | dict(shown=role in self.circle.roles) for role in ROLES]
+    def _looks(self) -> list[dict]:
+        return [LOOKS[role] | dict(shown=role in self.circle.roles) for role in ROLES]
 
     def _refresh(self) -> None:
         "Redraw: first the arrows, which are quick, then the picture."
         reading = read_circle(self.circle)
         self._show_controls()
-        self.sketch.looks, self.sketch.texts, self.sketch.marks = self._looks(), point_texts(self.circle, reading), marks(self.circle, reading)
+        self.sketch.looks, self.sketch.texts, self.sketch.marks = self._looks(), point_texts(self.circle,
+                reading), marks(self.circle, reading)
         self.losses.say(losses_sentence(reading))
         sentence = strip_sentence(self.circle, positive_strip(self.circle))
         self.forces.say(sentence)
@@ -493,7 +586,8 @@ class Batch(NamedTuple):
     confidences: torch.Tensor    # B x K
     pixels: np.ndarray | None    # B x H x W x 3, if there are pictures
 
-BATCHES = {"random": "random directions", "untrained": "scenes, untrained network", "trained": "scenes, trained network"}
+BATCHES = {"random": "random directions", "untrained": "scenes, untrained network",
+           "trained": "scenes, trained network"}
 
 @lru_cache
 def make_batch(kind: str,              # a key of BATCHES
@@ -501,13 +595,17 @@ def make_batch(kind: str,              # a key of BATCHES
                seed: int = 0,          # of the random directions and the random weights
               ) -> Batch:
     "A batch to play with, 8 x `images`."
-    if kind not in BATCHES: raise ValueError(f"Unknown batch {kind!r}: choose one of {', '.join(BATCHES)}.")
-    if not 2 <= images <= 50: raise ValueError(f"A batch has 2 to 50 pictures of each emotion, not {images}: the losses need pairs, and the scenes' test part has 50 of each.")
+    if kind not in BATCHES:
+        raise ValueError(f"Unknown batch {kind!r}: choose one of {', '.join(BATCHES)}.")
+    if not 2 <= images <= 50:
+        raise ValueError(f"A batch has 2 to 50 pictures of each emotion, not {images}: the losses need pairs, and the "
+                         f"scenes' test part has 50 of each.")
     labels = torch.arange(len(MIKELS)).repeat_interleave(images)
     if kind == "random":
         g = torch.Generator().manual_seed(seed)
         embeddings = torch.randn(len(labels), 128, generator=g, dtype=torch.float64)
-        return Batch(BATCHES[kind], F.normalize(embeddings, dim=1), labels, torch.randn(len(labels), len(MIKELS), generator=g, dtype=torch.float64).softmax(dim=1), None)
+        return Batch(BATCHES[kind], F.normalize(embeddings, dim=1), labels,
+                     torch.randn(len(labels), len(MIKELS), generator=g, dtype=torch.float64).softmax(dim=1), None)
     model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
     recipe = Recipe(**facts["recipe"])
     if kind == "untrained":
@@ -518,20 +616,24 @@ def make_batch(kind: str,              # a key of BATCHES
     scenes = scenes.subset(np.argsort(scenes.labels, kind="stable"))
     assert scenes.labels.tolist() == labels.tolist()            # chapter 01 draws the emotions in turn
     found = embed(model, scenes, **recipe.look)
-    return Batch(BATCHES[kind], F.normalize(found.embeddings.double(), dim=1), labels, found.scores.double().softmax(dim=1), scenes.pixels)
+    return Batch(BATCHES[kind], F.normalize(found.embeddings.double(), dim=1), labels,
+                 found.scores.double().softmax(dim=1), scenes.pixels)
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-058
 def _library(kind: str) -> Callable:
     "A loss of pytorch-metric-learning on cosines."
     from pytorch_metric_learning import distances, losses, miners     # loaded when first asked for
     cosine = distances.CosineSimilarity()
-    if kind == "contrastive": return losses.ContrastiveLoss(pos_margin=1, neg_margin=.5, distance=cosine)
-    loss, miner = losses.TripletMarginLoss(margin=.1, distance=cosine), miners.TripletMarginMiner(margin=.1, type_of_triplets="semihard", distance=cosine)
+    if kind == "contrastive":
+        return losses.ContrastiveLoss(pos_margin=1, neg_margin=.5, distance=cosine)
+    loss, miner = losses.TripletMarginLoss(margin=.1, distance=cosine), miners.TripletMarginMiner(margin=.1,
+            type_of_triplets="semihard", distance=cosine)
     return lambda x, y: loss(x, y, miner(x, y))
 
-def _without_confidences(loss: Callable) -> Callable: return lambda x, y, c: loss(x, y)
+def _without_confidences(loss: Callable) -> Callable:
+    return lambda x, y, c: loss(x, y)
 
-PLAY: dict[str, Callable[[float], Callable]] = {     # name -> function(scale) -> function(embeddings, labels, confidences)
+PLAY: dict[str, Callable[[float], Callable]] = {  # name -> function(scale) -> function(embeddings, labels, confidences)
     "N-pair": lambda scale: _without_confidences(NPairLoss(scale)),
     "EP, inter only": lambda scale: _without_confidences(EmotionPairLoss(MIKELS, scale, ("inter",))),
     "EP, intra only": lambda scale: _without_confidences(EmotionPairLoss(MIKELS, scale, ("intra",))),
@@ -551,7 +653,8 @@ class Listen(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if getattr(function, "__name__", "") in ("matmul", "mm") and result.shape == (self.size, self.size) and result.requires_grad:
+        if getattr(function, "__name__", "") in ("matmul", "mm") and result.shape == (self.size,
+                self.size) and result.requires_grad:
             result.retain_grad()
             self.heard.append(result)
         return result
@@ -568,9 +671,13 @@ def touch(loss: Callable,     # function(embeddings, labels, confidences)
          ) -> Touched:
     "Value of a loss on a batch, and its gradient to every similarity and every embedding."
     x = batch.embeddings.clone().requires_grad_()
-    with Listen(len(x)) as ear: value = loss(x, batch.labels, batch.confidences)
-    if not ear.heard: raise ValueError("This loss does not compute the similarities of the batch as one matrix product, so there is nothing to listen to.")
-    if value.requires_grad: value.backward()
+    with Listen(len(x)) as ear:
+        value = loss(x, batch.labels, batch.confidences)
+    if not ear.heard:
+        raise ValueError("This loss does not compute the similarities of the batch as one matrix product, so there is "
+                         "nothing to listen to.")
+    if value.requires_grad:
+        value.backward()
     A = sum(torch.zeros_like(S) if S.grad is None else S.grad for S in ear.heard)             # (B, B)
     force = torch.zeros_like(x) if x.grad is None else -x.grad
     return Touched(value.item(), A.fill_diagonal_(0).numpy(), along_sphere(force, batch.embeddings).numpy())
@@ -582,7 +689,8 @@ def along_sphere(v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=64)
 def play(kind: str, loss: str, scale: float = 1.) -> Touched:
     "`touch` for a batch of `BATCHES` and a loss of `PLAY`."
-    if loss not in PLAY: raise ValueError(f"Unknown loss {loss!r}: choose one of {'; '.join(PLAY)}.")
+    if loss not in PLAY:
+        raise ValueError(f"Unknown loss {loss!r}: choose one of {'; '.join(PLAY)}.")
     return touch(PLAY[loss](scale), make_batch(kind))
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-064
@@ -590,37 +698,44 @@ KINDS = ("same emotion", "same polarity", "opposite polarity")
 
 def pair_kinds(labels: torch.Tensor, taxonomy: Taxonomy = MIKELS) -> np.ndarray:   # B x B: 0, 1, 2 as in KINDS, -1 on the diagonal
     "What sort of pair each entry of a similarity matrix is."
-    kinds = (labels[:, None] != labels).long() + (taxonomy.to_coarse(labels)[:, None] != taxonomy.to_coarse(labels)).long()
+    kinds = (labels[:, None] != labels).long() + (taxonomy.to_coarse(labels)[:, None]
+                                                  != taxonomy.to_coarse(labels)).long()
     return kinds.fill_diagonal_(-1).numpy()
 
 def touch_counts(touched: Touched, labels: torch.Tensor) -> dict[str, dict[str, int]]:   # kind -> 'pairs', 'touched', 'pulled', 'pushed'
     "How many ordered pairs of each kind a loss touches."
     kinds, A = pair_kinds(labels), touched.gradient
-    return {name: dict(pairs=int((kinds == k).sum()), touched=int((A[kinds == k] != 0).sum()), pulled=int((A[kinds == k] < 0).sum()), pushed=int((A[kinds == k] > 0).sum()))
+    return {name: dict(pairs=int((kinds == k).sum()), touched=int((A[kinds == k] != 0).sum()),
+                       pulled=int((A[kinds == k] < 0).sum()), pushed=int((A[kinds == k] > 0).sum()))
             for k, name in enumerate(KINDS)}
 
 def play_sentence(kind: str, loss: str, scale: float) -> str:
     "Value of the loss and the pairs it touches, in words."
     found = play(kind, loss, scale)
     counts = touch_counts(found, make_batch(kind).labels)
-    words = "; ".join(f"{name}: {c['touched']} of {c['pairs']} ({c['pulled']} pulled, {c['pushed']} pushed)" for name, c in counts.items())
+    words = "; ".join(f"{name}: {c['touched']} of {c['pairs']} ({c['pulled']} pulled, {c['pushed']} pushed)"
+                      for name, c in counts.items())
     how = "which has no scale" if loss in WITHOUT_SCALE else f"at scale {scale:g}"
     return f"{loss}, {how}, is {found.loss:.4f} on {BATCHES[kind]} and touches {sum(c['touched'] for c in counts.values())} of {sum(c['pairs'] for c in counts.values())} ordered pairs. {words}."
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-067
-SHEET = dict(left=(.085, .17, .365, .73), right=(.565, .17, .365, .73), bar=(.455, .17, .012, .73), forces=(.937, .17, .05, .73))   # axes of the figure, as parts of its width and height
-SIZE = (9, 4.5)                                                                                                             # inches
+# axes of the figure, as parts of its width and height
+SHEET = dict(left=(.085, .17, .365, .73), right=(.565, .17, .365, .73), bar=(.455, .17, .012, .73),
+             forces=(.937, .17, .05, .73))
+SIZE = (9, 4.5)  # inches
 
 def row_number(anchor: int, rows: int) -> int:
     "The anchor if there is such a row; `ValueError` otherwise."
-    if not 0 <= anchor < rows: raise ValueError(f"The anchor is a row from 0 to {rows - 1}, not {anchor}.")
+    if not 0 <= anchor < rows:
+        raise ValueError(f"The anchor is a row from 0 to {rows - 1}, not {anchor}.")
     return anchor
 
 def class_lines(ax, labels: torch.Tensor, taxonomy: Taxonomy) -> None:
     "Lines between classes, heavy ones between polarities, on a B x B picture."
     for k in np.flatnonzero(np.diff(labels)):
         heavy = taxonomy.parent[labels[k]] != taxonomy.parent[labels[k + 1]]
-        for line in (ax.axhline, ax.axvline): line(k + .5, color="black", lw=2 if heavy else .4)
+        for line in (ax.axhline, ax.axvline):
+            line(k + .5, color="black", lw=2 if heavy else .4)
 
 def class_ticks(labels: torch.Tensor, taxonomy: Taxonomy) -> tuple[list[float], list[str]]:
     "Where the classes' names go."
@@ -633,7 +748,9 @@ def touch_on(ax, gradient: np.ndarray) -> None:
     for cells, colour, marker in ((gradient < 0, PULL, "o"), (gradient > 0, PUSH, "s")):
         tint[cells] = .82 + .18*np.array(to_rgb(colour))
         i, j = np.nonzero(cells)
-        if len(i): ax.scatter(j, i, s=44*np.abs(gradient[i, j])/np.abs(gradient).max(), marker=marker, color=colour, linewidth=0)
+        if len(i):
+            ax.scatter(j, i, s=44*np.abs(gradient[i, j])/np.abs(gradient).max(), marker=marker, color=colour,
+                       linewidth=0)
     ax.imshow(tint, zorder=-1)
 
 def draw_batch(kind: str,            # a key of BATCHES
@@ -645,10 +762,12 @@ def draw_batch(kind: str,            # a key of BATCHES
     batch, found, figure = make_batch(kind), play(kind, loss, scale), Figure(figsize=SIZE)
     row_number(anchor, len(batch.labels))
     left, right, bar, forces = (figure.add_axes(SHEET[name]) for name in ("left", "right", "bar", "forces"))
-    figure.colorbar(left.imshow(batch.embeddings @ batch.embeddings.T, cmap="viridis", vmin=-1, vmax=1), cax=bar, ticks=(-1, 0, 1))
+    figure.colorbar(left.imshow(batch.embeddings @ batch.embeddings.T, cmap="viridis", vmin=-1, vmax=1), cax=bar,
+                    ticks=(-1, 0, 1))
     touch_on(right, found.gradient)
     places, names = class_ticks(batch.labels, MIKELS)
-    for ax, title in ((left, f"cosines: {batch.title}"), (right, f"what {loss} touches" + ("" if loss in WITHOUT_SCALE else f", scale {scale:g}"))):
+    for ax, title in ((left, f"cosines: {batch.title}"),
+                      (right, f"what {loss} touches" + ("" if loss in WITHOUT_SCALE else f", scale {scale:g}"))):
         class_lines(ax, batch.labels, MIKELS)
         ax.add_patch(_frame(-.5, anchor - .75, len(batch.labels), 1.5))
         ax.set(xticks=places, yticks=places)
@@ -659,8 +778,10 @@ def draw_batch(kind: str,            # a key of BATCHES
     forces.barh(range(len(batch.labels)), np.linalg.norm(found.force, axis=1), color="black", height=.7)
     forces.set(ylim=right.get_ylim(), yticks=[], xticks=[])
     forces.set_title("force", fontsize=7)
-    for side in ("top", "right", "bottom"): forces.spines[side].set_visible(False)
-    handles = [Line2D([], [], color=PULL, marker="o", linestyle="", label="pulled together"), Line2D([], [], color=PUSH, marker="s", linestyle="", label="pushed apart")]
+    for side in ("top", "right", "bottom"):
+        forces.spines[side].set_visible(False)
+    handles = [Line2D([], [], color=PULL, marker="o", linestyle="", label="pulled together"),
+               Line2D([], [], color=PUSH, marker="s", linestyle="", label="pushed apart")]
     figure.legend(handles=handles, loc="lower right", ncols=2, fontsize=7, frameon=False)
     return figure
 
@@ -688,30 +809,39 @@ def draw_anchor(kind: str, loss: str, scale: float = 1., anchor: int = 5) -> Fig
     figure = Figure(figsize=(9, 3.2))
     top, low = figure.add_axes((.085, .5, .9, .33)), figure.add_axes((.085, .17, .9, .25))
     colours = [PULL if g < 0 else PUSH if g > 0 else "#dddddd" for g in row]
-    top.bar(range(B), np.where(np.arange(B) == anchor, 0, cosines), color=colours, edgecolor=["black" if g else "#bbbbbb" for g in row], linewidth=.5, hatch=["///" if g > 0 else "" for g in row])
+    top.bar(range(B), np.where(np.arange(B) == anchor, 0, cosines), color=colours,
+            edgecolor=["black" if g else "#bbbbbb" for g in row], linewidth=.5,
+            hatch=["///" if g > 0 else "" for g in row])
     top.axhline(0, color="black", lw=.6)
     top.plot(anchor, 0, "*", color="black", markersize=11)
     top.set_ylabel("cosine to\nthe anchor", fontsize=8)
-    tuples = {"all": range(B)} if loss in WITHOUT_SCALE else {f"r = {r}": slots for r, slots in enumerate(tuple_of(batch.labels, anchor).values(), 1)}
+    tuples = {"all": range(B)} if loss in WITHOUT_SCALE else {f"r = {r}": slots for r,
+                                                              slots in enumerate(tuple_of(batch.labels,
+                                                                      anchor).values(), 1)}
     for y, slots in enumerate(tuples.values()):
-        for sign, look in ((-1, dict(marker="o", color=PULL)), (1, dict(marker="s", color=PUSH)), (0, dict(marker="x", color="#999999"))):
+        for sign, look in ((-1, dict(marker="o", color=PULL)), (1, dict(marker="s", color=PUSH)),
+                           (0, dict(marker="x", color="#999999"))):
             j = np.array([j for j in slots if np.sign(row[j]) == sign and j != anchor], dtype=int)
-            low.scatter(j, np.full(len(j), y), s=14 + 114*np.abs(row[j])/max(np.abs(row).max(), 1e-300), linewidth=.8 if sign == 0 else 0, **look)
+            low.scatter(j, np.full(len(j), y), s=14 + 114*np.abs(row[j])/max(np.abs(row).max(), 1e-300), linewidth=.8
+                        if sign == 0 else 0, **look)
     low.set(ylim=(len(tuples) - .4, -.6), yticks=range(len(tuples)))
     low.set_yticklabels(tuples, fontsize=7)
     low.set_ylabel("tuples", fontsize=8)
     places, names = class_ticks(batch.labels, MIKELS)
     for ax in (top, low):
-        for k in np.flatnonzero(np.diff(batch.labels)): ax.axvline(k + .5, color="black", lw=2 if MIKELS.parent[batch.labels[k]] != MIKELS.parent[batch.labels[k + 1]] else .4)
+        for k in np.flatnonzero(np.diff(batch.labels)):
+            ax.axvline(k + .5, color="black", lw=2 if MIKELS.parent[batch.labels[k]]
+                       != MIKELS.parent[batch.labels[k + 1]] else .4)
         ax.set(xlim=(-.5, B - .5), xticks=[] if ax is top else places)
         ax.tick_params(labelsize=7)
     low.set_xticklabels(names, fontsize=7)
     if batch.pixels is not None:
-        strip = figure.add_axes((.085, .83, .9, .9*9/3.2/B))                                    # 32 square thumbnails in a row
+        strip = figure.add_axes((.085, .83, .9, .9*9/3.2/B))  # 32 square thumbnails in a row
         strip.imshow(np.concatenate(list(batch.pixels[:, ::2, ::2]), axis=1), aspect="auto")
         strip.axis("off")
     number = int((batch.labels[:anchor] == batch.labels[anchor]).sum())
-    figure.text(.085, .955, f"anchor {anchor}: {MIKELS.fine[batch.labels[anchor]]}, image {number} of its class (star); {loss}" + ("" if loss in WITHOUT_SCALE else f", scale {scale:g}"), fontsize=9)
+    figure.text(.085, .955, f"anchor {anchor}: {MIKELS.fine[batch.labels[anchor]]}, image {number} of its class "
+                f"(star); {loss}" + ("" if loss in WITHOUT_SCALE else f", scale {scale:g}"), fontsize=9)
     return figure
 
 # %% ../../nbs/widgets/geometry.ipynb #12a-geometry-075
@@ -719,7 +849,8 @@ class RowPicker(anywidget.AnyWidget):
     "A picture in which rows can be chosen, by a click or with the arrow keys."
     data = traitlets.Bytes(b"").tag(sync=True)                   # the PNG file
     alt = traitlets.Unicode("").tag(sync=True)                   # what is to be seen, in words
-    boxes = traitlets.List(traitlets.List()).tag(sync=True)      # left, bottom, width, height of the parts whose rows can be clicked, as matplotlib places axes
+    # left, bottom, width, height of the parts whose rows can be clicked, as matplotlib places axes
+    boxes = traitlets.List(traitlets.List()).tag(sync=True)
     rows = traitlets.Int(1).tag(sync=True)                       # how many rows there are
     page = traitlets.Int(4).tag(sync=True)                       # rows to jump with Page Up and Page Down
     row = traitlets.Int(0).tag(sync=True)                        # the chosen one
@@ -768,29 +899,41 @@ class LossPlayground(widgets.VBox):
         self._check(batch, loss, scale)
         row_number(anchor, len(make_batch(batch).labels))
         wide = dict(layout=widgets.Layout(width="310px"))
-        self.batch = widgets.Dropdown(options=[(title, kind) for kind, title in BATCHES.items()], value=batch, description="batch", **wide)
+        self.batch = widgets.Dropdown(options=[(title, kind) for kind, title in BATCHES.items()], value=batch,
+                                      description="batch", **wide)
         self.loss = widgets.Dropdown(options=list(PLAY), value=loss, description="loss", **wide)
-        self.scale = Slider(label="scale", min=1, max=TOP_SCALE, step=1, value=scale, layout=widgets.Layout(width="290px", margin="2px 14px"))
-        self.sheet = RowPicker(boxes=[list(SHEET["right"]), list(SHEET["left"])], rows=len(make_batch(batch).labels), row=anchor, layout=widgets.Layout(width=f"{100*SIZE[0]}px", max_width="100%"))
+        self.scale = Slider(label="scale", min=1, max=TOP_SCALE, step=1, value=scale,
+                            layout=widgets.Layout(width="290px", margin="2px 14px"))
+        self.sheet = RowPicker(boxes=[list(SHEET["right"]), list(SHEET["left"])], rows=len(make_batch(batch).labels),
+                               row=anchor, layout=widgets.Layout(width=f"{100*SIZE[0]}px", max_width="100%"))
         self.row, self.line = Picture(), Message()
-        for control in (self.batch, self.loss, self.scale): control.observe(lambda change: self._refresh(), "value")
+        for control in (self.batch, self.loss, self.scale):
+            control.observe(lambda change: self._refresh(), "value")
         self.sheet.observe(lambda change: self._refresh(), "row")
-        super().__init__([widgets.HBox([self.batch, self.loss, self.scale], layout=widgets.Layout(flex_flow="row wrap")), self.line, self.sheet, self.row, OwnKeys()])
+        super().__init__([widgets.HBox([self.batch, self.loss, self.scale],
+                                       layout=widgets.Layout(flex_flow="row wrap")), self.line, self.sheet, self.row,
+                          OwnKeys()])
         self._refresh()
 
-    def choose(self, batch: str | None = None, loss: str | None = None, scale: float | None = None, anchor: int | None = None) -> None:
+    def choose(self, batch: str | None = None, loss: str | None = None, scale: float | None = None,
+               anchor: int | None = None) -> None:
         "What the controls do, from Python; redraws once for each change."
         self._check(batch, loss, scale)
-        if anchor is not None: row_number(anchor, self.sheet.rows)
+        if anchor is not None:
+            row_number(anchor, self.sheet.rows)
         for control, value in ((self.batch, batch), (self.loss, loss), (self.scale, scale)):
-            if value is not None: control.value = value
-        if anchor is not None: self.sheet.row = anchor
+            if value is not None:
+                control.value = value
+        if anchor is not None:
+            self.sheet.row = anchor
 
     @staticmethod
     def _check(batch: str | None, loss: str | None, scale: float | None) -> None:
         for name, value, known in (("batch", batch, BATCHES), ("loss", loss, PLAY)):
-            if value is not None and value not in known: raise ValueError(f"Unknown {name} {value!r}: choose one of {'; '.join(known)}.")
-        if scale is not None and not 1 <= scale <= TOP_SCALE: raise ValueError(f"The slider's scale goes from 1 to {TOP_SCALE}, not to {scale:g}.")
+            if value is not None and value not in known:
+                raise ValueError(f"Unknown {name} {value!r}: choose one of {'; '.join(known)}.")
+        if scale is not None and not 1 <= scale <= TOP_SCALE:
+            raise ValueError(f"The slider's scale goes from 1 to {TOP_SCALE}, not to {scale:g}.")
 
     @property
     def touched(self) -> Touched:
@@ -804,5 +947,6 @@ class LossPlayground(widgets.VBox):
         sentence, mine = play_sentence(kind, loss, scale), self.touched.gradient[anchor]
         self.line.say(sentence)
         self.sheet.text = f"row {anchor}, {MIKELS.fine[labels[anchor]]}: {(mine < 0).sum()} pulled, {(mine > 0).sum()} pushed"
-        self.sheet.data, self.sheet.alt = png(draw_batch(kind, loss, scale, anchor)), f"Heat maps of the cosines and of what the loss touches. {sentence}"
+        self.sheet.data, self.sheet.alt = png(draw_batch(kind, loss, scale,
+                                                         anchor)), f"Heat maps of the cosines and of what the loss touches. {sentence}"
         self.row.data, self.row.alt = png(draw_anchor(kind, loss, scale, anchor)), f"The cosines of {self.sheet.text}."
