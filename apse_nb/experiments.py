@@ -45,9 +45,8 @@ from .training import Diverged, METHODS, Recipe, assess, fit, make_pair_loss, sa
 
 # %% auto #0
 __all__ = ['open_parts', 'has_test_part', 'ResultsStore', 'setup_of', 'run_name', 'build_network', 'train_and_assess',
-           'measures_of', 'describe', 'describe_and_assess', 'run_row', 'run_rows', 'tune', 'summary', 'localisation',
-           'attention_maps', 'cropped_masks', 'why_wrong', 'final_notebook', 'execute_report', 'write_table',
-           'apse_reproduce']
+           'measures_of', 'describe', 'describe_and_assess', 'run_row', 'run_rows', 'tune', 'summary', 'attention_maps',
+           'cropped_masks', 'why_wrong', 'final_notebook', 'execute_report', 'write_table', 'apse_reproduce']
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-006
 def open_parts(source: str, profile: Profile, cache=None, queries: str = "test"):
@@ -376,21 +375,6 @@ def summary(lines: pd.DataFrame,                     # of `run_rows` or a store
     if not rows:
         raise ValueError("None of these rows has finished: the reasons are in the lines above.")
     return pd.DataFrame(rows).set_index("row")
-
-# %% ../nbs/11_experiments.ipynb #16-experiments-045
-def localisation(attention: torch.Tensor,    # N x 1 x h x w, at any resolution
-                 masks: torch.Tensor,        # N x H x W booleans, the true regions
-                # 'pointing' (N, 0 or 1), 'energy' (N, 0..1), 'chance' (N: the area of the region)
-                ) -> dict[str, np.ndarray]:
-    "Pointing game and energy in mask of attention maps, resized bilinearly to the masks."
-    masks = torch.as_tensor(masks)
-    # (N, H, W)
-    maps = torch.nn.functional.interpolate(attention.float(), masks.shape[1:], mode="bilinear",
-                                           align_corners=False)[:, 0]
-    peak = maps.flatten(1).argmax(1, keepdim=True)  # (N, 1)
-    pointing = masks.flatten(1).gather(1, peak)[:, 0]
-    energy = (maps*masks).sum((1, 2))/maps.sum((1, 2)).clamp(min=1e-12)
-    return dict(pointing=pointing.float().numpy(), energy=energy.numpy(), chance=masks.float().mean((1, 2)).numpy())
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-047
 @torch.no_grad()

@@ -77,7 +77,7 @@ def test_scores_are_those_of_the_experiments():
     import numpy as np
     import torch
 
-    from apse_nb.experiments import localisation
+    from apse_nb.tools.plotting import localisation
     from apse_nb.explore import on_region
     rng = np.random.default_rng(0)
     maps, masks = rng.random((20, 1, 6, 6), dtype=np.float32), rng.random((20, 88, 88)) < .2

@@ -32,13 +32,15 @@ from ..tools.work import code_version
 from ..metrics import MEASURES, RetrievalReport, evaluate, random_floor, sort_gallery, unit_rows
 from ..training import Diverged, Embedded, Recipe, accuracy, embed, fit, load_model
 
+from ..tools.plotting import TIER_FRAMES, emotion_frame, emotion_key, framed_image, outline
+
 # %% auto #0
-__all__ = ['READINGS', 'COLOURS', 'HATCHES', 'NAMES', 'STYLES', 'MARKS', 'FI_COUNTS', 'small_set_folds', 'fold_counts',
-           'fold_measures', 'FoldStore', 'weights_digest', 'fine_tune_folds', 'fold_summary', 'figure5', 'lambda_curve',
-           'lambda_claims', 'figure6', 'framed', 'emotion_key', 'figure7', 'top_results', 'first_results',
-           'typical_queries', 'figure8', 'judge_queries', 'pick_failures', 'figure9', 'figure_reasons', 'separation',
-           'figure_confidence', 'medoids', 'embedding_map', 'block_average_precision', 'accuracy_ceiling',
-           'ceiling_curve', 'needed_accuracy', 'simulated_scores', 'figure_ceiling']
+__all__ = ['READINGS', 'COLOURS', 'HATCHES', 'NAMES', 'FI_COUNTS', 'small_set_folds', 'fold_counts', 'fold_measures', 'FoldStore',
+           'weights_digest', 'fine_tune_folds', 'fold_summary', 'figure5', 'lambda_curve', 'lambda_claims', 'figure6',
+           'figure7', 'top_results', 'first_results', 'typical_queries', 'figure8', 'judge_queries', 'pick_failures',
+           'figure9', 'figure_reasons', 'separation', 'figure_confidence', 'medoids', 'embedding_map',
+           'block_average_precision', 'accuracy_ceiling', 'ceiling_curve', 'needed_accuracy', 'simulated_scores',
+           'figure_ceiling']
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-008
 def small_set_folds(labels,           # N fine labels
@@ -324,34 +326,6 @@ def figure6(curve: pd.DataFrame,          # of `lambda_curve`
         ax.legend(frameon=False, fontsize=8, loc="lower left")
     return fig
 
-# %% ../../nbs/report/figures.ipynb #16a-figures-046
-STYLES = ("-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))          # frame of the first, second, ... coarse class
-MARKS = ("✓", "≈", "✗")  # same emotion, same coarse class only, neither: tiers 0, 1, 2
-
-def framed(ax, picture, label: int, taxonomy: Taxonomy, title: str = "", fontsize: float = 8.5,
-           width: float = 4) -> None:
-    "A picture in a frame: its colour is the emotion, its dashes are the polarity."
-    h, w = picture.shape[:2]
-    ax.imshow(picture)
-    ax.axis("off")
-    # white below, for the gaps
-    for colour, linewidth, style in (("white", width + 1, "-"),
-                                     (taxonomy.palette[label], width, STYLES[taxonomy.parent[label] % 4])):
-        ax.add_patch(plt.Rectangle((-.5, -.5), w, h, fill=False, clip_on=False, edgecolor=colour,
-                                   linewidth=linewidth, linestyle=style))
-    ax.set_title(title, fontsize=fontsize, pad=5)
-
-def emotion_key(fig, taxonomy: Taxonomy, labels, extra: str = "") -> None:
-    "The legend of the frames, below the figure."
-    keys = [Line2D([], [], color=taxonomy.palette[c], linestyle=STYLES[taxonomy.parent[c] % 4], linewidth=4,
-                   label=taxonomy.fine[c]) for c in np.unique(np.asarray(labels))]
-    lines = 1 if len(keys) <= 5 else 2
-    columns = -(-len(keys)//lines)
-    # matplotlib fills column by column
-    keys = [keys[line*columns + c] for c in range(columns) for line in range(lines) if line*columns + c < len(keys)]
-    fig.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, handlelength=3,
-               title=extra or None, title_fontsize=9)
-
 # %% ../../nbs/report/figures.ipynb #16a-figures-048
 def figure7(images: LabelledImages,
             maps: dict[str, torch.Tensor],     # 'low', 'high': N x 1 x h x w, of `attention_maps`
@@ -376,20 +350,16 @@ def figure7(images: LabelledImages,
         for ax in axes.flat:
             ax.axis("off")
         for row, i in zip(axes, part):
-            framed(row[0], cut(images.pixels[i]), images.labels[i], taxonomy, taxonomy.fine[images.labels[i]], width=3)
+            frame = emotion_frame(images.labels[i], taxonomy)
+            framed_image(row[0], cut(images.pixels[i]), frame, frame.words, width=3)
             for ax, level in zip(row[1:], levels):
                 ax.imshow(cut(images.pixels[i]).mean(2), cmap="gray", vmin=-80, vmax=335)
                 ax.imshow(maps[level][i, 0].numpy(), cmap="magma", alpha=.6, extent=(-.5, side - .5, side - .5, -.5),
                           interpolation="bilinear", vmin=0, vmax=1)
                 if images.masks is not None:
-                    _outline(ax, cut(images.masks[i]))
+                    outline(ax, cut(images.masks[i]))
                 ax.set_title({"low": "polarity map", "high": "emotion map"}[level], fontsize=8.5, pad=5)
     return fig
-
-def _outline(ax, mask) -> None:
-    "The border of a region, white on black so that it shows on every ground."
-    for colour, width in (("black", 2.4), ("white", 1.2)):
-        ax.contour(mask, [.5], colors=colour, linewidths=width)
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-051
 def top_results(report: RetrievalReport,
@@ -439,14 +409,14 @@ def figure8(query: LabelledImages,
     grid = fig.add_gridspec(len(queries)*lines, k + 1)
     for n, q in enumerate(queries):
         label, top = int(query.labels[q]), n*lines
-        framed(fig.add_subplot(grid[top:top + lines, 0]), query.pixels[q], label, taxonomy,
-               f"query: {taxonomy.fine[label]}")
+        framed_image(fig.add_subplot(grid[top:top + lines, 0]), query.pixels[q], emotion_frame(label, taxonomy),
+                     f"query: {taxonomy.fine[label]}")
         for line, (name, report) in enumerate(reports.items(), start=top):
             hits = report.ranking(q, k)
             for column, (hit, tier) in enumerate(zip(hits, tiers(label, gallery.labels[hits], taxonomy)), start=1):
                 ax = fig.add_subplot(grid[line, column])
-                framed(ax, gallery.pixels[hit], gallery.labels[hit], taxonomy, taxonomy.fine[gallery.labels[hit]])
-                _badge(ax, MARKS[int(tier)])
+                frame = emotion_frame(gallery.labels[hit], taxonomy, TIER_FRAMES[int(tier)].sign)
+                framed_image(ax, gallery.pixels[hit], frame, frame.words)
                 if column == 1:
                     ax.text(-.08, .5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=9,
                             fontweight="bold")
@@ -456,12 +426,9 @@ def figure8(query: LabelledImages,
 
 def _signs(taxonomy: Taxonomy) -> str:
     "What the signs in the corners mean."
-    return f"{MARKS[0]} same emotion    {MARKS[1]} only the same polarity ({' or '.join(taxonomy.coarse)})    {MARKS[2]} another polarity"
-
-def _badge(ax, text: str) -> None:
-    "A sign in the picture's lower right corner."
-    ax.text(.95, .07, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=11, fontweight="bold",
-            bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="black", linewidth=.8))
+    right, polarity, wrong = (f.sign for f in TIER_FRAMES)
+    return (f"{right} same emotion    {polarity} only the same polarity ({' or '.join(taxonomy.coarse)})    "
+            f"{wrong} another polarity")
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-058
 def judge_queries(report: RetrievalReport,
@@ -514,14 +481,15 @@ def figure9(query: LabelledImages,
                              squeeze=False, gridspec_kw=dict(width_ratios=[1, .75] + k*[1]))
     for row, q in zip(axes, queries):
         hits = report.ranking(q, k)
-        framed(row[0], query.pixels[q], query.labels[q], taxonomy, f"query: {taxonomy.fine[query.labels[q]]}")
+        framed_image(row[0], query.pixels[q], emotion_frame(query.labels[q], taxonomy),
+                     f"query: {taxonomy.fine[query.labels[q]]}")
         row[1].axis("off")
         row[1].text(0, .5, _story(judged.loc[q], taxonomy), transform=row[1].transAxes, va="center", fontsize=9,
                     linespacing=1.4)
         for ax, hit, tier in zip(row[2:], hits, tiers(int(query.labels[q]), gallery.labels[hits], taxonomy)):
-            framed(ax, gallery.pixels[hit], gallery.labels[hit], taxonomy,
-                   f"{taxonomy.fine[gallery.labels[hit]]}\n{why_wrong(int(query.labels[q]), int(gallery.labels[hit]), taxonomy)}", fontsize=8)
-            _badge(ax, MARKS[int(tier)])
+            frame = emotion_frame(gallery.labels[hit], taxonomy, TIER_FRAMES[int(tier)].sign)
+            reason = why_wrong(int(query.labels[q]), int(gallery.labels[hit]), taxonomy)
+            framed_image(ax, gallery.pixels[hit], frame, f"{frame.words}\n{reason}", fontsize=8)
         used += [query.labels[q], *gallery.labels[hits]]
     emotion_key(fig, taxonomy, used, _signs(taxonomy))
     return fig
