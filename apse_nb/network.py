@@ -19,10 +19,10 @@ from .attention import AttentionHead, HeadOutput, at_least_float32
 from .backbones import Backbone
 from .clb import make_pooling
 from .emotions import MIKELS, Taxonomy
+from .tools.registry import NETWORKS, find
 
 # %% auto #0
-__all__ = ['ABLATION', 'COMBINATIONS', 'NETWORKS', 'APSEOutput', 'check_settings', 'Confidences', 'Network', 'APSE',
-           'network_from_config']
+__all__ = ['ABLATION', 'COMBINATIONS', 'APSEOutput', 'check_settings', 'Confidences', 'Network', 'APSE', 'network_from_config']
 
 # %% ../nbs/06_network.ipynb #06-network-012
 class APSEOutput(NamedTuple):
@@ -200,13 +200,7 @@ COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(lo
                 for low in ("conv2", "conv3", "conv4", "conv5") for labels in ("coarse", "fine")}
 
 # %% ../nbs/06_network.ipynb #06-network-052
-NETWORKS: dict[str, type[nn.Module]] = {"APSE": APSE}     # kind -> class; the notebook `methods/systems` adds others
-
 def network_from_config(config: dict,      # the `.config` of a network of any kind
-                       ) -> nn.Module:     # the same architecture with fresh weights
-    "Build a network of the kind that its description names."
-    kind = config.get("kind", "APSE")
-    if kind not in NETWORKS:
-        raise ValueError(f"There is no network of the kind {kind!r}: this one knows {', '.join(NETWORKS)}; `import "
-                         f"apse_nb.tables` adds those of the notebooks `methods/systems` to `methods/adml`.")
-    return NETWORKS[kind].from_config({k: v for k, v in config.items() if k != "kind"})
+                       ) -> Network:       # the same architecture with fresh weights
+    "Build a network of the kind that its description names; an unknown kind is answered with the list."
+    return find(NETWORKS, config.get("kind", "APSE"), "kind of network").from_config(config)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import inspect
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,17 +30,17 @@ from tqdm.auto import tqdm
 
 from .attention import attention_loss
 from .images import augment, balanced_batches, center_crop
+from .tools.registry import LOSSES, find
 from .tools.work import ahead
 from .emotions import LabelledImages
 from .metrics import RetrievalReport, evaluate
-from .negatives import GeneratedEmotionPairLoss, total_loss
+from .negatives import total_loss
 from .network import ABLATION, APSE, network_from_config
-from .pair_losses import EmotionPairLoss, NPairLoss
 
 # %% auto #0
-__all__ = ['METHODS', 'LOSSES', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'find_method', 'whole_batch', 'losses_of',
-           'read_ahead', 'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess',
-           'write_checkpoint', 'read_checkpoint', 'save_model', 'load_model', 'Run', 'epoch_batches', 'fit']
+__all__ = ['METHODS', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'whole_batch', 'losses_of', 'read_ahead',
+           'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess', 'write_checkpoint',
+           'read_checkpoint', 'save_model', 'load_model', 'Run', 'epoch_batches', 'fit']
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
@@ -126,29 +127,17 @@ METHODS = {name: Method(ABLATION[name], loss) for name, loss in {
     "softmax": None, "n_pair": "n_pair", "ep": "ep", "at_n_pair": "n_pair", "at_ep": "ep",
     "mo": "ep", "sa": "ep", "ha": "ep", "clb": "ep", "gep": "gep"}.items()}
 
-LOSSES: dict[str, Callable[..., nn.Module]] = {  # name -> function(taxonomy, dim, **settings)
-    "n_pair": lambda taxonomy, dim, **settings: NPairLoss(**settings),                             # Eq. 4
-    "ep": lambda taxonomy, dim, **settings: EmotionPairLoss(taxonomy, **settings),                 # Eq. 7
-    "gep": lambda taxonomy, dim, **settings: GeneratedEmotionPairLoss(taxonomy, **settings)}       # Eq. 13
-
-def make_pair_loss(name: str | None,       # a key of `LOSSES`, or None
+def make_pair_loss(name: str | None,       # a key of the registry's `LOSSES`, or None
                    taxonomy,
                    dim: int = 0,           # size of the embedding, for losses that keep a vector for each class
                    **settings,             # of that loss, such as scale=8
                   ) -> nn.Module | None:
-    "The pair loss of this name."
+    "The pair loss of this name; an unknown one is answered with the list."
     if name is None:
         return None
-    if name not in LOSSES:
-        raise ValueError(f"Unknown pair loss {name!r}: choose one of {', '.join(LOSSES)}.")
-    return LOSSES[name](taxonomy, dim, **settings)
-
-# %% ../nbs/10_training.ipynb #10-training-019
-def find_method(name: str) -> Method:
-    "The method of this name; an unknown one is answered with the list."
-    if name not in METHODS:
-        raise ValueError(f"Unknown method {name!r}: choose one of {', '.join(METHODS)}.")
-    return METHODS[name]
+    make = find(LOSSES, name, "pair loss")
+    wanted = inspect.signature(make).parameters
+    return make(**{k: v for k, v in dict(taxonomy=taxonomy, dim=dim).items() if k in wanted}, **settings)
 
 # %% ../nbs/10_training.ipynb #10-training-023
 def whole_batch(part: torch.Tensor,      # B/W x ...: this process's part of the batch, positions rank, rank + W, ...

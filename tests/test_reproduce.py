@@ -14,7 +14,7 @@ from PIL import Image
 from apse_nb.emotions import MIKELS
 from apse_nb.experiments import ResultsStore, build_network, open_parts, run_name, run_rows
 from apse_nb.pair_losses import NPairLoss
-from apse_nb.report.tables import PROFILES, table2
+from apse_nb.report.tables import find_profile, table2
 from apse_nb.datasets.decoding import load_images
 from apse_nb.training import fit, read_checkpoint
 
@@ -70,7 +70,7 @@ class PowerCut(NPairLoss):
 
 
 def test_a_row_cut_off_half_way_goes_on(tmp_path):
-    profile, row = PROFILES["tiny"], table2()["n_pair"]
+    profile, row = find_profile("tiny"), table2()["n_pair"]
     train, _ = open_parts("scenes", profile)
     cut = tmp_path/"cut"/"runs"/run_name(row, profile, 0)
     with pytest.raises(RuntimeError, match="lights"):
@@ -150,7 +150,7 @@ def test_only_a_missing_test_part_is_replaced(tmp_path):
             for n in range(2):
                 Image.new("RGB", (40, 40), (30*n, 60,
                                             len(emotion)*9)).save(tmp_path/"data"/part/emotion/f"{part}{n}.png")
-    profile = replace(PROFILES["tiny"], recipe=replace(PROFILES["tiny"].recipe, resize=32, crop=32))
+    profile = replace(find_profile("tiny"), recipe=replace(find_profile("tiny").recipe, resize=32, crop=32))
     _, query = open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")
     assert all("val" in name for name in query.names)
     load_images.cache_clear()

@@ -17,13 +17,13 @@ from ..backbones import Backbone
 from ..clb import Compaction, gap, make_pooling
 from ..emotions import MIKELS, Taxonomy
 from ..negatives import check_confidences
-from ..network import APSEOutput, NETWORKS
+from ..network import APSEOutput
 from ..pair_losses import check_batch, gram
 from .systems import GramVector, System, companions, ordered_hinge
 from ..training import Assessment
 
 # %% auto #0
-__all__ = ['RULES', 'ADML_LOSSES', 'ADML_ROWS', 'StageVectors', 'standing', 'AdaptiveSimilarityLoss', 'ADML', 'goals']
+__all__ = ['RULES', 'ADML_ROWS', 'StageVectors', 'standing', 'AdaptiveSimilarityLoss', 'ADML', 'goals']
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-021
 class StageVectors(nn.Module):
@@ -125,8 +125,6 @@ class AdaptiveSimilarityLoss(nn.Module):
     def extra_repr(self) -> str:
         return f"taxonomy={self.taxonomy.name!r}, rule={self.rule!r}, margins={self.margins}, strength={self.strength:g}"
 
-ADML_LOSSES = {"adaptive_similarity": lambda taxonomy, dim, **settings: AdaptiveSimilarityLoss(taxonomy, **settings)}
-
 # %% ../../nbs/methods/adml.ipynb #15-adml-048
 class ADML(System):
     """Adaptive deep metric learning, reconstructed: one network for retrieval and classification; images B x 3 x H x W -> `APSEOutput`.
@@ -193,8 +191,6 @@ class ADML(System):
         vector = F.normalize(vector)                                                         # (B, D)
         embedding = vector if self.project is None else F.normalize(self.project(vector))
         return APSEOutput(embedding, None, self.classified(features[self.stages[-1]], vector))
-
-NETWORKS["ADML"] = ADML
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-055
 def goals(seen: dict[str, Assessment],   # name of a network -> what it does (chapter 10's `assess`)

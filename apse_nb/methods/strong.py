@@ -15,7 +15,7 @@ from ..attention import HeadOutput, normalize_map
 from ..backbones import Backbone
 from ..clb import make_pooling
 from ..emotions import MIKELS, Taxonomy
-from ..network import APSEOutput, Confidences, NETWORKS
+from ..network import APSEOutput, Confidences
 from .systems import System
 
 # %% auto #0
@@ -79,5 +79,3 @@ class CosineClassifier(System):
         coarse = HeadOutput(high, coarse_scores(scores, self.taxonomy), maps, attention) if self.polarity else None
         embedding = vector if self.vector else F.normalize(self.believe(self.sharpness*scores))
         return APSEOutput(embedding, coarse, fine)
-
-NETWORKS["CosineClassifier"] = CosineClassifier

@@ -19,13 +19,13 @@ from ..attention import AttentionHead, HeadOutput, at_least_float32, normalize_m
 from ..backbones import Backbone
 from ..emotions import MIKELS, Taxonomy
 from ..metrics import unit_rows
-from ..network import APSEOutput, NETWORKS, Network
+from ..network import APSEOutput, Network
 from ..pair_losses import check_batch, gram
 
 # %% auto #0
-__all__ = ['SYSTEM_LOSSES', 'System', 'WSCNet', 'gram_matrix', 'upper_triangle', 'GramVector', 'SentimentVector', 'ordered_hinge',
-           'companions', 'SentimentConstraintLoss', 'read_features', 'affinity_graph', 'solve_cg', 'fused_system',
-           'graph_weights', 'multi_graph']
+__all__ = ['System', 'WSCNet', 'gram_matrix', 'upper_triangle', 'GramVector', 'SentimentVector', 'ordered_hinge', 'companions',
+           'SentimentConstraintLoss', 'read_features', 'affinity_graph', 'solve_cg', 'fused_system', 'graph_weights',
+           'multi_graph']
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-007
 class System(Network):
@@ -92,8 +92,6 @@ class WSCNet(System):
         vector = {"features": features, "localised": localised, "both": coupled}[self.vector].mean((2, 3))
         return APSEOutput(F.normalize(vector), HeadOutput(localised, scores, class_maps, attention),
                           HeadOutput(coupled, evidence.mean((2, 3)), evidence, attention))
-
-NETWORKS["WSCNet"] = WSCNet
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-025
 def gram_matrix(maps: torch.Tensor,   # B x m x h x w
@@ -164,8 +162,6 @@ class SentimentVector(System):
             parts = [F.normalize(part) for part in parts]
         return APSEOutput(F.normalize(torch.cat(parts, 1)), None, self.head(features[self.stages[-1]]))
 
-NETWORKS["SentimentVector"] = SentimentVector
-
 # %% ../../nbs/methods/systems.ipynb #14a-systems-044
 def ordered_hinge(distances: torch.Tensor,             # B x B
                   near: torch.Tensor,  # B x B booleans: image x is of the kind that should be nearer to anchor a
@@ -218,9 +214,6 @@ class SentimentConstraintLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"margins={self.margins}"
-
-SYSTEM_LOSSES = {"sentiment_constraint": lambda taxonomy, dim,
-                 **settings: SentimentConstraintLoss(taxonomy, **settings)}
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-055
 def _number(cell: str) -> bool:

@@ -16,14 +16,13 @@ from ..datasets.decoding import load_images
 from ..emotions import TAXONOMIES
 from ..network import APSE
 from ..tools.cli import OneLineErrors
-from ..training import METHODS, Recipe, assess, find_method, fit, load_model, make_pair_loss
+from ..tools.registry import RECIPES, find
+from ..training import METHODS, Recipe, assess, fit, load_model, make_pair_loss
 
 # %% auto #0
-__all__ = ['RECIPES', 'apse_train', 'apse_evaluate']
+__all__ = ['apse_train', 'apse_evaluate']
 
 # %% ../../nbs/report/commands.ipynb #10-training-096
-RECIPES = {"paper": Recipe.paper, "cpu": Recipe.cpu, "strong": Recipe.strong, "scenes": Recipe.scenes}
-
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("source", metavar="ROOT")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/apse"),
@@ -56,10 +55,12 @@ def apse_train(source, out, method, backbone, weights, recipe_name, epochs, dim,
       accelerate launch --num_processes 4 $(which apse_train) data/fi --recipe paper --backbone resnet50
     """
     embedded = source == "scenes"
-    recipe = RECIPES[recipe_name or ("scenes" if embedded else "cpu")](seed=seed)
+    recipe = find(RECIPES, recipe_name or ("scenes" if embedded else "cpu"), "recipe")(seed=seed)
     if epochs:
         recipe = replace(recipe, epochs=epochs)
-    chosen = find_method(method)
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}.")
+    chosen = METHODS[method]
     train, valid = (load_images(source, recipe.resize, part, taxonomy, cache) for part in ("train", "val"))
     torch.manual_seed(seed)
     model = APSE(train.taxonomy, backbone=backbone or ("scene_net" if embedded else "resnet18"), weights=weights

@@ -5,25 +5,24 @@
 # %% ../../nbs/report/tables.ipynb #15a-tables-004
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from ..tools.files import data_path
-from ..methods.adml import ADML_LOSSES, ADML_ROWS
-from ..methods.losses import BASELINE_LOSSES, TUNING
+from ..tools.registry import PROFILES, TABLES, find
+from ..methods.adml import ADML_ROWS
+from ..methods.losses import TUNING
 from ..metrics import MEASURES
 from ..network import ABLATION, COMBINATIONS
-from ..methods.strong import CosineClassifier
-from ..methods.systems import SYSTEM_LOSSES
-from ..training import LOSSES, METHODS, Recipe
-
-LOSSES.update(BASELINE_LOSSES | SYSTEM_LOSSES | ADML_LOSSES)      # from here on every loss of the tables goes by name
+from ..training import METHODS, Recipe
 
 # %% auto #0
-__all__ = ['TITLES', 'PROFILES', 'FROZEN', 'PAPER_NAMES', 'WITHOUT_MODEL', 'CLASSIFIERS', 'Experiment', 'paper_table', 'table2',
-           'Profile', 'find_profile', 'variant', 'controls', 'lambda_sweep', 'table3', 'readings', 'table1',
-           'table1_controlled', 'strong_steps', 'adml', 'find_table']
+__all__ = ['TITLES', 'TINY', 'QUICK', 'CPU', 'PAPER', 'FROZEN', 'PAPER_NAMES', 'WITHOUT_MODEL', 'CLASSIFIERS', 'Experiment',
+           'paper_table', 'table2', 'Profile', 'find_profile', 'table2_with_start', 'variant', 'controls',
+           'lambda_sweep', 'table3', 'readings', 'table1', 'table1_controlled', 'table1_untuned', 'strong_steps',
+           'adml', 'find_table', 'find_method']
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-007
 @dataclass(frozen=True)
@@ -31,9 +30,9 @@ class Experiment:
     "One row of a table."
     name: str                                               # short, for files and --rows
     title: str                                              # as the row is called in tables and figures
-    # settings of the network; `kind` names another class of `NETWORKS` than APSE
+    # settings of the network; `kind` names another one than APSE (the registry's `NETWORKS`)
     network: dict = field(default_factory=dict)
-    loss: str | None = None                                 # a key of `LOSSES` (chapter 10), or None
+    loss: str | None = None                                 # a key of the registry's `LOSSES`, or None
     loss_settings: dict = field(default_factory=dict)       # such as dict(scale=8)
     recipe: dict = field(default_factory=dict)              # changes to the profile's recipe
     paper: dict = field(default_factory=dict)               # measure -> the paper's printed value on FI
@@ -78,23 +77,23 @@ class Profile:
     lambdas: tuple[float, ...] = ()     # points of the lambda curve
     limit: int | None = None      # draw only so many scenes for each part
 
-PROFILES = {p.name: p for p in (
-    Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"),
-            lambdas=(0.5,), limit=160),
-    Profile("quick", "scene_net", "shapes", Recipe.scenes(), dim=128, lambdas=(0.1, 0.3, 0.7, 0.9)),
-    Profile("cpu", "resnet18", "imagenet", Recipe.cpu(), freeze="conv2", rows=("softmax", "clb", "gep")),
-    Profile("paper", "resnet50", "imagenet", Recipe.paper(bf16=True, channels_last=True)),
-)}
+TINY = Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"),
+               lambdas=(0.5,), limit=160)
+QUICK = Profile("quick", "scene_net", "shapes", Recipe.scenes(), dim=128, lambdas=(0.1, 0.3, 0.7, 0.9))
+CPU = Profile("cpu", "resnet18", "imagenet", Recipe.cpu(), freeze="conv2", rows=("softmax", "clb", "gep"))
+PAPER = Profile("paper", "resnet50", "imagenet", Recipe.paper(bf16=True, channels_last=True))
 
 def find_profile(name: str) -> Profile:
     "The profile of this name; an unknown one is answered with the list."
-    if name not in PROFILES:
-        raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
-    return PROFILES[name]
+    return find(PROFILES, name, "profile")
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-018
 # the averages of conv5; no loss and no head, so nothing is trained
 FROZEN = Experiment("frozen", "pretrained only", ABLATION["ep"])
+
+def table2_with_start() -> dict[str, Experiment]:
+    "The ten rows of Table II below the pretrained network that they start from."
+    return {"frozen": FROZEN} | table2()
 
 def variant(base: Experiment, name: str, title: str, network: dict = {}, loss_settings: dict = {},
             recipe: dict = {}) -> Experiment:
@@ -129,7 +128,7 @@ def table3() -> dict[str, Experiment]:
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-023
 def readings() -> dict[str, Experiment]:
-    "Other readings of the paper's open points, and the controls."
+    "The two rows that they change, the controls, and other readings of the paper's open points."
     clb, gep = table2()["clb"], table2()["gep"]
     rows = [variant(clb, "attend_no_rescale", "Eq. 1 without the factor h w", dict(rescale=False)),
             variant(clb, "norm_relu_l1", "Eq. 2: ReLU, sum 1", dict(norm="relu_l1")),
@@ -145,7 +144,7 @@ def readings() -> dict[str, Experiment]:
                     loss_settings=dict(gradient_through_lambda=False)),
             variant(gep, "gep_eq12", "GEP, Eq. 12 as printed", loss_settings=dict(direction="eq12")),
             variant(gep, "gep_printed", "GEP, Eq. 13 as printed", loss_settings=dict(positive="printed"))]
-    return controls() | {e.name: e for e in rows}
+    return dict(clb=clb, gep=gep) | controls() | {e.name: e for e in rows}
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-026
 PAPER_NAMES = {"sift": "SIFT", "hog": "HOG", "gabor": "Gabor", "sentibank": "Sentibank",
@@ -192,15 +191,19 @@ def table1_controlled() -> dict[str, list[Experiment]]:
     the loss."""
     projected = _last_level | dict(pooling="gap_linear")
     bases = {name: Experiment(f"c_{name}", PAPER_NAMES.get(name, name.upper()), projected, name)
-             for name in (*BASELINE_LOSSES, "n_pair", "ep")}
+             for name in TUNING if name != "gep"}
     full = {name: replace(table2()[name], name=f"c_{name}", paper={}) for name in ("clb", "gep")}
     return {e.name: [replace(e, loss_settings=settings) for settings in TUNING[e.loss]]
             for e in (bases | full).values()}
 
+def table1_untuned() -> dict[str, Experiment]:
+    "The rows of Table I under equal conditions before tuning: the first candidate of each."
+    return {name: candidates[0] for name, candidates in table1_controlled().items()}
+
 # %% ../../nbs/report/tables.ipynb #15a-tables-031
 def strong_steps() -> dict[str, Experiment]:
     "The steps from a classifier by cosines to `Recipe.strong`."
-    cosines, natural = dict(kind=CosineClassifier.__name__), dict(sampler="natural")
+    cosines, natural = dict(kind="CosineClassifier"), dict(sampler="natural")
     rows = [Experiment("strong_proxies", "cosines with proxies, balanced batches, the vector as embedding",
                        cosines | dict(polarity=False, vector=True)),
             Experiment("strong_natural", "+ natural batches", cosines | dict(polarity=False, vector=True),
@@ -218,11 +221,15 @@ def adml() -> dict[str, Experiment]:
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-036
 def find_table(name: str, profile: Profile, files: dict[str, str] | None = None) -> dict[str, Experiment]:
-    """The rows of a table by the command line's name for it: '1', '2', '3', 'fig6', 'readings', 'strong' or 'adml'.
-    Table '1' takes feature files."""
-    tables = {"1": lambda: table1(profile, files), "2": lambda: {"frozen": FROZEN} | table2(), "3": table3,
-              "fig6": lambda_sweep, "readings": lambda: {k: table2()[k] for k in ("clb", "gep")} | readings(),
-              "strong": strong_steps, "adml": adml}
-    if name not in tables:
-        raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(tables)}.")
-    return tables[name]()
+    """The rows of a table by its name in the registry: '1', 'controlled' (untuned), '2', '3', 'fig6', 'readings',
+    'strong' or 'adml'. Table '1' takes feature files."""
+    rows = find(TABLES, name, "table")
+    wanted = inspect.signature(rows).parameters
+    return rows(**{k: v for k, v in dict(profile=profile, files=files).items() if k in wanted})
+
+def find_method(name: str, profile: Profile) -> Experiment:
+    "The row of this name, whichever table it is in; an unknown one is answered with the list."
+    rows = {row.name: row for table in reversed(TABLES) for row in find_table(table, profile).values()}
+    if name not in rows:
+        raise ValueError(f"Unknown method {name!r}: choose one of {', '.join(reversed(rows))}.")
+    return rows[name]
