@@ -31,14 +31,15 @@ from filelock import FileLock, Timeout
 import apse_nb
 from .images import center_crop
 from .tools.cli import OneLineErrors
+from .tools.registry import NETWORKS, PROFILES, TABLES, find
 from .tools.work import code_version, core_count
 from .emotions import MIKELS
 from .methods.handcrafted import DESCRIPTORS
 from .metrics import MEASURES, evaluate, evaluate_similarities
-from .network import APSE, NETWORKS
+from .network import APSE
 from .methods.systems import multi_graph, read_features
 from .report.tables import (
-    Experiment, PROFILES, Profile, WITHOUT_MODEL, find_profile, find_table, table1_controlled)
+    Experiment, Profile, WITHOUT_MODEL, find_profile, find_table, table1_controlled)
 from .datasets.decoding import MissingPart, load_images
 from .tools.statistics import seed_interval
 from .training import Diverged, METHODS, Recipe, assess, fit, make_pair_loss, save_model
@@ -139,7 +140,7 @@ def build_network(experiment: Experiment, profile: Profile, taxonomy, seed: int)
     "The network of a row, with initial weights that follow from the seed."
     torch.manual_seed(seed)
     own = dict(experiment.network)
-    kind = NETWORKS[own.pop("kind", "APSE")]
+    kind = find(NETWORKS, own.pop("kind", "APSE"), "kind of network")
     shared = dict(dim=profile.dim, backbone=profile.backbone, weights=profile.weights, freeze=profile.freeze)
     known = inspect.signature(kind).parameters
     return kind(taxonomy, **{k: v for k, v in shared.items() if k in known} | own)
@@ -470,7 +471,7 @@ def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experimen
               help="Folder for the page, tables, figures, store and networks.")
 @click.option("--weights", default=None, help="Pretrained weights instead of the profile's: a .safetensors[.xz] file.")
 @click.option("--table", "tables", multiple=True,
-              type=click.Choice(["1", "controlled", "2", "3", "fig6", "readings", "strong", "adml"]),
+              type=click.Choice(sorted(TABLES)),
               help="Only train and print this table: the paper's Tables I to III or Fig. 6, Table I under equal "
               "conditions, the open points, the notebook `methods/strong`'s steps, or the notebook `methods/adml`'s "
               "second system. May be given several times.")
@@ -506,10 +507,8 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     if files and "1" not in tables:
         raise ValueError("--features belongs to --table 1: add it.")
     wanted = [r for r in (rows or "").split(",") if r]
-    find = lambda table: {name: several[0] for name,
-                          several in table1_controlled().items()} if table == "controlled" else find_table(table,
-                                  profile, {n: str(Path(f).resolve()) for n, f in files.items()})
-    known = {name: None for table in tables for name in find(table)} if tables else METHODS
+    files = {n: str(Path(f).resolve()) for n, f in files.items()}
+    known = {name: None for table in tables for name in find_table(table, profile, files)} if tables else METHODS
     unknown = [r for r in wanted if r not in known]
     if unknown:
         raise ValueError(f"Unknown row {unknown[0]!r}: choose among {', '.join(known)}.")
@@ -530,7 +529,7 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     if epochs:
         profile = replace(profile, recipe=replace(profile.recipe, epochs=epochs))
     for table in tables:
-        experiments = {name: e for name, e in find(table).items() if not wanted or name in wanted}
+        experiments = {name: e for name, e in find_table(table, profile, files).items() if not wanted or name in wanted}
         if not experiments:
             continue
         common = dict(cache=cache, report=click.echo)
