@@ -26,7 +26,7 @@ __all__ = ['FORMATS', 'SUFFIXES', 'PARTS', 'MEAN', 'STD', 'to_rgb', 'decode_byte
 
 # %% ../nbs/02_images.ipynb #02-datasets-014
 def to_rgb(image: Image.Image,     # any Pillow mode
-          ) -> Image.Image:        # the same picture in RGB
+          ) -> Image.Image:        # the same image in RGB
     "RGB from any mode: deep greys are scaled to 8 bits, transparency is laid over white."
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
@@ -40,7 +40,7 @@ def to_rgb(image: Image.Image,     # any Pillow mode
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy a picture that needs nothing
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy an image that needs nothing
 
 # %% ../nbs/02_images.ipynb #02-datasets-016
 Image.init()   # lets Pillow register all its formats; which ones depends on how it was built
@@ -55,7 +55,7 @@ def decode_bytes(data: bytes,                  # what the file holds
                  # pixels
                  at_least: int | None = None,
                 ) -> Image.Image:              # RGB, upright
-    "A picture from the bytes of its file; `ValueError` with one sentence if that cannot be done."
+    "An image from the bytes of its file; `ValueError` with one sentence if that cannot be done."
     if not data:
         raise ValueError(f"{name} is empty (0 bytes): download it again or remove it.")
     try:
@@ -77,7 +77,7 @@ def decode_bytes(data: bytes,                  # what the file holds
 
 # %% ../nbs/02_images.ipynb #02-datasets-018
 def file_bytes(path) -> bytes:
-    "What the file of a picture holds; `FileNotFoundError` or `ValueError` with one sentence if it cannot be read."
+    "What the file of an image holds; `FileNotFoundError` or `ValueError` with one sentence if it cannot be read."
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
@@ -85,24 +85,24 @@ def file_bytes(path) -> bytes:
     except OSError as e:
         raise ValueError(f"{path} cannot be read ({e.strerror}): check the file.") from None
 
-def read_image(path,                         # file of one picture
+def read_image(path,                         # file of one image
                at_least: int | None = None,  # as in `decode_bytes`
               ) -> Image.Image:              # RGB, upright
-    "A picture from a file; `FileNotFoundError` or `ValueError` with one sentence if that cannot be done."
+    "An image from a file; `FileNotFoundError` or `ValueError` with one sentence if that cannot be done."
     return decode_bytes(file_bytes(path), path, at_least)
 
 # %% ../nbs/02_images.ipynb #02-datasets-026
 def as_square(image: Image.Image,      # RGB
               size: int,               # side in pixels
              ) -> np.ndarray:          # size x size x 3, uint8
-    "A picture resized to a square, as in the paper (Section IV-D), whatever its shape."
-    # reducing_gap: a picture that is still much too large is first shrunk by averaging whole pixels, which is faster
+    "An image resized to a square, as in the paper (Section IV-D), whatever its shape."
+    # reducing_gap: an image that is still much too large is first shrunk by averaging whole pixels, which is faster
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 def decode_square(path,                # image file
                   size: int,           # side in pixels
                  ) -> np.ndarray:      # size x size x 3, uint8
-    "One picture file as a square."
+    "One image file as a square."
     return as_square(read_image(path, at_least=2*size), size)
 
 # %% ../nbs/02_images.ipynb #02-datasets-031
@@ -116,7 +116,7 @@ class ImageFiles:
     split: np.ndarray | None = None         # N strings 'train', 'val', 'test' or '' (not divided)
     # N x K votes, ratings or probabilities over the fine emotions, where the data set has them
     votes: np.ndarray | None = None
-    skipped: list[tuple[str, str]] = field(default_factory=list)   # (name, reason) of listed pictures that are left out
+    skipped: list[tuple[str, str]] = field(default_factory=list)   # (name, reason) of listed images that are left out
 
     def __post_init__(self):
         self.root = Path(self.root)
@@ -320,7 +320,7 @@ def stratified_split(labels,                                                  # 
 def save_split(path,                # CSV file to write
                files: ImageFiles,   # whose `.split` to keep
               ):
-    "Save which picture belongs to which part, by name relative to the data set's folder."
+    "Save which image belongs to which part, by name relative to the data set's folder."
     write_list(path, files.names, files.labels, files.split, files.taxonomy)
 
 # %% ../nbs/02_images.ipynb #02-datasets-106
@@ -357,7 +357,7 @@ def class_walk(members: np.ndarray,        # indices of one class, at least 2
     while len(walk) < picks:
         again = rng.permutation(members)
         begun = walk[len(walk) - len(walk) % k:]               # the group of k that the last round left unfinished
-        first = again[~np.isin(again, begun)][:(k - len(begun)) % k]   # completes it with pictures that are not in it
+        first = again[~np.isin(again, begun)][:(k - len(begun)) % k]   # completes it with images that are not in it
         walk = np.concatenate([walk, first, again[~np.isin(again, first)]])
     return walk[:picks]
 
@@ -408,7 +408,7 @@ def byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-on
         raise ValueError(f"Pixels must be B x H x W x 3 of type uint8, not {' x '.join(map(str, pixels.shape))} of "
                          f"type {pixels.dtype}.")
     if not 0 < crop <= min(pixels.shape[1:3]):
-        raise ValueError(f"A crop of {crop} does not fit into pictures of {pixels.shape[1]} x {pixels.shape[2]}: "
+        raise ValueError(f"A crop of {crop} does not fit into images of {pixels.shape[1]} x {pixels.shape[2]}: "
                          f"choose a smaller crop or decode larger.")
     return pixels
 
@@ -417,7 +417,7 @@ def augment(pixels,                                      # B x H x W x 3, uint8
             crop: int,                                   # side of the crop
             generator: torch.Generator | None = None,    # of any device: its numbers are moved to the pixels
            ) -> torch.Tensor:                            # B x 3 x crop x crop, normalised
-    "A random crop of each picture, mirrored with probability 1/2, normalised; no loop over pictures."
+    "A random crop of each image, mirrored with probability 1/2, normalised; no loop over images."
     pixels = byte_tensor(pixels, crop)
     b, h, w, _ = pixels.shape
     home = "cpu" if generator is None else generator.device
@@ -436,7 +436,7 @@ def augment(pixels,                                      # B x H x W x 3, uint8
 def center_crop(pixels,            # B x H x W x 3, uint8
                 crop: int,         # side of the crop
                ) -> torch.Tensor:  # B x 3 x crop x crop, normalised
-    "The middle of each picture, normalised: what evaluation uses."
+    "The middle of each image, normalised: what evaluation uses."
     pixels = byte_tensor(pixels, crop)
     top, left = (pixels.shape[1] - crop)//2, (pixels.shape[2] - crop)//2
     return normalise(pixels[:, top:top + crop, left:left + crop])

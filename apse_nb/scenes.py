@@ -81,11 +81,11 @@ def smooth(*xy, n=6) -> np.ndarray:
 # %% ../nbs/01_scenes.ipynb #01-scenes-021
 @dataclass(frozen=True)
 class Piece:
-    "One object of a picture: which drawing, where, how big, how bent, in which colours."
+    "One object of an image: which drawing, where, how big, how bent, in which colours."
     drawing: list           # (role, points) pairs
     x: float                # centre, 0 left .. 1 right
     y: float                # centre, 0 top .. 1 bottom
-    size: float             # side of its box, as a fraction of the picture's side
+    size: float             # side of its box, as a fraction of the image's side
     pose: np.ndarray        # 2 x 2 matrix: rotation, mirroring, squash
     wobble: np.ndarray      # 4 numbers: amplitude, two phases and frequency of a hand-drawn bend
     colours: np.ndarray     # 4 x 3 RGB in [0, 1], one for each role
@@ -209,15 +209,15 @@ DISTRACTORS = dict(   # things that mean nothing here
 # %% ../nbs/01_scenes.ipynb #01-scenes-044
 @dataclass(frozen=True)
 class Difficulty:
-    """How much of the label a picture gives away: strength, size and contrast make it easy, the other knobs make it
+    """How much of the label an image gives away: strength, size and contrast make it easy, the other knobs make it
     hard."""
     # how strongly polarity moves brightness and saturation; 0 not at all, 2 nearly always
     palette_strength: float = 0.5
     texture_strength: float = 0.5                   # the same for smooth against cracked texture
-    # smallest and largest side of motif and distractors, as fractions of the picture's
+    # smallest and largest side of motif and distractors, as fractions of the image's
     motif_size: tuple[float, float] = (0.18, 0.38)
     motif_contrast: float = 0.28                    # difference in lightness between objects and background
-    distractors: int = 5  # most objects without meaning in one picture (at least half as many are tried)
+    distractors: int = 5  # most objects without meaning in one image (at least half as many are tried)
     neighbour_motif: float = 0.4                    # probability of a second, smaller motif: a neighbour's on the wheel
     label_noise: float = 0.15  # probability that the label is a wheel neighbour of what the motif says
 
@@ -227,7 +227,7 @@ class Difficulty:
                 raise ValueError(f"{name} is a probability and must lie in 0..1, not {getattr(self, name)}.")
         low, high = self.motif_size
         if not 0.05 <= low <= high <= 0.9:
-            raise ValueError(f"motif_size must be two fractions of the picture's side, 0.05 <= smallest <= largest <= "
+            raise ValueError(f"motif_size must be two fractions of the image's side, 0.05 <= smallest <= largest <= "
                              f"0.9, not {self.motif_size}.")
         if self.distractors < 0:
             raise ValueError(f"distractors is a number of objects and cannot be {self.distractors}.")
@@ -349,7 +349,7 @@ class Plan:
     "One scene before it is painted: all random choices are in here, none in the painting."
     label: int              # the label the data set gives
     motif_label: int        # what the motif says
-    distribution: np.ndarray   # 8 probabilities: how votes about this picture would fall
+    distribution: np.ndarray   # 8 probabilities: how votes about this image would fall
     backdrop: Backdrop
     distractors: list       # of Piece
     neighbour: Piece | None    # a second, smaller motif
@@ -448,7 +448,7 @@ def paint(plan: Plan,
           size: int = 96,            # side in pixels
           layers: tuple = LAYERS,    # what to paint over the bare background, by name
          ) -> tuple[np.ndarray, np.ndarray]:   # size x size x 3 uint8, and the motif's size x size boolean mask
-    "The picture of a plan, and the mask of its motif."
+    "The image of a plan, and the mask of its motif."
     canvas = paint_backdrop(plan.backdrop, size, "texture" in layers)
     if "distractors" in layers:
         for piece in plan.distractors:
@@ -461,7 +461,7 @@ def paint(plan: Plan,
 # %% ../nbs/01_scenes.ipynb #01-scenes-093
 @dataclass
 class Scenes(LabelledImages):
-    "Drawn pictures: what `LabelledImages` has, and what only a drawer can know."
+    "Drawn images: what `LabelledImages` has, and what only a drawer can know."
     motifs: np.ndarray | None = None          # N true fine labels of the motifs, int64
     distributions: np.ndarray | None = None   # N x 8 probabilities of each emotion
 
@@ -493,11 +493,11 @@ def _in_parallel(draw, n, workers):
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-096
 def _draw_scenes(start, stop, size, seed, difficulty):
-    "Pictures, masks, labels, motifs and distributions of scenes start..stop-1."
+    "Images, masks, labels, motifs and distributions of scenes start..stop-1."
     plans = [plan_scene(i % len(MIKELS), np.random.default_rng([seed, i]), difficulty) for i in range(start, stop)]
-    pictures, masks = zip(*[paint(plan, size) for plan in plans])
+    images, masks = zip(*[paint(plan, size) for plan in plans])
     labels, motifs = np.array([p.label for p in plans]), np.array([p.motif_label for p in plans])
-    return np.stack(pictures), np.stack(masks), labels, motifs, np.stack([p.distribution for p in plans])
+    return np.stack(images), np.stack(masks), labels, motifs, np.stack([p.distribution for p in plans])
 
 def make_scenes(n: int,                                  # how many
                 size: int = 96,                          # side in pixels
@@ -516,8 +516,8 @@ def make_scenes(n: int,                                  # how many
 # %% ../nbs/01_scenes.ipynb #01-scenes-131
 def save_scenes(scenes: Scenes, root) -> None:
     "Write root/<emotion>/<name>.png and root/masks/<emotion>/<name>.png."
-    for picture, mask, label, name in zip(scenes.pixels, scenes.masks, scenes.labels, scenes.names):
-        for folder, array in ((Path(root), picture), (Path(root)/"masks", mask.astype(np.uint8)*255)):
+    for image, mask, label, name in zip(scenes.pixels, scenes.masks, scenes.labels, scenes.names):
+        for folder, array in ((Path(root), image), (Path(root)/"masks", mask.astype(np.uint8)*255)):
             (folder/MIKELS.fine[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(folder/MIKELS.fine[label]/f"{name}.png")
 
@@ -549,8 +549,8 @@ SHAPES = dict(   # ten geometric shapes for pretraining: none of them is a motif
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-138
 def _draw_shapes(start, stop, size, seed):
-    "Pictures and labels of shapes start..stop-1."
-    pictures, names = [], list(SHAPES)
+    "Images and labels of shapes start..stop-1."
+    images, names = [], list(SHAPES)
     for i in range(start, stop):
         rng = np.random.default_rng([seed, i, 1])   # the 1 sets it apart from the generator of scene i
         backdrop = plan_backdrop(rng.uniform(-1, 1), rng, Difficulty(palette_strength=1., texture_strength=1.))
@@ -563,8 +563,8 @@ def _draw_shapes(start, stop, size, seed):
         for piece in clutter:
             stamp(canvas, piece)
         stamp(canvas, shape)
-        pictures.append((255*canvas.clip(0, 1) + .5).astype(np.uint8))
-    return np.stack(pictures), np.arange(start, stop) % len(names)
+        images.append((255*canvas.clip(0, 1) + .5).astype(np.uint8))
+    return np.stack(images), np.arange(start, stop) % len(names)
 
 def make_shapes(n: int,                       # how many
                 size: int = 96,               # side in pixels
@@ -572,7 +572,7 @@ def make_shapes(n: int,                       # how many
                 workers: int | None = None,   # processes, as in `make_scenes`
                # n x size x size x 3 uint8, and n shape labels (positions in SHAPES)
                ) -> tuple[np.ndarray, np.ndarray]:
-    "Pictures of ten geometric shapes, on which the small backbone is pretrained."
+    "Images of ten geometric shapes, on which the small backbone is pretrained."
     if n < 1 or size < 16 or seed < 0:
         raise ValueError(f"Ask for at least 1 shape of at least 16 pixels with a seed of at least 0, not {n} of "
                          f"{size} with {seed}.")

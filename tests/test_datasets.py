@@ -209,7 +209,7 @@ def test_cache_survives_a_real_write_error(tmp_path):
     """A limit on the size of files is a write error that needs neither a full disk nor a trick; a second run completes
     the cache."""
     folder_of(tmp_path/"data")
-    code = ("import resource, sys; from apse_nb import images as datasets as d; d.CHUNK = 2; "
+    code = ("import resource, sys; from apse_nb.datasets import decoding as d; d.CHUNK = 2; "
             "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
             f"d.decode(d.open_dataset({str(tmp_path/'data')!r}), 16, cache={str(tmp_path/'cache')!r}, workers=1)")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -248,7 +248,7 @@ def run(*arguments):
 
 def test_check_clean_data(tmp_path):
     result = run(folder_of(tmp_path/"data"), "--out", tmp_path/"clean.csv")
-    assert result.exit_code == 0 and "8 pictures: 8 clean, 0 with problems" in result.stdout and result.stderr == ""
+    assert result.exit_code == 0 and "8 images: 8 clean, 0 with problems" in result.stdout and result.stderr == ""
     assert open_dataset(tmp_path/"clean.csv").counts() == open_dataset(tmp_path/"data").counts()
 
 
@@ -257,8 +257,9 @@ def test_check_spoilt_data(tmp_path):
     (root/"awe"/"0.png").write_bytes(b"")
     (root/"fear"/"copy.png").write_bytes((root/"fear"/"1.png").read_bytes())
     result = run(root, "--out", tmp_path/"clean.csv", "--problems", tmp_path/"problems.csv", "--workers", 1)
-    assert result.exit_code == 1 and "9 pictures: 7 clean, 2 with problems" in result.stdout
-    assert "unreadable: awe/0.png" in result.stdout and "duplicate: fear/copy.png: same picture as fear/1.png" in result.stdout
+    assert result.exit_code == 1 and "9 images: 7 clean, 2 with problems" in result.stdout
+    assert "unreadable: awe/0.png" in result.stdout
+    assert "duplicate: fear/copy.png: same image as fear/1.png" in result.stdout
     assert len((tmp_path/"problems.csv").read_text().splitlines()) == 3
     assert run(tmp_path/"clean.csv").exit_code == 0
 
@@ -313,9 +314,9 @@ def test_warnings_become_one_line_and_bugs_stay_visible():
 def test_interrupt_from_outside(tmp_path):
     "A real Ctrl-C while the command works: one line, status 130."
     root = folder_of(tmp_path/"data")
-    code = ("import os, signal, sys; from apse_nb import images as datasets as d; real = d.picture_digest\n"
+    code = ("import os, signal, sys; from apse_nb.datasets import checks as d; real = d.image_digest\n"
             "def slow(path): os.kill(os.getpid(), signal.SIGINT); return real(path)\n"
-            f"d.picture_digest = slow; sys.argv = ['apse_check_data', {str(root)!r}]; d.apse_check_data()")
+            f"d._image_digest = slow; sys.argv = ['apse_check_data', {str(root)!r}]; d.apse_check_data()")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 130 and run.stderr.strip().splitlines()[-1].startswith("apse_check_data: "
             "stopped;") and "Traceback" not in run.stderr

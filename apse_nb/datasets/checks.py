@@ -25,7 +25,7 @@ from ..tools.files import printable
 from ..tools.work import core_count
 
 # %% auto #0
-__all__ = ['PROBLEMS', 'DataReport', 'picture_digest', 'judge_copies', 'check_data', 'apse_check_data']
+__all__ = ['PROBLEMS', 'DataReport', 'check_data', 'apse_check_data']
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-136
 PROBLEMS = ("unreadable", "placeholder", "two labels", "duplicate")
@@ -34,9 +34,9 @@ PROBLEMS = ("unreadable", "placeholder", "two labels", "duplicate")
 class DataReport:
     "What `check_data` found."
     files: ImageFiles                     # the N files that were listed
-    problem: np.ndarray                   # N strings: one of `PROBLEMS`, or '' for a sound picture
+    problem: np.ndarray                   # N strings: one of `PROBLEMS`, or '' for a sound image
     detail: list[str]                     # N explanations
-    groups: list[list[int]]  # positions of identical pictures, one list for each picture that is there more than once
+    groups: list[list[int]]  # positions of identical images, one list for each image that is there more than once
 
     @property
     def clean(self) -> ImageFiles:
@@ -59,7 +59,7 @@ class DataReport:
         return table
 
     def problems(self):
-        "Every picture that is not in the clean list: image, label, split, problem, detail (a pandas frame)."
+        "Every image that is not in the clean list: image, label, split, problem, detail (a pandas frame)."
         import pandas as pd
         bad = np.flatnonzero(self.problem != "")
         names, fine = self.files.names, self.files.taxonomy.fine
@@ -76,7 +76,7 @@ class DataReport:
         write_list(path, names, self.clean.labels, self.clean.split, self.files.taxonomy)
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-137
-def picture_digest(path) -> tuple[str, str]:   # digest, or the reason why there is none
+def _image_digest(path) -> tuple[str, str]:   # digest, or the reason why there is none
     "A digest of the decoded pixels of a file."
     try:
         image = read_image(path)
@@ -85,33 +85,33 @@ def picture_digest(path) -> tuple[str, str]:   # digest, or the reason why there
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest(), ""
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-139
-def judge_copies(group: list[int],            # positions of identical pictures, the one to keep first
+def _judge_copies(group: list[int],            # positions of identical images, the one to keep first
                  files: ImageFiles,
                  names: list[str],            # of all files
                  copies: int,                 # this many in two or more classes are a placeholder
                 ) -> tuple[list[int], str, str]:   # positions to leave out, the problem, an explanation
-    "What is wrong with a group of identical pictures."
+    "What is wrong with a group of identical images."
     emotions = sorted({files.taxonomy.fine[files.labels[i]] for i in group})
     if len(emotions) == 1:
-        return group[1:], "duplicate", f"same picture as {printable(names[group[0]])}"
+        return group[1:], "duplicate", f"same image as {printable(names[group[0]])}"
     problem = "placeholder" if len(group) >= copies else "two labels"
-    return group, problem, f"the same picture {len(group)} times as {', '.join(emotions)}"
+    return group, problem, f"the same image {len(group)} times as {', '.join(emotions)}"
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-140
 def check_data(root,                                # a data set, as in `open_dataset`
                kind: str = "auto",
                taxonomy: Taxonomy | None = None,
-               copies: int = 5,  # this many identical pictures in two or more classes are a placeholder
+               copies: int = 5,  # this many identical images in two or more classes are a placeholder
                workers: int | None = None,          # threads; None: one a core
               ) -> DataReport:
-    "Decode every picture; report unreadable ones, placeholders and duplicates."
+    "Decode every image; report unreadable ones, placeholders and duplicates."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")               # what the reader leaves out is in `files.skipped`
         files = open_dataset(root, kind, taxonomy)
     bar = tqdm(total=len(files), desc="check", unit="img", disable=None)
     problem, detail, same = np.full(len(files), "", dtype="<U11"), [""]*len(files), defaultdict(list)
     with ThreadPoolExecutor(workers or core_count()) as pool, bar:
-        for i, (digest, reason) in enumerate(pool.map(picture_digest, files.paths)):
+        for i, (digest, reason) in enumerate(pool.map(_image_digest, files.paths)):
             if digest:
                 same[digest].append(i)
             else:
@@ -121,7 +121,7 @@ def check_data(root,                                # a data set, as in `open_da
     order = lambda i: (("test", "val", "train", "").index(files.split[i]), i)
     groups, names = [sorted(g, key=order) for g in same.values() if len(g) > 1], files.names
     for group in groups:
-        wrong, what, why = judge_copies(group, files, names, copies)
+        wrong, what, why = _judge_copies(group, files, names, copies)
         for i in wrong:
             problem[i], detail[i] = what, why
     return DataReport(files, problem, detail, groups)
@@ -131,17 +131,17 @@ def check_data(root,                                # a data set, as in `open_da
 @click.argument("root")
 @click.option("--out", metavar="CSV", help="Write the clean list here; every command of this library takes it in "
               "place of a folder.")
-@click.option("--problems", metavar="CSV", help="Write every picture that is not clean, with the reason.")
+@click.option("--problems", metavar="CSV", help="Write every image that is not clean, with the reason.")
 @click.option("--kind", default="auto", help=f"Layout of the data set: auto (default), {', '.join(READERS)}.")
 @click.option("--taxonomy", type=click.Choice(list(TAXONOMIES)), help="Emotions to expect; by default the first that "
               "knows all labels.")
 @click.option("--copies", default=5, show_default=True, type=click.IntRange(2),
-              help="This many identical pictures in two or more classes are a placeholder.")
+              help="This many identical images in two or more classes are a placeholder.")
 @click.option("--workers", type=click.IntRange(1), help="Threads; by default one a core.")
 def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     """Check the data set in the folder (or list) ROOT.
 
-    Counts the pictures of each class and finds unreadable files, placeholders ("photo unavailable") and exact
+    Counts the images of each class and finds unreadable files, placeholders ("photo unavailable") and exact
     duplicates. Exit status: 0 if all is well, 1 if something was found, 2 if the check could not be done."""
     report = check_data(root, kind, TAXONOMIES.get(taxonomy), copies, workers)
     found, missing = report.problems(), report.files.skipped
@@ -150,7 +150,7 @@ def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
         click.echo(f"{p.problem}: {p.image}: {p.detail}")
     for name, reason in missing:
         click.echo(f"left out: {printable(name)}: {reason}")
-    click.echo(f"{len(report.files)} pictures: {len(report.clean)} clean, {len(found)} with problems, {len(missing)} "
+    click.echo(f"{len(report.files)} images: {len(report.clean)} clean, {len(found)} with problems, {len(missing)} "
                f"left out by the reader, "
                f"{len(report.leaks)} shared between parts of the split.")
     if out:

@@ -47,7 +47,7 @@ class PixelStore:
                 self.done, self.skipped = state["done"], skipped
 
     def append(self,
-               rows: list[np.ndarray],                # decoded pictures, size x size x 3 each
+               rows: list[np.ndarray],                # decoded images, size x size x 3 each
                skipped: list[tuple[int, str]]):       # position and reason of each that could not be decoded
         "Write the rows, then the note."
         with open(self.pixels, "r+b" if self.pixels.exists() else "w+b") as f:
@@ -96,11 +96,11 @@ def cache_key(files: ImageFiles,       # the files to decode
     return h.hexdigest()[:12]
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-121
-CHUNK = 256   # pictures between two notes of how far we got: at most this much work is lost
+CHUNK = 256   # images between two notes of how far we got: at most this much work is lost
 
 def decode_into(store, files: ImageFiles, size: int, workers: int | None):
     "Decode what the store does not have yet, chunk by chunk, in threads."
-    def one(path):                            # the picture, or the reason why there is none
+    def one(path):                            # the image, or the reason why there is none
         try:
             return decode_square(path, size)
         except (ValueError, OSError) as e:
@@ -122,7 +122,7 @@ def decode_into(store, files: ImageFiles, size: int, workers: int | None):
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-123
 @dataclass
 class DecodedImages(LabelledImages):
-    "Pictures decoded from files, together with those files and the ones that could not be read."
+    "Images decoded from files, together with those files and the ones that could not be read."
     files: ImageFiles | None = None  # the N files, in the order of the pixels (splits, votes)
     skipped: list[tuple[str, str]] = field(default_factory=list)   # (name, reason)
 
@@ -130,7 +130,7 @@ def decode(files: ImageFiles,              # what to decode
            size: int,                      # side of the square in pixels
            cache: Path | None = None,      # folder for memory maps; None keeps the pixels in memory
            workers: int | None = None,     # threads; None: one a core
-          ) -> DecodedImages:              # the readable pictures, N x size x size x 3
+          ) -> DecodedImages:              # the readable images, N x size x size x 3
     "Decode all files once. With a cache, a later call is immediate, and one that was stopped goes on where it was."
     if not len(files):
         raise ValueError(f"There is no image to decode in {files.root}.")
@@ -173,24 +173,24 @@ def decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | No
 
 # %% ../../nbs/datasets/decoding.ipynb #10-training-094
 def default_cache() -> Path:
-    "Where decoded pictures are kept: $XDG_CACHE_HOME/apse_nb or ~/.cache/apse_nb."
+    "Where decoded images are kept: $XDG_CACHE_HOME/apse_nb or ~/.cache/apse_nb."
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"apse_nb"
 
-SCENES = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # part: (number of pictures, seed)
+SCENES = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # part: (number of images, seed)
 
 class MissingPart(ValueError):
     "A data set that comes divided does not have the part that was asked for."
 
 @lru_cache(maxsize=8)      # a worker process that runs many rows opens its data once
 def load_images(source: str,                     # a folder or list, or 'scenes'
-                size: int,                       # side of the decoded pictures, pixels
+                size: int,                       # side of the decoded images, pixels
                 # 'train', 'val', 'test'; None takes everything (of the scenes: the test part)
                 split: str | None = None,
                 taxonomy: str = "mikels",
-                cache: Path | None = None,       # folder for decoded pictures; `default_cache()` when left out
+                cache: Path | None = None,       # folder for decoded images; `default_cache()` when left out
                 limit: int | None = None,        # draw at most so many scenes
                ) -> LabelledImages:
-    "The pictures of a data set (or of one part of it) at the size a recipe wants."
+    "The images of a data set (or of one part of it) at the size a recipe wants."
     if split not in (None, "train", "val", "test"):
         raise ValueError(f"A part is called train, val or test, not {split!r}.")
     if taxonomy not in TAXONOMIES:

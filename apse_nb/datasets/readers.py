@@ -24,7 +24,7 @@ __all__ = ['READERS', 'image_index', 'vote_rows', 'files_with_votes', 'emotion_c
            'first_that_knows', 'open_dataset']
 
 # %% ../../nbs/datasets/readers.ipynb #index-000
-def image_index(root: Path,              # where the pictures are
+def image_index(root: Path,              # where the images are
                ) -> dict[str, str]:  # lower-case full name, last two parts or last part -> name relative to the root
     "Find images by as much of their path as a list happens to write."
     index = {}
@@ -59,7 +59,7 @@ def files_with_votes(root: Path,                             # data set
                      taxonomy: Taxonomy,
                      ties: str,                              # 'drop' or 'keep'
                     ) -> ImageFiles:
-    "Label every picture with the emotion that has most votes."
+    "Label every image with the emotion that has most votes."
     index, kept, skipped = image_index(root), [], []
     for name, votes in rows:
         winners = np.flatnonzero(votes == votes.max())
@@ -119,7 +119,7 @@ def read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
                    if emotion.startswith(s)}
         if len(columns) < len(short):
             raise UnknownLabel(f"{path}: the columns {', '.join(header)} do not fit the taxonomy {taxonomy.name!r}.")
-        rows += [(f"{picture}.jpg", votes) for picture, votes in vote_rows(table, columns, taxonomy, path)]
+        rows += [(f"{image}.jpg", votes) for image, votes in vote_rows(table, columns, taxonomy, path)]
     return files_with_votes(root, rows, taxonomy, ties)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-067
@@ -229,7 +229,7 @@ READERS = {"list": read_list, "emoset": read_emoset, "emotion6": read_emotion6, 
 def open_dataset(root,                                # folder (or list file) of the data set
                  kind: str = "auto",                  # 'auto' or one of `READERS`
                  taxonomy: Taxonomy | None = None,    # None: the first of `TAXONOMIES` that knows the labels
-                 ties: str = "drop",  # pictures whose votes have no single winner: 'drop' or 'keep' (the first winner)
+                 ties: str = "drop",  # images whose votes have no single winner: 'drop' or 'keep' (the first winner)
                 ) -> ImageFiles:
     "The labelled files of a data set on disk; nothing is decoded yet."
     root = Path(root)
