@@ -23,7 +23,7 @@ notebook.metadata["language_info"] = {"name": "python"}
 config = Config()
 config.NbConvertBase.display_data_priority = ["text/markdown", "text/plain"]
 text, _ = MarkdownExporter(config=config).from_notebook_node(notebook)
-# pictures lie beside the notebook; chapters are linked as files of the repository
-text = re.sub(r"\]\((images/|\d\d[a-z]?_)", r"](nbs/\1", text)
+# images and notebooks are linked as files of the repository; index.ipynb lies in nbs/
+text = re.sub(r"\]\((?=[\w./-]+\.(?:ipynb|png|svg|jpg)[)#])", "](nbs/", text)
 text = re.sub(r"\n{3,}", "\n\n", text)
 (root/"README.md").write_text(text.strip() + "\n", encoding="utf-8")

@@ -4,13 +4,14 @@ Needs no Quarto, runs no notebook (their outputs are committed), and the pages a
     python .ci/make_site.py            build into _docs
     python .ci/make_site.py --check    build, then follow every link and anchor; exit status 1 with a list if something is wrong
 
-Chapters are the notebooks that lie in nbs/, in the order of their numbers (03 < 03a < 04); titles are their first headings."""
+The course is the numbered notebooks of nbs/, in the order of their numbers; each folder below is a wing. Titles are first headings."""
 import argparse
 import ast
 import html
 import importlib
 import io
 import json
+import posixpath
 import re
 import shutil
 import struct
@@ -37,9 +38,11 @@ from pygments.util import ClassNotFound
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = Path(__file__).resolve().parent/"site"                 # templates, style, script
-# by first chapter
-PARTS = {0: "Emotions and pictures", 3: "The network", 7: "Losses, measures, training", 11: "Search and explore",
-         13: "Experiments", 18: "Speed"}
+# of the course, by first chapter
+PARTS = {0: "Emotions and images", 3: "The network", 7: "Losses, measures, training", 11: "Experiments"}
+# folders of nbs/, in this order, and what the table of contents calls them
+WINGS = {"tools": "Tools", "datasets": "Data sets", "methods": "Other methods", "search": "Search", "widgets": "Widgets",
+         "report": "Report", "bench": "Speed"}
 # what browsers show for a lone letter in an equation
 ITALIC = "".join(map(chr, [*range(0x1d434, 0x1d468), *range(0x1d6e2, 0x1d71c), 0x210e]))
 
@@ -102,9 +105,10 @@ class Renderer(IPythonRenderer):
                  where: str,         # what a complaint names
                  module: str = "",   # names of this module come first
                  root: str = "",     # from the page to the site's first folder
+                 folder: str = "",   # of the notebook that links are written in, within nbs/
                 ):
         super().__init__(escape=False)
-        self.site, self.where, self.module, self.root = site, where, module, root
+        self.site, self.where, self.module, self.root, self.folder = site, where, module, root, folder
         self.headings: list[tuple[int, str, str]] = []   # of the table of contents: level, anchor, HTML
         self.taken: set[str] = set()                     # anchors
         self.deeper, self.listed = 0, True
@@ -158,18 +162,31 @@ class Renderer(IPythonRenderer):
         target, _, fragment = url.partition("#")
         if not urlsplit(url).scheme and not url.startswith("//"):
             if target.endswith(".ipynb"):
-                target = self.root + target.removesuffix(".ipynb") + ".html"
+                target = self.address(target.removesuffix(".ipynb") + ".html")
             elif target:
-                self.site.wanted.add(target)      # a file beside the notebooks travels along
+                self.site.wanted.add(self.within(target))      # a file beside the notebooks travels along
+                target = self.address(target)
             url = target + ("#" + slug(unquote(fragment).replace("-", " ")) if fragment else "")
         elif text == html.escape(url) and not re.search(r"\.[a-z]{2,}$", (urlsplit(url).hostname or "")):
             return f"<code>{text}</code>"    # http://host:19530 is an example
         return f'<a href="{html.escape(url)}">{text}</a>'
 
+    def within(self, url: str) -> str:
+        "Where a relative address leads, seen from nbs/."
+        return posixpath.normpath(posixpath.join(self.folder, url))
+
+    def address(self, url: str) -> str:
+        "The same, seen from the page."
+        return self.root + self.within(url)
+
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        if not urlsplit(url).scheme:
+        if urlsplit(url).scheme:
+            size = ""
+        else:
+            url = self.within(url)
             self.site.wanted.add(url)
-        return f'<img src="{html.escape(self.root + url)}" alt="{html.escape(plain(text))}"{self.site.size_of(self.site.notebooks/unquote(url))}>'
+            url, size = self.root + url, self.site.size_of(self.site.notebooks/unquote(url))
+        return f'<img src="{html.escape(url)}" alt="{html.escape(plain(text))}"{size}>'
 
     def codespan(self, text: str) -> str:
         shown, target = f"<code>{html.escape(html.unescape(text))}</code>", self.site.entry_of(html.unescape(text),
@@ -328,24 +345,48 @@ def command_help(module: str, name: str) -> str:
 @dataclass
 class Chapter:
     path: Path
+    folder: str = ""     # within nbs/
 
     @cached_property
     def notebook(self):
         return nbformat.read(self.path, 4)
 
     @property
+    def wing(self) -> str:
+        "The folder of nbs/ that it lies in; nothing for the course."
+        return self.folder.split("/")[0]
+
+    @property
     def number(self) -> str:
-        return m[1] if (m := re.match(r"(\d+[a-z]*)_", self.path.name)) else ""
+        return m[1] if not self.folder and (m := re.match(r"(\d+)_", self.path.name)) else ""
 
     @property
     def order(self) -> tuple:
-        m = re.match(r"(\d+)([a-z]*)", self.number)
-        return (int(m[1]), m[2], self.path.stem) if m else (-1 if self.path.stem == "index" else 10**6, "",
-                                                            self.path.stem)
+        "The start page and others without a number, the course, the wings."
+        if self.folder:
+            known = list(WINGS)
+            return (2, known.index(self.wing) if self.wing in known else len(known), self.folder, self.path.stem)
+        if self.number:
+            return (1, int(self.number), "", self.path.stem)
+        return (0, self.path.stem != "index", "", self.path.stem)
 
     @property
     def file(self) -> str:
-        return self.path.stem + ".html"
+        return posixpath.join(self.folder, self.path.stem + ".html")
+
+    @property
+    def root(self) -> str:
+        "From its page to the site's first folder."
+        return "../"*self.file.count("/")
+
+    @property
+    def name(self) -> str:
+        "What others call it: 'chapter 04' or 'notebook search/store'."
+        if self.number:
+            return f"chapter {self.number}"
+        if self.folder:
+            return f"notebook {self.folder}/{self.path.stem}"
+        return "start" if self.path.stem == "index" else self.path.stem
 
     @property
     def url(self) -> str:
@@ -374,18 +415,28 @@ class Chapter:
 
 
 def find_chapters(folder: Path) -> list[Chapter]:
-    "index first, then by number and letter."
-    return sorted((Chapter(p) for p in folder.glob("*.ipynb") if not p.name.startswith((".", "_"))),
-                  key=lambda c: c.order)
+    "The start page, the course by number, the wings."
+    found = []
+    for path in folder.rglob("*.ipynb"):
+        inside = path.relative_to(folder)
+        if not any(part.startswith((".", "_")) for part in inside.parts):
+            found.append(Chapter(path, "" if len(inside.parts) == 1 else inside.parent.as_posix()))
+    return sorted(found, key=lambda c: c.order)
 
 
 def split_parts(chapters: list[Chapter]) -> list[tuple[str, list[Chapter]]]:
     "Chapters under the names of their parts; what has no number comes under no name."
     parts: dict[str, list[Chapter]] = {}
     for c in chapters:
-        if c.path.stem != "index":
-            parts.setdefault(next((PARTS[n] for n in sorted(PARTS, reverse=True) if c.number and n <= c.order[0]),
-                                  ""), []).append(c)
+        if c.number:
+            name = next((PARTS[n] for n in sorted(PARTS, reverse=True) if n <= int(c.number)), "")
+        elif c.folder:
+            name = WINGS.get(c.wing, c.wing)
+        elif c.path.stem == "index":
+            continue
+        else:
+            name = ""
+        parts.setdefault(name, []).append(c)
     return list(parts.items())
 
 
@@ -395,7 +446,7 @@ def sidebar_yml(chapters: list[Chapter]) -> str:
              "    contents:", "      - index.ipynb"]
     for name, listed in split_parts(chapters):
         lines += [f"      - section: {json.dumps(name)}", "        contents:"] + [f"          - text: "
-                f"{json.dumps(f'{c.number} {c.title}'.strip())}\n            href: {c.path.name}" for c in listed]
+                f"{json.dumps(f'{c.number} {c.title}'.strip())}\n            href: {posixpath.join(c.folder, c.path.name)}" for c in listed]
     return "\n".join(lines) + "\n"
 
 
@@ -464,7 +515,7 @@ class Site:
 
     def docstring(self, entry: Entry) -> Markup:
         "A docstring is Markdown, as nbdev reads it."
-        render = Renderer(self, f"{entry.module}.{entry.name}", entry.module, "../")
+        render = Renderer(self, f"{entry.module}.{entry.name}", entry.module, "../", entry.chapter.folder)
         render.deeper, render.listed = 3, False
         return Markup(render.convert(entry.text))
 
@@ -485,7 +536,7 @@ class Site:
                    "module by module", listed=listed)
         for module, chapter, entries in listed:
             lead = Renderer(self, chapter.path.name, module,
-                            "../").convert(chapter.head[1]) if chapter.module == module else ""
+                            "../", chapter.folder).convert(chapter.head[1]) if chapter.module == module else ""
             title = f"{self.settings['lib_name']}.{module}"
             self.write(f"api/{module}.html", "api.html", title=title, description=f"The functions and classes of "
                        f"{title}", module=module, chapter=chapter, lead=Markup(lead), entries=entries)
@@ -539,7 +590,8 @@ class ChapterPage:
 
     def __init__(self, site: Site, chapter: Chapter):
         self.site, self.chapter = site, chapter
-        self.render = Renderer(site, chapter.path.name, chapter.module)
+        self.render = Renderer(site, posixpath.join(chapter.folder, chapter.path.name), chapter.module, chapter.root,
+                               chapter.folder)
         self.title, self.subtitle = (re.sub(r"</?p>", "", self.render.convert(text)).strip()
                                      for text in chapter.head[:2])
         self.blocks: list[str] = []
@@ -579,7 +631,7 @@ class ChapterPage:
         module = exported_to(directives, self.chapter)
         names = [e.name for e in self.site.modules.get(module, []) if e.chapter is self.chapter and e.cell == cell.id]
         self.sections[-1]["names"] += names
-        links = ", ".join(f'<a href="api/{module}.html#{name}">{name}</a>' for name in names)
+        links = ", ".join(f'<a href="{self.chapter.root}api/{module}.html#{name}">{name}</a>' for name in names)
         shown = [f'<p class="badge">{links}</p>'] if names else []
         if source and directives.get("echo") != "false":
             shown.append(f'<pre class="code"><code>{colour(source)}</code></pre>')
@@ -612,12 +664,16 @@ class ChapterPage:
     def picture(self, kind: str, data: str, alt: str) -> str:
         "A picture as a file; without a description it gets the section's title and the sentences before it."
         self.pictures += 1
-        path = self.site.out/"figures"/f"{self.chapter.path.stem}_{self.pictures}.{dict(png='png', jpeg='jpg').get(kind[6:], 'svg')}"
+        ending = dict(png="png", jpeg="jpg").get(kind[6:], "svg")
+        file = "_".join([*filter(None, self.chapter.folder.split("/")), self.chapter.path.stem,
+                         f"{self.pictures}.{ending}"])
+        path = self.site.out/"figures"/file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.encode() if kind.endswith("xml") else b64decode(data))
-        where = f"Chapter {self.chapter.number}" if self.chapter.number else self.site.settings["title"]
+        where = self.site.settings["title"] if self.chapter.name == "start" else self.chapter.name.capitalize()
         alt = alt or f"{where}, picture {self.pictures}, {self.sections[-1]['title'] or plain(self.title)}: {self.said}"
-        return f'<img src="figures/{quote(path.name)}" alt="{html.escape(alt)}"{self.site.size_of(path)} loading="lazy">'
+        return (f'<img src="{self.chapter.root}figures/{quote(path.name)}" alt="{html.escape(alt)}"'
+                f'{self.site.size_of(path)} loading="lazy">')
 
     def write(self) -> None:
         chapter, chapters = self.chapter, self.site.chapters
@@ -629,9 +685,9 @@ class ChapterPage:
                                                                   text in self.render.headings if level in (2, 3)],
                         module=chapter.module if chapter.module in self.site.modules else "", before=chapters[at - 1]
                         if at else None, after=chapters[at + 1] if at + 1 < len(chapters) else None)
-        name = f"{chapter.number} {chapter.title}".strip()
+        name = f"{chapter.number or WINGS.get(chapter.wing, chapter.wing)} {chapter.title}".strip()
         for s in self.sections:
-            place = name if s["title"] else f"chapter {chapter.number}" if chapter.number else "start"
+            place = name if s["title"] else chapter.name
             self.site.search.append(dict(url=chapter.url + (f"#{s['anchor']}" if s["anchor"] else ""),
                                          title=s["title"] or chapter.title, place=place, text=s["text"].strip(),
                                          names=" ".join(s["names"])))
@@ -742,7 +798,7 @@ def check(out: Path, chapters: list[Chapter], modules: dict[str, list[Entry]]) -
                          f"{blocks}")
     lib = read_settings()["lib_name"]
     for module, entries in modules.items():
-        path = ROOT/lib/f"{module}.py"
+        path = ROOT/lib/f"{module.replace('.', '/')}.py"
         names = re.search(r"^__all__ = (\[.*?\])$", path.read_text(encoding="utf-8"),
                           re.M | re.S) if path.is_file() else None
         missing = set(ast.literal_eval(names[1])) - {e.name for e in entries} if names else set()

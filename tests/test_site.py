@@ -33,13 +33,16 @@ def test_every_link_anchor_picture_and_equation(site):
     assert make_site.check(site.out, site.chapters, site.modules) == []
 
 
-def test_chapters_are_in_reading_order(site):
-    numbers = [c.number for c in site.chapters]
-    assert numbers[0] == "" and numbers[1:3] == ["00",
-                                                 "01"] and numbers.index("03") + 1 == numbers.index("03a") == numbers.index("04") - 1
+def test_course_first_then_wings(site):
+    course = [c.number for c in site.chapters if c.number]
+    assert site.chapters[0].path.stem == "index" and course == [f"{n:02}" for n in range(len(course))]
+    wings = [c.wing for c in site.chapters if c.wing]
+    assert [c.wing for c in site.chapters[-len(wings):]] == wings
+    assert list(dict.fromkeys(wings)) == list(make_site.WINGS) and sorted(set(wings)) == sorted(
+        p.name for p in (ROOT/"nbs").iterdir() if list(p.glob("*.ipynb")))
     text = (site.out/"04_attention.html").read_text(encoding="utf-8")
-    assert re.search(r'rel="prev" href="03a_torchvision_guard.html"',
-                     text) and re.search(r'rel="next" href="05_clb.html"', text)
+    assert 'rel="prev" href="03_backbones.html"' in text and 'rel="next" href="05_clb.html"' in text
+    assert 'href="../api/tools.files.html"' in (site.out/"tools"/"files.html").read_text(encoding="utf-8")
 
 
 def test_api_page_tells_parameters_and_chapter(site):
@@ -47,7 +50,7 @@ def test_api_page_tells_parameters_and_chapter(site):
     entry = text[text.index('<section id="AttentionHead">'):text.index('id="AttentionHead.forward"')]
     assert "K, classes this head tells apart" in entry and re.search(r'href="../04_attention.html#[\w-]+"', entry)
     assert "the paper's F_a: features weighted by both maps" in text  # a field of a named tuple
-    assert "--method" in (site.out/"api"/"training.html").read_text(encoding="utf-8")  # a command shows its --help
+    assert "--method" in (site.out/"api"/"report.commands.html").read_text(encoding="utf-8")  # a command shows its --help
 
 
 def test_exported_cells_lead_to_their_entries(site):
@@ -68,7 +71,8 @@ def test_nbdev_prepares_every_chapter_for_quarto(tmp_path):
     code = "from nbdev.serve import proc_nbs; from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml(); proc_nbs('nbs', n_workers=0)"
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
-    assert {p.name for p in (tmp_path/"_proc").glob("*.ipynb")} == {p.name for p in (ROOT/"nbs").glob("*.ipynb")}
+    assert {p.relative_to(tmp_path/"_proc") for p in (tmp_path/"_proc").rglob("*.ipynb")} == {
+        p.relative_to(ROOT/"nbs") for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
     assert (tmp_path/"_proc"/"images"/"hero.png").exists() and (tmp_path/"_proc"/"_quarto.yml").exists()
     assert "class AttentionHead" in (tmp_path/"_proc"/"04_attention.ipynb").read_text(encoding="utf-8")
     assert (tmp_path/"nbs"/"nbdev.yml").read_text() == (ROOT/"nbs"/"nbdev.yml").read_text(), "settings.ini changed: nbdev_docs would write another nbs/nbdev.yml"
