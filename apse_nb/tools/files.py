@@ -5,6 +5,7 @@
 # %% ../../nbs/tools/files.ipynb #files-003
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
@@ -15,8 +16,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 # %% auto #0
-__all__ = ['UNFINISHED', 'replacing', 'write_whole', 'clear_unfinished', 'read_regular', 'locked', 'printable', 'one_line',
-           'shell_word', 'data_path']
+__all__ = ['UNFINISHED', 'replacing', 'write_whole', 'clear_unfinished', 'RefusedFile', 'read_regular', 'read_limited', 'locked',
+           'printable', 'one_line', 'shell_word', 'data_path']
 
 # %% ../../nbs/tools/files.ipynb #files-008
 UNFINISHED = ".apse_part"       # ending of files that are being written
@@ -55,12 +56,17 @@ def clear_unfinished(folder) -> None:
         left.unlink(missing_ok=True)
 
 # %% ../../nbs/tools/files.ipynb #files-015
+class RefusedFile(ValueError):
+    "The system did not hand over a file that is there, or had no memory for it. It may work another time."
+
+_LASTING = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)     # errors that time does not mend
+
 def read_regular(path,
                  at_most: int,                             # bytes
                  begin: int | None = None,                 # read only so many bytes from the start
                 ) -> tuple[bytes, os.stat_result]:         # the content, and what the system says about the file
-    """The content of an ordinary file. `FileNotFoundError` if there is none;
-    `ValueError` with a clause that goes after the file's name ("is larger than 64 MB") for anything else."""
+    """The content of an ordinary file. `FileNotFoundError` if there is none; otherwise `ValueError` with a clause that
+    goes after the file's name ("is larger than 64 MB"), a `RefusedFile` where another try may help."""
     flags = getattr(os, "O_NONBLOCK", 0)                   # a pipe must not make us wait
     try:
         with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as f:
@@ -71,14 +77,27 @@ def read_regular(path,
                 return f.read(begin), status
             if status.st_size > at_most:
                 raise ValueError(f"is larger than {at_most >> 20} MB")
-            data = f.read(at_most + 1)                     # a file can grow while it is read
-            if len(data) > at_most:
-                raise ValueError(f"is larger than {at_most >> 20} MB")
-            return data, status
+            return read_limited(f, at_most), status        # a file can grow while it is read
     except FileNotFoundError:
         raise
+    except MemoryError:
+        raise RefusedFile("does not fit into memory") from None
     except OSError as e:
-        raise ValueError(f"cannot be read ({e.strerror})") from None
+        kind = ValueError if e.errno in _LASTING else RefusedFile
+        raise kind(f"cannot be read ({e.strerror})") from None
+
+# %% ../../nbs/tools/files.ipynb #files-limited
+def read_limited(stream,             # an open file of bytes, also a compressed one
+                 at_most: int,       # bytes that may come out of it
+                ) -> bytes:
+    "All that a stream holds; `ValueError` with a clause for after its name if that is more than `at_most` bytes."
+    parts, left = [], at_most + 1
+    while left > 0 and (part := stream.read(min(left, 2**24))):
+        parts.append(part)
+        left -= len(part)
+    if left <= 0:
+        raise ValueError(f"holds more than {at_most >> 20} MB")
+    return b"".join(parts)
 
 # %% ../../nbs/tools/files.ipynb #files-019
 @contextmanager
