@@ -1,2 +1,2 @@
 __version__ = "0.1.0"
-from .tools import torchvision_guard
+from .tools import extras, torchvision_guard

@@ -1,12 +1,16 @@
 """The house's own rules: reading order, import time, no pickles, files that are in sync."""
 import ast
-import json
+import importlib
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+import apse_nb
 
 ROOT = Path(__file__).parent.parent
 # The course is flat and numbered; wings are folders. Each may import from what stands at its right, and from itself.
@@ -60,10 +64,43 @@ def test_nothing_is_unpickled():
         assert not re.search(r"\bimport pickle|pickle\.load|torch\.load\(|allow_pickle=True|joblib", text), path.name
 
 
-def test_import_leaves_the_heavy_packages_alone():
-    code = "import apse_nb, sys, json; print(json.dumps([m for m in ('torchvision', 'pandas', 'matplotlib', 'accelerate', 'click') if m in sys.modules]))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert json.loads(out.stdout) == []
+def modules_after(code: str) -> set[str]:
+    "What a fresh process has imported after some code."
+    out = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\nprint('MODULES', *sys.modules)"],
+                         capture_output=True, text=True, cwd=ROOT)
+    assert out.returncode == 0, out.stderr[-1000:]
+    return set(out.stdout.rpartition("MODULES ")[2].split())
+
+
+def test_import_costs_nothing():
+    "A tenth of what torch costs would be noticed; nothing but the standard library is certain."
+    loaded = modules_after("import apse_nb") - modules_after("")
+    assert {m.split(".")[0] for m in loaded} <= {"apse_nb", *sys.stdlib_module_names}
+
+
+def console_scripts() -> dict[str, str]:
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT/"settings.ini", encoding="utf-8")
+    return dict(entry.split("=") for entry in config["DEFAULT"]["console_scripts"].split())
+
+
+HEAVY = {"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "skimage", "matplotlib", "accelerate", "PIL", "IPython",
+         "ipywidgets", "anywidget", "papermill", "nbconvert", "nbformat", "faiss", "qdrant_client", "qdrant_edge"}
+
+
+@pytest.mark.parametrize("name, place", console_scripts().items())
+def test_help_answers_at_once(name, place):
+    "No time is measured: what takes time is the import of heavy packages."
+    module, function = place.split(":")
+    code = f"from {module} import {function}\n{function}.main(['--help'], '{name}', standalone_mode=False)"
+    assert not modules_after(code) & HEAVY
+
+
+@pytest.mark.parametrize("name, place", console_scripts().items())
+def test_version(name, place):
+    module, function = place.split(":")
+    command = getattr(importlib.import_module(module), function)
+    assert CliRunner().invoke(command, ["--version"]).output == f"{name} {apse_nb.__version__}\n"
 
 
 def test_torchvision_works_beside_this_torch():

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 import warnings
 
 import click
 
+import apse_nb
 from .files import one_line
 
 # %% auto #0
 __all__ = ['OneLineErrors']
 
 # %% ../../nbs/tools/cli.ipynb #cli-005
+_STOPPED = "stopped; finished work is kept, run the same command again to resume."
+
 def _reported_by_system(e: OSError) -> str:
     "What the operating system reports, with what to do where that is known."
     if e.errno is None:
@@ -26,9 +31,39 @@ def _reported_by_system(e: OSError) -> str:
         return f"The disk is full ({e.filename or 'while writing'}): free some space and run the same command again."
     return f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
 
+def _print_version(ctx, parameter, asked) -> None:
+    if asked:
+        click.echo(f"{ctx.command.callback.__name__} {apse_nb.__version__}")
+        ctx.exit()
+
+class _NotedInterrupts:
+    """Within it Ctrl-C is remembered, because an import that it breaks off may end in another error. A Ctrl-C that this
+    process was started to ignore stays ignored."""
+
+    def __enter__(self):
+        self.seen = False
+        in_charge = threading.current_thread() is threading.main_thread()
+        self.set = in_charge and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self.set:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self.seen = True
+        raise KeyboardInterrupt
+
+    def __exit__(self, *error):
+        if self.set:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class OneLineErrors(click.Command):
     """For `@click.command(cls=OneLineErrors)`: whatever goes wrong is one line on stderr and exit status 2 (130 after
-    Ctrl-C)."""
+    Ctrl-C); `--version` is there too."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.params.append(click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True,
+                                        callback=_print_version, help="Show the version and exit."))
 
     def say(self, sentence) -> None:
         "One line on stderr, after the command's name."
@@ -57,13 +92,18 @@ class OneLineErrors(click.Command):
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: self.say(message)
             try:
-                return super().invoke(ctx)
+                with _NotedInterrupts() as interrupts:
+                    return super().invoke(ctx)
             except KeyboardInterrupt:
-                self.fail("stopped; finished work is kept, run the same command again to resume.", 130)
+                self.fail(_STOPPED, 130)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
                 raise SystemExit(141) from None
-            except (ValueError, MemoryError, ImportError) as e:
-                self.fail(e if str(e) else f"{type(e).__name__}.")
-            except OSError as e:
-                self.fail(_reported_by_system(e))
+            except Exception as e:
+                if interrupts.seen:
+                    self.fail(_STOPPED, 130)
+                if isinstance(e, OSError):
+                    self.fail(_reported_by_system(e))
+                if isinstance(e, (ValueError, MemoryError, ImportError)):
+                    self.fail(e if str(e) else f"{type(e).__name__}.")
+                raise
