@@ -29,7 +29,7 @@ def folder(tmp_path):
 @pytest.fixture
 def explore(folder, tmp_path):
     "The command, running: its process, what it said, and where its errors go."
-    code, errors = "from apse_nb.app import apse_explore; apse_explore(prog_name='apse_explore')", tmp_path/"errors"
+    code, errors = "from apse_nb.widgets.commands import apse_explore; apse_explore(prog_name='apse_explore')", tmp_path/"errors"
     process = subprocess.Popen([sys.executable, "-c", code, folder.name, "--port", str(free_port())], cwd=tmp_path,
                                stdout=subprocess.PIPE, stderr=errors.open("w"), text=True)
     said = ""

@@ -11,7 +11,7 @@ from apse_nb.widgets.geometry import (
     Circle, ROLES, losses_sentence, make_batch, play, play_sentence, point_texts, positive_strip, read_circle,
     strip_sentence, touch_counts)
 
-PAGE = ("from apse_nb.geometry import NegativeGeometry, LossPlayground", "NegativeGeometry()", "LossPlayground()")
+PAGE = ("from apse_nb.widgets.geometry import NegativeGeometry, LossPlayground", "NegativeGeometry()", "LossPlayground()")
 
 
 def until(condition, message: str, seconds: float = 30):

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from apse_nb import images as datasets
-from apse_nb.datasets.checks import apse_check_data, check_data
+from apse_nb.datasets.checks import check_data
+from apse_nb.datasets.commands import apse_check_data
 from apse_nb.datasets.decoding import decode
 from apse_nb.datasets.readers import open_dataset
 from apse_nb.images import ImageFiles, read_image
@@ -314,9 +315,9 @@ def test_warnings_become_one_line_and_bugs_stay_visible():
 def test_interrupt_from_outside(tmp_path):
     "A real Ctrl-C while the command works: one line, status 130."
     root = folder_of(tmp_path/"data")
-    code = ("import os, signal, sys; from apse_nb.datasets import checks as d; real = d.image_digest\n"
+    code = ("import os, signal, sys; from apse_nb.datasets import checks as d, commands; real = d._image_digest\n"
             "def slow(path): os.kill(os.getpid(), signal.SIGINT); return real(path)\n"
-            f"d._image_digest = slow; sys.argv = ['apse_check_data', {str(root)!r}]; d.apse_check_data()")
+            f"d._image_digest = slow; sys.argv = ['apse_check_data', {str(root)!r}]; commands.apse_check_data()")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 130 and run.stderr.strip().splitlines()[-1].startswith("apse_check_data: "
             "stopped;") and "Traceback" not in run.stderr

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from apse_nb.bench import speed
 from apse_nb.tools.files import data_path
-from apse_nb.bench.speed import COLUMNS, GOALS, PARTS, apse_bench, read_table, row
+from apse_nb.bench.commands import apse_bench
+from apse_nb.bench.speed import COLUMNS, GOALS, PARTS, read_table, row
 
 
 def run(*arguments):

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-import click
 import numpy as np
 import pandas as pd
 import torch
@@ -30,7 +29,6 @@ from ..methods.adml import StageVectors
 from ..backbones import Backbone, build_network
 from ..clb import POOLINGS, make_pooling, project
 from ..images import as_square, augment, decode_bytes, decode_square
-from ..tools.cli import OneLineErrors
 from ..tools.work import core_count
 from ..emotions import LabelledImages, MIKELS, Taxonomy
 from ..tools.work import machine_facts
@@ -50,8 +48,7 @@ __all__ = ['GOALS', 'COLUMNS', 'FI', 'EMOSET', 'PEERS', 'SGD', 'SIZES', 'DECODER
            'batch_of_embeddings', 'losses', 'pooling', 'stepper', 'for_training', 'there_and_back', 'random_pictures',
            'two_steps', 'step', 'noise_pictures', 'bare_pass', 'fit_and_limit', 'training', 'gpu', 'photographs',
            'whole_with_pillow', 'draft_with_pillow', 'with_simplejpeg', 'decode_with_opencv', 'with_opencv',
-           'decoding_parts', 'decoding', 'index', 'vector', 'measured_with', 'read_table', 'benchmark', 'one_figure',
-           'apse_bench']
+           'decoding_parts', 'decoding', 'index', 'vector', 'measured_with', 'read_table', 'benchmark', 'one_figure']
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-007
 class Goal(NamedTuple):
@@ -181,7 +178,7 @@ def product_and_sort(query: np.ndarray,     # Q x D, float32 or float64
 # %% ../../nbs/bench/speed.ipynb #18-speed-032
 def evaluate_memory(queries: int, gallery: int) -> float:   # MB
     "The most memory that `evaluate` takes on top of its input, in a process of its own."
-    code = f"from apse_nb.speed import _print_memory; _print_memory({queries}, {gallery})"
+    code = f"from apse_nb.bench.speed import _print_memory; _print_memory({queries}, {gallery})"
     if not Path("/proc/self/clear_refs").exists():
         raise ValueError("The memory of a process is read from /proc, which only Linux has: leave out the part "
                          "'measures'.")
@@ -657,36 +654,3 @@ def one_figure(line: dict) -> str:
         return f"{line['figure']}: {line['status']}"
     verdict = f" ({line['goal']}: {line['status']})" if line["goal"] else ""
     return f"{line['figure']}: {line['value']:.4g} {line['unit']}, {line['low']:.4g} to {line['high']:.4g}{verdict}"
-
-# %% ../../nbs/bench/speed.ipynb #18-speed-086
-@click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
-@click.option("--part", type=click.Choice([*PARTS, "all"]), default="all", help="What to measure.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("speed.csv"),
-              help="Table to write; lines of other parts that it has already are kept.")
-def apse_bench(part, out):
-    """Measure how fast this library is on this machine, against its goals, its peers and the limits of the hardware.
-
-    Every figure is a ratio of two times of one run, or a time, repeated: median, lowest and highest value. All parts
-    together take a few minutes on two cores; leave the machine alone meanwhile. Peers that are not installed are named
-    and left out, and so is the part 'gpu' where there is no GPU. The environment variable OMP_NUM_THREADS sets the
-    number of threads.
-
-    \b
-    Examples:
-      apse_bench
-      apse_bench --part losses --out losses.csv
-    """
-    if out.exists():
-        try:
-            known = list(read_table(out).columns) == COLUMNS
-        except ValueError:
-            known = False
-        if not known:
-            raise ValueError(f"{out} is not a table of apse_bench: choose another file.")
-    start = time.perf_counter()
-    table = benchmark(list(PARTS) if part == "all" else [part], out, click.echo)
-    judged = table[table["goal"].ne("")]
-    click.echo(f"{out}: {len(table)} figures, {judged['status'].eq('met').sum()} goals met, "
-               f"{judged['status'].eq('missed').sum()} missed, "
-               f"{judged['status'].str.startswith('not measured').sum()} not measured; "
-               f"{time.perf_counter() - start:.0f} seconds.")

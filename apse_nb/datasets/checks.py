@@ -13,19 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 from tqdm import tqdm
 
-from .readers import READERS, open_dataset
-from ..emotions import TAXONOMIES, Taxonomy
+from .readers import open_dataset
+from ..emotions import Taxonomy
 from ..images import ImageFiles, read_image, write_list
-from ..tools.cli import OneLineErrors
 from ..tools.files import printable
 from ..tools.work import core_count
 
 # %% auto #0
-__all__ = ['PROBLEMS', 'DataReport', 'check_data', 'apse_check_data']
+__all__ = ['PROBLEMS', 'DataReport', 'check_data']
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-136
 PROBLEMS = ("unreadable", "placeholder", "two labels", "duplicate")
@@ -125,36 +123,3 @@ def check_data(root,                                # a data set, as in `open_da
         for i in wrong:
             problem[i], detail[i] = what, why
     return DataReport(files, problem, detail, groups)
-
-# %% ../../nbs/datasets/checks.ipynb #02-datasets-151
-@click.command(cls=OneLineErrors)
-@click.argument("root")
-@click.option("--out", metavar="CSV", help="Write the clean list here; every command of this library takes it in "
-              "place of a folder.")
-@click.option("--problems", metavar="CSV", help="Write every image that is not clean, with the reason.")
-@click.option("--kind", default="auto", help=f"Layout of the data set: auto (default), {', '.join(READERS)}.")
-@click.option("--taxonomy", type=click.Choice(list(TAXONOMIES)), help="Emotions to expect; by default the first that "
-              "knows all labels.")
-@click.option("--copies", default=5, show_default=True, type=click.IntRange(2),
-              help="This many identical images in two or more classes are a placeholder.")
-@click.option("--workers", type=click.IntRange(1), help="Threads; by default one a core.")
-def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
-    """Check the data set in the folder (or list) ROOT.
-
-    Counts the images of each class and finds unreadable files, placeholders ("photo unavailable") and exact
-    duplicates. Exit status: 0 if all is well, 1 if something was found, 2 if the check could not be done."""
-    report = check_data(root, kind, TAXONOMIES.get(taxonomy), copies, workers)
-    found, missing = report.problems(), report.files.skipped
-    click.echo(report.frame().to_string())
-    for p in found.itertuples():
-        click.echo(f"{p.problem}: {p.image}: {p.detail}")
-    for name, reason in missing:
-        click.echo(f"left out: {printable(name)}: {reason}")
-    click.echo(f"{len(report.files)} images: {len(report.clean)} clean, {len(found)} with problems, {len(missing)} "
-               f"left out by the reader, "
-               f"{len(report.leaks)} shared between parts of the split.")
-    if out:
-        report.save(out)
-    if problems:
-        found.to_csv(problems, index=False)
-    return int(len(found) > 0)

@@ -5,22 +5,15 @@
 # %% ../../nbs/widgets/app.ipynb #12c-app-004
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import sys
-import tempfile
-import warnings
 from pathlib import Path
 
-import click
 import ipywidgets as widgets
 import nbformat
 import numpy as np
 
 from .browser import Collection, LinkedBrowser
 from ..images import decode_square
-from ..tools.cli import OneLineErrors
 from ..emotions import LabelledImages, MIKELS
 from ..explore import AttentionExplorer
 from .geometry import LossPlayground, NegativeGeometry
@@ -29,7 +22,7 @@ from ..tools.files import one_line
 from ..datasets.decoding import load_images
 
 # %% auto #0
-__all__ = ['Explorer', 'some_pictures', 'explorer', 'server_arguments', 'write_page', 'page_code', 'check_port', 'apse_explore']
+__all__ = ['Explorer', 'some_pictures', 'explorer', 'server_arguments', 'write_page', 'page_code']
 
 # %% ../../nbs/widgets/app.ipynb #12c-app-007
 class Explorer(widgets.Tab):
@@ -125,58 +118,4 @@ def write_page(folder: Path,      # where the notebook goes
 # %% ../../nbs/widgets/app.ipynb #12c-app-017
 def page_code(source, model) -> str:
     "The code behind the page."
-    return f"from apse_nb.app import explorer\nexplorer({str(source)!r}, {None if model is None else str(model)!r})"
-
-# %% ../../nbs/widgets/app.ipynb #12c-app-020
-def check_port(host: str, port: int) -> None:
-    "`ValueError` if nobody can listen there."
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)      # a server that has just stopped is no obstacle
-        try:
-            s.bind((host, port))
-        except OSError as e:
-            raise ValueError(f"No server can listen at {host}, port {port} ({e.strerror}): give another one with "
-                             f"--port.") from None
-
-@click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
-@click.argument("source", default="scenes")
-@click.option("--model", default=None, help="A checkpoint of apse_train, 'scenes' (the shipped demo), 'imagenet' or "
-              "'imagenet:NAME'.  [default: the index's own, at first 'scenes']")
-@click.option("--index", default=None, help="The folder where the index is.  [default: SOURCE/.apse_index]")
-@click.option("--port", type=click.IntRange(1, 65535), default=8866, help="Port of the page.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on. With any other than this one, people on the "
-              "network who know the printed address see your pictures.")
-@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
-def apse_explore(source, model, index, port, host, show):
-    """Explore the pictures in SOURCE, a folder (or the word 'scenes' for the embedded data set), in the browser.
-
-    The folder is indexed first, as by apse_index: only new and changed pictures are looked at. Then the address of the
-    page is printed. Stop with Ctrl-C.
-
-    \b
-    Examples:
-      apse_explore
-      apse_explore ~/pictures --model runs/mine/best.safetensors --open
-    """
-    check_port(host, port)
-    if index and "://" in index:
-        raise ValueError("The page reads an index in a folder, not one on a server: leave --index out, or give it a "
-                         "folder.")
-    encoder = load_encoder(model or "scenes") if model or source == "scenes" else None  # complain now, not on the page
-    if source != "scenes":
-        with Gallery.create(source, index, encoder) as gallery:
-            done, total = gallery.update(sys.stderr.isatty()), len(gallery)
-        click.echo(f"{total} pictures, {len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped")
-        if total < 2:
-            raise ValueError(f"There is nothing to explore in {one_line(source)}: at least two pictures are needed.")
-        source = os.path.abspath(index or Path(source)/".apse_index")
-    from voila.app import Voila                                              # a second to import
-
-    token = secrets.token_urlsafe(16)
-    with tempfile.TemporaryDirectory(prefix="apse_explore_") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)                  # about how Voila's settings are written
-        # its process runs elsewhere: no relative paths
-        notebook = write_page(folder, page_code(source, encoder and encoder.source))
-        click.echo(f"http://{host}:{port}/?token={token}\nOpen this address in a browser, the page takes some seconds "
-                   f"to start; stop with Ctrl-C.")
-        Voila.launch_instance([*server_arguments(notebook, port, token, host, show), "--Voila.log_level=ERROR"])
+    return f"from apse_nb.widgets.app import explorer\nexplorer({str(source)!r}, {None if model is None else str(model)!r})"
