@@ -28,7 +28,7 @@ from ..datasets.readers import open_dataset
 from ..images import read_table
 from ..images import ImageFiles, augment
 from ..emotions import LabelledImages, MIKELS, Taxonomy
-from ..metrics import QueryMeans, check_sets, evaluate, sort_gallery, unit_rows
+from ..metrics import QueryMeans, check_sets, evaluate, rank_gallery, unit_rows
 from ..network import ABLATION, APSE
 from ..pair_losses import EmotionPairLoss, NPairLoss, check_batch, gram
 from ..scenes import Scenes
@@ -257,10 +257,9 @@ def evaluate_graded(query,                                    # Q x D embeddings
                          f"infinity; their shapes are {tuple(wants.shape)} and {tuple(has.shape)}.")
     N, values, chance = len(g) - same_set, [], []
     for rows in np.array_split(np.arange(len(q)), -(-len(q)//chunk)):
-        # (B, N) gallery positions, best first
-        order = (sort_gallery(q[rows], g, leave_out=rows if same_set else None)//4)[:, :N]
+        # (B, N) gallery positions, best first, and the groups of ties that they are in
+        order, found = (x[:, :N] for x in rank_gallery(q[rows], g, rows if same_set else None))
         far = np.take_along_axis(distance(wants[rows], has).numpy(), order, 1)  # (B, N) label distances in rank order
-        found = np.rint(-np.take_along_axis(q[rows] @ g.T, order, 1)*2**30)  # ties as in `sort_gallery`
         dcg, ndcg, dcg_chance, ndcg_chance = graded_dcg(graded_gains(far, reach))
         values.append(np.stack([dcg, ndcg, *rank_correlations(found, far)], 1))
         chance.append(np.stack([dcg_chance, ndcg_chance], 1))

@@ -29,7 +29,7 @@ from ..emotions import LabelledImages, Taxonomy, tiers
 from ..experiments import ResultsStore, why_wrong
 from ..tools.statistics import seed_interval
 from ..tools.work import code_version
-from ..metrics import MEASURES, RetrievalReport, evaluate, random_floor, sort_gallery, unit_rows
+from ..metrics import MEASURES, RetrievalReport, evaluate, random_floor, rank_gallery, unit_rows
 from ..training import Diverged, Embedded, Recipe, accuracy, embed, fit, load_model
 
 from ..tools.plotting import TIER_FRAMES, emotion_frame, emotion_key, framed_image, outline
@@ -367,10 +367,10 @@ def top_results(report: RetrievalReport,
                ) -> np.ndarray:           # Q x k gallery positions, best first
     "The first results of all queries at once, in the order that `evaluate` judged."
     query, gallery, same_set = report.sources
-    q, g = unit_rows(query, "query"), unit_rows(gallery, "gallery")
-    k, chunk = min(k, len(g) - same_set), max(1, 2**21//len(g))
-    parts = [sort_gallery(q[i:i + chunk], g, leave_out=np.arange(i, min(i + chunk, len(q))) if same_set else None)[:,
-            :k]//4 for i in range(0, len(q), chunk)]
+    k, chunk = min(k, len(gallery) - same_set), max(1, 2**21//len(gallery))
+    own = np.arange(len(query))
+    parts = [rank_gallery(query[i:i + chunk], gallery, own[i:i + chunk] if same_set else None)[0][:, :k]
+             for i in range(0, len(query), chunk)]
     return np.concatenate(parts)
 
 def first_results(reports: dict[str, RetrievalReport], query_labels, gallery_labels, taxonomy: Taxonomy,

@@ -1,0 +1,168 @@
+"""The measures of chapter 09 are exact: concentrated embeddings, ties, tables of similarities, tensors on a device, bad input."""
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from apse_nb import metrics
+from apse_nb.emotions import MIKELS
+from apse_nb.metrics import evaluate, evaluate_similarities, rank_gallery, unit_rows
+
+
+def clusters(n, noise=.5, seed=0, dim=64):
+    "Embeddings in eight clusters, and their labels."
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(8, dim))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(8, size=n)
+    return centres[labels] + noise*rng.normal(size=(n, dim)), labels
+
+
+@pytest.mark.parametrize("dtype, closeness", [(np.float64, 1), (np.float64, 1e-5), (np.float64, 1e-9), (np.float32, 1e-5)])
+def test_concentrated_embeddings_are_ranked_exactly(dtype, closeness):
+    x, labels = clusters(500)
+    shared = np.random.default_rng(5).normal(size=64)
+    near = (shared + closeness*x).astype(dtype)
+    report = evaluate(near[:100], labels[:100], near[100:], labels[100:], MIKELS)
+    assert report.nn == 1 and report.map8 > .99
+    order, _ = rank_gallery(near[:100], near[100:])
+    wide = near.astype(np.longdouble)                  # 64 bits of mantissa: the order by differences
+    wide /= np.sqrt((wide**2).sum(1, keepdims=True))
+    distances = ((wide[:100, None] - wide[None, 100:])**2).sum(-1)
+    if closeness > 1e-9:                               # below, even these digits are used up
+        assert (order == distances.argsort(1)).all()
+
+
+def test_one_outlier_does_not_blur_the_others():
+    x, labels = clusters(400)
+    near = np.random.default_rng(5).normal(size=64) + 1e-5*x
+    near[399] *= -1
+    report = evaluate(near[:100], labels[:100], near[100:], labels[100:], MIKELS)
+    assert report.nn == 1 and report.map8 > .98 and report.tied == 0
+
+
+@pytest.mark.parametrize("same_set", [False, True])
+def test_equal_scores_give_the_random_floor_whatever_the_order(same_set):
+    rng = np.random.default_rng(1)
+    g_labels = np.sort(rng.integers(8, size=300))
+    q_labels = g_labels if same_set else rng.integers(8, size=50)
+    for stored in (g_labels, g_labels[::-1]):
+        asked = stored if same_set else q_labels
+        for report in (evaluate(np.ones((len(asked), 5)), asked, np.ones((300, 5)), stored, MIKELS, same_set),
+                       evaluate_similarities(np.zeros((len(asked), 300)), asked, stored, MIKELS, same_set)):
+            assert np.allclose(report.frame()["value"], report.frame()["random floor"], rtol=0, atol=1e-12)
+            assert report.tied == len(asked)
+
+
+def test_scores_of_the_issue():
+    "Ten relevant of 24 and so on: the expectation lies between the best and the worst order."
+    labels = np.array([0]*10 + [4]*14)
+    table = np.ones((1, 24))
+    values = {ties: [evaluate_similarities(table, [0], order, MIKELS, ties=ties).map8 for order in (labels, labels[::-1])]
+              for ties in ("gallery", "expected")}
+    assert values["gallery"][0] == 1 and values["gallery"][1] < .35
+    assert np.allclose(values["expected"], metrics._random_average_precision(10, 24), rtol=0, atol=1e-12)
+
+
+def test_expected_values_are_means_over_all_orders():
+    rng = np.random.default_rng(2)
+    gallery, labels = rng.integers(0, 2, size=(6, 2)) + .5, np.array([0, 1, 0, 4, 5, 0])
+    query, asked = np.array([[3., 1], [1, 1], [1, 2]]), [0, 1, 4]
+    every = [evaluate(query, asked, gallery[list(p)], labels[list(p)], MIKELS, ties="gallery") for p in permutations(range(6))]
+    report = evaluate(query, asked, gallery, labels, MIKELS)
+    assert report.tied > 0
+    assert np.allclose(np.mean([r.per_query for r in every], 0), report.per_query, rtol=0, atol=1e-12, equal_nan=True)
+    assert np.allclose(np.mean([r.at_k for r in every], 0), report.at_k, rtol=0, atol=1e-12)
+
+
+def test_copies_tie_however_long_and_wherever_they_are():
+    x, labels = clusters(60, seed=3, dim=33)
+    query, asked = clusters(7, seed=4, dim=33)
+    twins = np.concatenate([x, 3.7*x])
+    for offset in (0, 1e3):                            # ordinary embeddings, and concentrated ones
+        order, group = rank_gallery(query + offset, np.concatenate([x + offset, 3.7*(x + offset)]))
+        assert (np.sort(order.reshape(7, 60, 2) % 60, 2)[..., 0] == np.sort(order.reshape(7, 60, 2) % 60, 2)[..., 1]).all()
+        assert (order[:, ::2] + 60 == order[:, 1::2]).all() and (group[:, ::2] == group[:, 1::2]).all()
+    report = evaluate(query, asked, twins, np.concatenate([labels, (labels + 1) % 8]), MIKELS)
+    other = evaluate(query, asked, twins, np.concatenate([(labels + 1) % 8, labels]), MIKELS)
+    assert np.allclose(report.per_query, other.per_query, rtol=0, atol=1e-12) and report.tied == 7
+
+
+def test_a_zero_row_has_similarity_zero():
+    gallery = np.array([[1., 0], [0, 0], [0, 1], [-1, 0]])
+    assert rank_gallery([[1., .2]], gallery)[0][0].tolist() == [0, 2, 1, 3]
+    assert rank_gallery([[1., -.2]], gallery)[0][0].tolist() == [0, 1, 2, 3]
+    assert rank_gallery([[0., 0]], gallery)[1].max() == 0
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200, 1e160])
+def test_lengths_that_cannot_be_squared(size):
+    x, labels = clusters(80, seed=6)
+    sets = lambda s: (s*x[:30], labels[:30], x[30:], labels[30:], MIKELS)
+    assert evaluate(*sets(size)).per_query.equals(evaluate(*sets(1)).per_query)
+
+
+def test_any_rising_function_of_similarities_gives_the_same_report():
+    x, labels = clusters(120, noise=2., seed=7)
+    cosines = unit_rows(x[:40], "query") @ unit_rows(x[40:], "gallery").T
+    wanted = evaluate_similarities(cosines, labels[:40], labels[40:], MIKELS)
+    for table in (1e9*cosines, cosines*1e-9, 1 + cosines, np.exp(30*cosines), cosines - 1e3, torch.from_numpy(1e5*cosines)):
+        assert evaluate_similarities(table, labels[:40], labels[40:], MIKELS).per_query.equals(wanted.per_query)
+
+
+def test_precision_recall_and_hit_rate():
+    labels = np.array([0, 1, 0, 1, 1, 1, 2, 2])
+    report = evaluate_similarities(-np.arange(8.)[None], [0], labels, MIKELS)       # relevant at ranks 1 and 3
+    assert report.at_k.loc[1].tolist() == [1, .5, 1] and report.at_k.loc[5].tolist() == [.4, 1, 1]
+    assert report.at_k.loc[10].tolist() == [.25, 1, 1]                              # the list has eight images
+    late = evaluate_similarities(-np.arange(8.)[None], [2], labels, MIKELS)
+    assert late.at_k.loc[5].tolist() == [0, 0, 0]
+
+
+class Away(torch.Tensor):
+    "A tensor that counts what is copied from it to main memory or asked of it."
+    copied = []
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name in ("cpu", "item", "tolist", "numpy", "__bool__", "__int__", "nonzero"):
+            cls.copied.append((name, args[0].numel()))
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_a_device_is_asked_once_and_only_for_finished_values():
+    x, labels = clusters(300, noise=2., seed=8)
+    left, right, bounds = metrics._half_squares(x[:60], x[60:])
+    left, right, *bounds = (torch.from_numpy(t).as_subclass(Away) for t in (left, right, *bounds))
+    Away.copied.clear()
+    report = metrics._report(lambda i: left[i] @ right.T, bounds, labels[:60], labels[60:], MIKELS, False, 20, None,
+                             "expected", 5, sources=())
+    assert len(Away.copied) <= 2 and all(numel <= 60*(9 + 2*len(metrics.CUTS) + 1) for _, numel in Away.copied)
+    wanted = evaluate(x[:60], labels[:60], x[60:], labels[60:], MIKELS)
+    assert np.allclose(report.per_query, wanted.per_query, rtol=0, atol=1e-12)
+    assert np.allclose(report.at_k, wanted.at_k, rtol=0, atol=1e-12)
+
+
+def test_mistakes_are_met_with_one_sentence():
+    x, labels = clusters(40, seed=9)
+    Q, Ql, G, Gl = x[:10], labels[:10], x[10:], labels[10:]
+    broken = G.copy()
+    broken[5, 2] = np.nan
+    cases = [((Q, Ql, broken, Gl), {}, "1 of 30 gallery embeddings contain NaN or infinity"),
+             ((Q, Ql, G[:, :5], Gl), {}, "with the same network"), ((Q, Ql[:-1], G, Gl), {}, "one label for each image"),
+             ((Q[0], Ql[:1], G, Gl), {}, "images x dimensions"), ((Q, Ql, G, Gl + 8), {}, "has the labels 0 to 7"),
+             ((Q, ["awe"]*10, G, Gl), {}, "taxonomy.index"), ((Q, Ql, G[:0], Gl[:0]), {}, "gallery set is empty"),
+             ((Q, Ql, G, Gl), dict(same_set=True), "queries must be the gallery"),
+             ((Q, np.zeros(10, int), G, np.ones(30, int)), {}, "No query has a gallery image"),
+             ((Q, Ql, G, Gl), dict(f1_at=0), "at least 1"), ((Q, Ql, G, Gl), dict(ties="best"), "'expected'")]
+    for sets, options, words in cases:
+        with pytest.raises(ValueError, match=words):
+            evaluate(*sets, MIKELS, **options)
+    report = evaluate(Q, Ql, G, Gl, MIKELS)
+    for question, words in ((lambda: report.interval("map9"), "Unknown measure 'map9'"),
+                            (lambda: report.ranking(15), "There is no query 15")):
+        with pytest.raises(ValueError, match=words):
+            question()
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        evaluate_similarities(np.full((10, 30), np.nan), Ql, Gl, MIKELS)
