@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from apse_nb.emotions import MIKELS
-from apse_nb.experiments import ResultsStore, build_network, open_parts, run_name, run_rows
+from apse_nb.experiments import build_network, open_parts, row_store, run_name, run_rows
 from apse_nb.pair_losses import NPairLoss
 from apse_nb.report.tables import find_profile, table2
 from apse_nb.datasets.decoding import load_images
-from apse_nb.training import fit, read_checkpoint
+from apse_nb.tools.checkpoint import read_checkpoint
+from apse_nb.training import fit
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from apse_nb.experiments import apse_reproduce; "
@@ -84,14 +85,14 @@ def test_a_row_cut_off_half_way_goes_on(tmp_path):
 
 def test_an_older_store_gets_the_new_columns(tmp_path):
     (tmp_path/"results.csv").write_text("name,status,setup,data,seed,map8\nclb,ok,1234e567,a-b,0,0.41250\n")
-    store = ResultsStore(tmp_path/"results.csv")
+    store = row_store(tmp_path/"results.csv")
     store.add(dict(name="gep", status="failed", setup="1", data="a-b", seed=0, remark="no weights"))
-    assert store.has("clb", "1234e567", "a-b", 0) and not store.has("gep", "1", "a-b", 0)      # failed is not finished
+    assert store.has(name="clb", setup="1234e567", data="a-b", seed=0) and not store.has(name="gep", setup="1", data="a-b", seed=0)      # failed is not finished
     assert "0.41250" in (tmp_path/"results.csv").read_text() and store.frame()["remark"].tolist()[1] == "no weights"
 
 
 def test_full_disk_keeps_the_store(tmp_path, monkeypatch):
-    store = ResultsStore(tmp_path/"results.csv")
+    store = row_store(tmp_path/"results.csv")
     store.add(dict(name="clb", status="ok", setup="1234e567", data="a-b", seed=0, commit="12345678"))
 
     def no_space(*args):
@@ -100,10 +101,9 @@ def test_full_disk_keeps_the_store(tmp_path, monkeypatch):
         m.setattr(os, "fsync", no_space)
         with pytest.raises(OSError):
             store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
-    assert len(store.frame()) == 1 and store.has("clb", "1234e567", "a-b", 0) and not store.has("gep", "1234e568",
-            "a-b", 0)
+    assert len(store.frame()) == 1 and store.has(name="clb", setup="1234e567", data="a-b", seed=0) and not store.has(name="gep", setup="1234e568", data="a-b", seed=0)
     store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
-    assert store.has("clb", "1234e567", "a-b", 0) and store.has("gep", "1234e568", "a-b", 0)
+    assert store.has(name="clb", setup="1234e567", data="a-b", seed=0) and store.has(name="gep", setup="1234e568", data="a-b", seed=0)
 
 
 PARENT = """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from apse_nb.training import read_checkpoint
+from apse_nb.tools.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
@@ -107,14 +107,15 @@ def test_two_processes_train_and_evaluate_like_one(tmp_path):
 
 
 def test_full_disk_while_writing_a_checkpoint_keeps_the_old_one(tmp_path, monkeypatch):
-    import apse_nb.training as training
-    training.write_checkpoint(tmp_path/"c.safetensors", {"x": torch.zeros(3)}, dict(step=1))
+    import apse_nb.tools.checkpoint as checkpoint
+    import safetensors.torch
+    checkpoint.write_checkpoint(tmp_path/"c.safetensors", {"x": torch.zeros(3)}, dict(step=1))
 
     def no_space(*args, **kwargs):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(training, "save_file", no_space)
+    monkeypatch.setattr(safetensors.torch, "save_file", no_space)
     with pytest.raises(OSError, match="free some space"):
-        training.write_checkpoint(tmp_path/"c.safetensors", {"x": torch.ones(3)}, dict(step=2))
+        checkpoint.write_checkpoint(tmp_path/"c.safetensors", {"x": torch.ones(3)}, dict(step=2))
     assert read_checkpoint(tmp_path/"c.safetensors")[1] == dict(step=1)
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
 
