@@ -5,130 +5,93 @@
 # %% ../nbs/11_experiments.ipynb #16-experiments-004
 from __future__ import annotations
 
-import csv
 import hashlib
 import inspect
-import io
 import json
-import logging
 import os
 import signal
-import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Thread
 
-import click
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 
-import apse_nb
-from .images import center_crop
-from .tools.cli import OneLineErrors
-from .tools.registry import NETWORKS, PROFILES, TABLES, find
-from .tools.work import code_version, core_count
+from .datasets.decoding import MissingPart, load_images
 from .emotions import MIKELS
+from .images import center_crop
 from .methods.handcrafted import DESCRIPTORS
+from .methods.systems import multi_graph, read_features
 from .metrics import MEASURES, evaluate, evaluate_similarities
 from .network import APSE
-from .methods.systems import multi_graph, read_features
-from .report.tables import (
-    Experiment, Profile, WITHOUT_MODEL, find_profile, find_table, table1_controlled)
-from .datasets.decoding import MissingPart, load_images
+from .report.tables import Experiment, Profile, recipe_of
+from .tools.files import locked, one_line
+from .tools.registry import NETWORKS, find
+from .tools.results import ResultsStore
 from .tools.statistics import seed_interval
-from .training import Diverged, METHODS, Recipe, assess, fit, make_pair_loss, save_model
+from .tools.work import choose_device, code_version, core_count
+from .training import Diverged, Recipe, accuracy, embed, fit, make_pair_loss, save_model, start_from
 
 # %% auto #0
-__all__ = ['open_parts', 'has_test_part', 'ResultsStore', 'setup_of', 'run_name', 'build_network', 'train_and_assess',
-           'measures_of', 'describe', 'describe_and_assess', 'run_row', 'run_rows', 'tune', 'summary', 'attention_maps',
-           'cropped_masks', 'why_wrong', 'final_notebook', 'execute_report', 'write_table', 'apse_reproduce']
+__all__ = ['ROW_COLUMNS', 'IDENTITY', 'open_parts', 'has_test_part', 'row_store', 'setup_of', 'run_name', 'build_network',
+           'train_and_assess', 'measures_of', 'describe_and_assess', 'fingerprints', 'measure_row', 'run_row',
+           'run_rows', 'tune', 'summary', 'attention_maps', 'cropped_masks', 'why_wrong']
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-006
-def open_parts(source: str, profile: Profile, cache=None, queries: str = "test"):
-    """Gallery (the training part) and queries (the test part, or the validation part where there is no test part or
-    `queries` is 'val')."""
-    look = lambda part: load_images(source, profile.recipe.resize, part, cache=cache, limit=profile.limit)
-    train = look("train")
+def open_parts(source: str,               # 'scenes', or a folder or list of images with emotion labels
+               profile: Profile,
+               cache=None,                # folder for decoded images
+               queries: str = "test",     # 'val' for choices that must not see the test images
+               taxonomy: str = "mikels",
+              ):                          # two `LabelledImages`: gallery, queries
+    "Gallery (the training part) and queries; the validation part stands in for a test part that does not exist."
+    def part(name):
+        return load_images(source, profile.recipe.resize, name, taxonomy, cache, profile.limit)
+    train = part("train")
     try:
-        return train, look(queries)
+        return train, part(queries)
     except MissingPart:
-        return train, look("val")
+        return train, part("val")
 
-def has_test_part(source: str, profile: Profile, cache=None) -> bool:
+def has_test_part(source: str, profile: Profile, cache=None, taxonomy: str = "mikels") -> bool:
     "Does this data set come with (or is it divided into) a test part?"
     try:
-        load_images(source, profile.recipe.resize, "test", cache=cache, limit=profile.limit)
+        load_images(source, profile.recipe.resize, "test", taxonomy, cache, profile.limit)
     except MissingPart:
         return False
     return True
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-008
-class ResultsStore:
-    "A CSV file of finished rows."
-    columns = ("name", "status", "profile", "source", "data", "setup", "seed", "epochs", "map8", "map8_low",
-               "map8_high", "map2", "map2_low", "map2_high",
-               "nn", "ft", "st", "dcg", "ndcg", "anmrr", "f1", "own_map8", "own_map2", "query_accuracy",
-               "train_accuracy",
-               "minutes", "device", "threads", "commit", "finished", "remark")
-    texts = ("name", "source", "data", "setup", "commit")      # never numbers, whatever they look like
+ROW_COLUMNS = ("name", "status", "profile", "source", "data", "setup", "seed", "epochs", "map8", "map8_low",
+               "map8_high", "map2", "map2_low", "map2_high", "nn", "ft", "st", "dcg", "ndcg", "anmrr", "f1",
+               "own_map8", "own_map2", "query_accuracy", "train_accuracy", "minutes", "device", "threads", "commit",
+               "finished", "remark")
+IDENTITY = ("name", "setup", "data", "seed")      # what makes a line of rows one of a kind
 
-    def __init__(self, path):
-        self.path = Path(path)
-
-    def frame(self) -> pd.DataFrame:
-        "All lines so far."
-        if not self.path.exists():
-            return pd.DataFrame(columns=list(self.columns))
-        return pd.read_csv(self.path, dtype={name: str for name in self.texts})
-
-    def add(self, row: dict) -> None:
-        "Add one finished row; the file is replaced whole or not at all."
-        unknown = set(row) - set(self.columns)
-        if unknown:
-            raise ValueError(f"The store has no column {', '.join(sorted(unknown))}.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        before = self.path.read_bytes() if self.path.exists() else b""
-        # an older version's columns: its lines stay, as they were
-        if before and before.split(b"\n", 1)[0].decode() != ",".join(self.columns):
-            before = pd.read_csv(io.BytesIO(before),
-                                 dtype=str).reindex(columns=list(self.columns)).to_csv(index=False,
-                                         lineterminator="\n").encode()
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        if not before:
-            writer.writeheader()
-        writer.writerow(row)
-        unfinished = self.path.with_name(self.path.name + ".part")
-        with open(unfinished, "wb") as f:
-            f.write(before + text.getvalue().encode())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(unfinished, self.path)
-
-    def has(self, name: str, setup: str, data: str, seed: int) -> bool:
-        "Is this very row, same settings, same data, same seed, already finished?"
-        f = self.frame()
-        return bool(((f["name"] == name) & (f["setup"] == setup) & (f["data"] == data) & (f["seed"] == seed)
-                     & (f["status"] != "failed")).any())
+def row_store(path) -> ResultsStore:
+    "The results store of rows in this CSV file."
+    return ResultsStore(path, ROW_COLUMNS, texts=("name", "source", "data", "setup", "commit"))
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-010
 def setup_of(experiment: Experiment, profile: Profile) -> str:
     "8 hex digits over every setting that can change a row's result."
-    usual, recipe = asdict(Recipe()), asdict(replace(profile.recipe, **experiment.recipe))
+    usual, recipe = asdict(Recipe()), asdict(recipe_of(experiment, profile))
     settings = [experiment.network, experiment.loss, experiment.loss_settings,
-                {k: v for k, v in recipe.items() if v != usual[k]},
+                {k: v for k, v in recipe.items() if v != usual.get(k)},
                 profile.backbone, Path(profile.weights).name, profile.freeze, profile.dim,
-                *([[_content(f) for f in experiment.features]] if experiment.features else [])]
+                *([[_content(f) for f in experiment.features]] if experiment.features else []),
+                *([dict(start=_content(profile.start))] if profile.start else [])]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 def _content(features: str) -> str:
-    "A descriptor by its name, a feature file by what is in it."
+    "A descriptor by its name, a file by what is in it."
     return features if features in DESCRIPTORS else hashlib.sha256(Path(features).read_bytes()).hexdigest()
 
 def run_name(experiment: Experiment, profile: Profile, seed: int) -> str:
@@ -137,33 +100,40 @@ def run_name(experiment: Experiment, profile: Profile, seed: int) -> str:
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-014
 def build_network(experiment: Experiment, profile: Profile, taxonomy, seed: int):
-    "The network of a row, with initial weights that follow from the seed."
+    "The network of a row, with initial weights that follow from the seed (or from the checkpoint `profile.start`)."
     torch.manual_seed(seed)
     own = dict(experiment.network)
     kind = find(NETWORKS, own.pop("kind", "APSE"), "kind of network")
-    shared = dict(dim=profile.dim, backbone=profile.backbone, weights=profile.weights, freeze=profile.freeze)
+    shared = dict(dim=profile.dim, backbone=profile.backbone, weights=None if profile.start else profile.weights,
+                  freeze=profile.freeze)
     known = inspect.signature(kind).parameters
-    return kind(taxonomy, **{k: v for k, v in shared.items() if k in known} | own)
+    model = kind(taxonomy, **{k: v for k, v in shared.items() if k in known} | own)
+    if profile.start:
+        start_from(model, profile.start)
+    return model
 
-def train_and_assess(experiment: Experiment, profile: Profile, train, query, seed: int, out: Path,
-                     progress: bool = False) -> dict:
-    """Train a row's network and measure it; returns the columns that are known only then and leaves the network in
-    OUT/models."""
-    recipe = replace(profile.recipe, seed=seed, **experiment.recipe)
-    name, minutes, epochs = run_name(experiment, profile, seed), 0.0, recipe.epochs
-    model = build_network(experiment, profile, train.taxonomy, seed).to("cuda" if torch.cuda.is_available() else "cpu")
-    if not experiment.trains:
-        epochs = 0
-    else:
-        minutes = fit(model, train, recipe, make_pair_loss(experiment.loss, train.taxonomy, model.dim,
-                                                           **experiment.loss_settings), out=out/"runs"/name,
-                      progress=progress).minutes
-    seen, own = assess(model, query, train, recipe), assess(model, query, query, recipe)
-    row = dict(epochs=epochs, minutes=round(minutes, 2)) | measures_of(seen.report, own.report)
-    if seen.query_accuracy is not None:
-        row |= dict(query_accuracy=round(seen.query_accuracy, 4), train_accuracy=round(seen.gallery_accuracy, 4))
-    save_model(model, out/"models"/f"{name}.safetensors", recipe=asdict(recipe), row=row)
-    return row
+def train_and_assess(experiment: Experiment, profile: Profile, train, query, seed: int,
+                     run: Path,                      # folder of the training: log and checkpoints
+                     network: Path | None = None,    # where the network of the last step is kept
+                     valid=None,                     # images that are measured after every epoch
+                     **settings,                     # of `fit`
+                    ) -> dict:
+    "Train a row's network and measure it; returns the columns that are known only then."
+    recipe, minutes, device = recipe_of(experiment, profile, seed), 0.0, choose_device()
+    model = build_network(experiment, profile, train.taxonomy, seed).to(device)
+    if experiment.trains:
+        loss = make_pair_loss(experiment.loss, train.taxonomy, model.dim, **experiment.loss_settings)
+        minutes = fit(model, train, recipe, loss, valid=valid, out=run, **settings).minutes
+    asked, kept = (embed(model, images, **recipe.look) for images in (query, train))
+    q, g = (found.embeddings.to(device) for found in (asked, kept))
+    seen = evaluate(q, query.labels, g, train.labels, train.taxonomy)
+    own = evaluate(q, query.labels, q, query.labels, train.taxonomy, same_set=True)
+    line = dict(epochs=recipe.epochs if experiment.trains else 0, minutes=round(minutes, 2)) | measures_of(seen, own)
+    if asked.scores is not None:
+        line |= dict(query_accuracy=round(accuracy(asked, query), 4), train_accuracy=round(accuracy(kept, train), 4))
+    if network is not None:
+        save_model(model, network, recipe=asdict(recipe), row=line)
+    return line
 
 def measures_of(seen, own) -> dict:
     "The measures of two reports (queries in the gallery; queries among themselves) as columns of the store."
@@ -174,8 +144,8 @@ def measures_of(seen, own) -> dict:
     return row
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-016
-def describe(name: str, train, query) -> tuple[np.ndarray, np.ndarray]:
-    """Query and gallery features (N x D) of a descriptor, or out of a feature file with a line for every picture of
+def _describe(name: str, train, query) -> tuple[np.ndarray, np.ndarray]:
+    """Query and gallery features (N x D) of a descriptor, or out of a feature file with a line for every image of
     both parts."""
     if name in DESCRIPTORS:
         descriptor = DESCRIPTORS[name]().fit(train)
@@ -185,44 +155,63 @@ def describe(name: str, train, query) -> tuple[np.ndarray, np.ndarray]:
         both = read_features(name, count=len(train) + len(query))
         return both[len(train):], both[:len(train)]
     if train.names is None:
-        raise ValueError(f"The feature file {name} names pictures, but these pictures have no names: use a folder of "
-                         f"pictures.")
+        raise ValueError(f"The feature file {name} names images, but these images have no names: use a folder of "
+                         f"images.")
     return read_features(name, list(query.names)), read_features(name, list(train.names))
 
 def describe_and_assess(experiment: Experiment, train, query) -> dict:
     "Measure a row that has features instead of a network."
-    started = time.perf_counter()
-    queries, galleries = zip(*(describe(name, train, query) for name in experiment.features))
+    started, taxonomy = time.perf_counter(), train.taxonomy
+    queries, galleries = zip(*(_describe(name, train, query) for name in experiment.features))
     if len(queries) == 1:
-        seen = evaluate(queries[0], query.labels, galleries[0], train.labels, train.taxonomy)
-        own = evaluate(queries[0], query.labels, queries[0], query.labels, train.taxonomy, same_set=True)
+        seen = evaluate(queries[0], query.labels, galleries[0], train.labels, taxonomy)
+        own = evaluate(queries[0], query.labels, queries[0], query.labels, taxonomy, same_set=True)
     else:
-        seen = evaluate_similarities(multi_graph(queries, galleries), query.labels, train.labels, train.taxonomy)
-        own = evaluate_similarities(multi_graph(queries, queries, same_set=True), query.labels, query.labels,
-                                    train.taxonomy, same_set=True)
+        seen = evaluate_similarities(multi_graph(queries, galleries), query.labels, train.labels, taxonomy)
+        own = evaluate_similarities(multi_graph(queries, queries, same_set=True), query.labels, query.labels, taxonomy,
+                                    same_set=True)
     return dict(epochs=0, minutes=round((time.perf_counter() - started)/60, 2)) | measures_of(seen, own)
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-018
-def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None,
-            queries: str = "test") -> dict:
-    "Run one row and return its line for the store."
-    train, query = open_parts(source, profile, cache, queries)
-    row = dict(name=experiment.name, status="ok", profile=profile.name, source="scenes" if source == "scenes"
-               else Path(source).name,
-               data=f"{train.fingerprint()}-{query.fingerprint()}", setup=setup_of(experiment, profile), seed=seed,
-               epochs=replace(profile.recipe, **experiment.recipe).epochs,
-               device="cuda" if torch.cuda.is_available() else "cpu", threads=torch.get_num_threads(),
-               commit=code_version())
+def _facts_of(experiment: Experiment, profile: Profile, source: str, data: str, seed: int) -> dict:
+    "The columns of a line that are known before anything is run."
+    return dict(name=experiment.name, profile=profile.name, source=source if source == "scenes" else Path(source).name,
+                data=data, setup=setup_of(experiment, profile), seed=seed,
+                epochs=recipe_of(experiment, profile).epochs, device=choose_device(), threads=torch.get_num_threads(),
+                commit=code_version())
+
+def fingerprints(train, query) -> str:
+    "What identifies the images of a line: those of the gallery and those of the queries."
+    return f"{train.fingerprint()}-{query.fingerprint()}"
+
+def measure_row(experiment: Experiment, profile: Profile, source: str, train, query, seed: int, run: Path,
+                network: Path | None = None, **settings) -> dict:
+    "Train and measure one row (arguments as in `train_and_assess`); returns its line, which is 'ok' or 'diverged'."
+    line = dict(status="ok") | _facts_of(experiment, profile, source, fingerprints(train, query), seed)
     try:
         if experiment.features:
-            row |= describe_and_assess(experiment, train, query)
+            line |= describe_and_assess(experiment, train, query)
         else:
-            row |= train_and_assess(experiment, profile, train, query, seed, Path(out))
-    except Diverged:
-        row["status"] = "diverged"
-    except (ValueError, RuntimeError, OSError, ImportError) as e:
-        row |= dict(status="failed", remark=f"{type(e).__name__}: {e}"[:300].replace("\n", " "))
-    return row | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
+            line |= train_and_assess(experiment, profile, train, query, seed, Path(run), network, **settings)
+    except Diverged as e:
+        line |= dict(status="diverged", remark=one_line(e)[:300])
+    return line | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
+
+def _failed(reason, *facts) -> dict:
+    "The line of a row that could not be run."
+    return dict(status="failed", remark=one_line(reason)[:300], finished=time.strftime("%Y-%m-%d %H:%M")) | _facts_of(
+        *facts)
+
+def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None,
+            queries: str = "test", taxonomy: str = "mikels") -> dict:
+    "Run one row in OUT/runs, keep its network in OUT/models, and return its line; errors become a line too."
+    train, query = open_parts(source, profile, cache, queries, taxonomy)
+    out, name = Path(out), run_name(experiment, profile, seed)
+    try:
+        return measure_row(experiment, profile, source, train, query, seed, out/"runs"/name,
+                           out/"models"/f"{name}.safetensors", progress=False)
+    except (ValueError, RuntimeError, OSError, ImportError, TypeError) as e:
+        return _failed(f"{type(e).__name__}: {e}", experiment, profile, source, fingerprints(train, query), seed)
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-020
 @contextmanager
@@ -256,49 +245,57 @@ def _run_row_in_worker(*args) -> dict:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-@contextmanager
-def _turn(folder: Path, report):
-    "Wait until no other process fills the store in this folder."
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder/"lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report("another process is filling this store; waiting for its end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+class _Worker:
+    "A process that runs rows, one after another; after it was killed, a new one."
+    def __init__(self):
+        self._pool = None
+
+    def run(self, *args) -> dict:
+        "`run_row` in the process; `BrokenProcessPool` if that ended meanwhile."
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
+        try:
+            return self._pool.submit(_run_row_in_worker, *args).result()
+        except BrokenProcessPool:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        "End the process when its row is done."
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-024
-def _side_by_side(wanted: list, profile: Profile, source: str, out: Path, workers: int, cache, queries: str,
-                  store: ResultsStore, report) -> None:
-    "Run these (experiment, seed) pairs in worker processes and store each as it finishes."
-    threads = max(1, core_count()//workers)
-    with _worker_environment(threads), ProcessPoolExecutor(workers, mp_context=get_context("spawn"),
-                                                           initializer=_start_worker) as pool:
-        futures = {pool.submit(_run_row_in_worker, e, profile, source, seed, out, cache, queries): (e, seed) for e,
-                   seed in wanted}
+def _side_by_side(jobs: list, workers: int, run) -> None:
+    "Call `run(worker, job)` for every job, in threads, as many side by side as there are workers."
+    free, every = SimpleQueue(), [_Worker() for _ in range(workers)]
+    for worker in every:
+        free.put(worker)
+
+    def one(job):
+        worker = free.get()
         try:
-            for n, future in enumerate(as_completed(futures), 1):
-                e, seed = futures[future]
-                try:
-                    row = future.result()
-                except Exception as error:
-                    report(f"[{n}/{len(wanted)}] {e.name} seed {seed} FAILED: {error}")
-                    continue
-                store.add(row)
-                if row["status"] != "failed":
-                    # the way back is not needed any more
-                    (out/"runs"/run_name(e, profile, seed)/"last.safetensors").unlink(missing_ok=True)
-                outcome = {"ok": lambda: f"mAP8 {row['map8']:.3f}, mAP2 {row['map2']:.3f} in {row['minutes']:.1f} "
-                           f"min", "diverged": lambda: "diverged",
-                           "failed": lambda: f"FAILED: {row['remark']}"}[row["status"]]()
-                report(f"[{n}/{len(wanted)}] {e.name} seed {seed}: {outcome}")
+            return run(worker, job)
+        finally:
+            free.put(worker)
+
+    with _worker_environment(max(1, core_count()//workers)), ThreadPoolExecutor(workers) as threads:
+        try:
+            for done in as_completed([threads.submit(one, job) for job in jobs]):
+                done.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown(wait=False, cancel_futures=True)
             raise
+        finally:
+            for worker in every:
+                worker.close()
+
+def _outcome(line: dict) -> str:
+    "How a row ended, in a few words."
+    if line["status"] == "ok":
+        return f"mAP8 {line['map8']:.3f}, mAP2 {line['map2']:.3f} in {line['minutes']:.1f} min"
+    return "diverged" if line["status"] == "diverged" else f"FAILED: {line['remark']}"
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-026
 def run_rows(experiments: dict[str, Experiment],
@@ -307,25 +304,43 @@ def run_rows(experiments: dict[str, Experiment],
              out,                            # folder of the results store, models and logs
              seeds: int | None = None,       # runs of each row; the profile's number when left out
              workers: int | None = None,     # rows side by side; one on a GPU, one for each core otherwise
-             cache=None,                     # folder for decoded pictures
-             queries: str = "test",          # 'val' for choices that must not see the test pictures
+             cache=None,                     # folder for decoded images
+             queries: str = "test",          # 'val' for choices that must not see the test images
              report=print,                   # called with one line of text for each row
+             taxonomy: str = "mikels",
             ) -> pd.DataFrame:               # the store's lines of these rows, these settings and this data
     """Run all rows with all seeds (rows without training once), side by side, skipping finished ones; a failed row is
     reported and the others go on."""
     out = Path(out)
-    store = ResultsStore(out/"results.csv")
-    train, query = open_parts(source, profile, cache, queries)      # decodes once, before the workers share the cache
-    data = f"{train.fingerprint()}-{query.fingerprint()}"
-    report(f"{len(train)} training pictures are the gallery, {len(query)} pictures query it; store: {store.path.name}")
+    store = row_store(out/"results.csv")
+    parts = open_parts(source, profile, cache, queries, taxonomy)     # decodes once, before the workers share the cache
+    data = fingerprints(*parts)
+    report(f"{len(parts[0])} training images are the gallery, {len(parts[1])} images query it; store: "
+           f"{store.path.name}")
     jobs = [(e, seed) for seed in range(seeds or profile.seeds) for e in experiments.values() if e.trains or seed == 0]
-    with _turn(out, report):
-        wanted = [(e, seed) for e, seed in jobs if not store.has(e.name, setup_of(e, profile), data, seed)]
+    with locked(out/"lock", on_wait=lambda: report("another process is filling this store; waiting for its end")):
+        wanted = [(e, seed) for e, seed in jobs
+                  if not store.has(name=e.name, setup=setup_of(e, profile), data=data, seed=seed)]
         if len(wanted) < len(jobs):
             report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")
-        workers = workers or (1 if torch.cuda.is_available() else core_count())
+        finished = []
+
+        def run(worker, job):
+            e, seed = job
+            try:
+                line = worker.run(e, profile, source, seed, out, cache, queries, taxonomy)
+            except Exception as error:
+                reason = ("its process was ended from outside, perhaps for lack of memory"
+                          if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}")
+                line = _failed(reason, e, profile, source, data, seed)
+            store.add(line)
+            if line["status"] != "failed":      # the checkpoint is not needed any more
+                (out/"runs"/run_name(e, profile, seed)/"last.safetensors").unlink(missing_ok=True)
+            finished.append(job)
+            report(f"[{len(finished)}/{len(wanted)}] {e.name} seed {seed}: {_outcome(line)}")
+
         if wanted:
-            _side_by_side(wanted, profile, source, out, workers, cache, queries, store, report)
+            _side_by_side(wanted, workers or (1 if choose_device() == "cuda" else core_count()), run)
     lines = store.frame()
     setups = {(e.name, setup_of(e, profile)) for e in experiments.values()}
     mine = (lines["data"] == data) & np.array([key in setups for key in zip(lines["name"], lines["setup"])], dtype=bool)
@@ -334,16 +349,17 @@ def run_rows(experiments: dict[str, Experiment],
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-037
 def tune(candidates: dict[str, list[Experiment]],   # row name -> the same row with different settings
-         profile: Profile, source: str, out, cache=None, report=print,
+         profile: Profile, source: str, out, cache=None, report=print, taxonomy: str = "mikels",
         ) -> dict[str, Experiment]:                 # row name -> the candidate with the best validation mAP8 (seed 0)
-    "Spend the tuning budget on validation pictures; a row whose candidates all diverged keeps its first one."
-    if not has_test_part(source, profile, cache):
-        raise ValueError("This data set has no test part, so tuning on its validation pictures would look at the very "
+    "Spend the tuning budget on validation images; a row whose candidates all diverged keeps its first one."
+    if not has_test_part(source, profile, cache, taxonomy):
+        raise ValueError("This data set has no test part, so tuning on its validation images would look at the very "
                          "queries that the table reports: divide it into three parts, or run the rows of --table 1, "
                          "which are not tuned.")
     chosen = {}
     numbered = {f"{name}#{i}": e for name, several in candidates.items() for i, e in enumerate(several)}
-    lines = run_rows(numbered, profile, source, out, seeds=1, cache=cache, queries="val", report=report)
+    lines = run_rows(numbered, profile, source, out, seeds=1, cache=cache, queries="val", report=report,
+                     taxonomy=taxonomy)
     for name, several in candidates.items():
         scores = [lines.loc[(lines["name"] == name) & (lines["setup"] == setup_of(e, profile)) & (lines["seed"] == 0)
                             & (lines["status"] == "ok"), "map8"].max() for e in several]
@@ -408,144 +424,3 @@ def why_wrong(query_label: int, result_label: int, taxonomy=MIKELS) -> str:
     if taxonomy.parent[query_label] != taxonomy.parent[result_label]:
         return "opposite polarity, neighbour" if near else "opposite polarity"
     return "neighbour" if near else "same polarity"
-
-# %% ../nbs/11_experiments.ipynb #16-experiments-056
-def final_notebook() -> Path:
-    "Where chapter 13 lies: in the repo, or inside an installed package."
-    package = Path(apse_nb.__file__).parent
-    for place in (package/"nbs", package.parent/"nbs"):
-        if (place/"13_reproduce.ipynb").exists():
-            return place/"13_reproduce.ipynb"
-    raise FileNotFoundError("The notebook 13_reproduce.ipynb is missing from this installation: install apse_nb again "
-                            "from a complete copy of the repo.")
-
-def execute_report(out: Path, **parameters) -> Path:
-    """Run chapter 13 with these parameters, printing its output; returns the HTML page. A failing cell leaves the
-    notebook with its error in `out`."""
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from nbconvert import HTMLExporter
-    out.mkdir(parents=True, exist_ok=True)
-    notebook = out/"13_reproduce.ipynb"
-    try:
-        papermill.execute_notebook(final_notebook(), notebook, parameters=dict(parameters, out=str(out.resolve())),
-                                   kernel_name="python3",
-                                   cwd=Path.cwd(), progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
-    except papermill.PapermillExecutionError as e:
-        raise ValueError(f"The notebook stopped with: {e.evalue} (all of it is in {notebook}; finished rows are kept, "
-                         f"the same command goes on).") from e
-    except KeyboardInterrupt:
-        # or it prints a hundred lines about the cell that was cut off
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        raise
-    except DeadKernelError as e:
-        raise ValueError("The notebook's process was ended from outside, perhaps for lack of memory; finished rows "
-                         "are kept, the same command goes on.") from e
-    page = out/"report.html"
-    body, _ = HTMLExporter(exclude_input=True).from_notebook_node(nbformat.read(notebook, 4))
-    page.write_text(body, encoding="utf-8")
-    return page
-
-# %% ../nbs/11_experiments.ipynb #16-experiments-058
-def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experiment], out: Path) -> Path:
-    "Print a table, write it to OUT/tables, and say which runs are missing from it and why."
-    table = summary(lines, experiments)
-    path = out/"tables"/f"table_{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path)
-    click.echo(table.drop(columns=["interval", "minutes"]).round(3).to_string())
-    for (row, status), found in lines[lines["status"] != "ok"].groupby(["name", "status"]):
-        remark = next((r for r in found["remark"] if isinstance(r, str)), "the loss or the embeddings were no longer "
-                      "finite")
-        click.echo(f"{row}: {len(found)} of {(lines['name'] == row).sum()} runs {status}: {remark}")
-    return path
-
-@click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
-@click.option("--data", "source", default="scenes", metavar="scenes|ROOT",
-              help="The drawn scenes, or a folder (or list) of pictures with emotion labels.")
-@click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="quick",
-              help="How much: tiny (seconds), quick (scenes, ten minutes), cpu (a folder, ResNet-18 at 112 px), paper "
-              "(ResNet-50 at 224 px, GPU).")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("reports/quick"),
-              help="Folder for the page, tables, figures, store and networks.")
-@click.option("--weights", default=None, help="Pretrained weights instead of the profile's: a .safetensors[.xz] file.")
-@click.option("--table", "tables", multiple=True,
-              type=click.Choice(sorted(TABLES)),
-              help="Only train and print this table: the paper's Tables I to III or Fig. 6, Table I under equal "
-              "conditions, the open points, the notebook `methods/strong`'s steps, or the notebook `methods/adml`'s "
-              "second system. May be given several times.")
-@click.option("--features", multiple=True, metavar="NAME=FILE", help=f"Feature file (.npy or CSV, one line a picture) "
-              f"of a row of Table I without a public model: {', '.join(WITHOUT_MODEL)}.")
-@click.option("--rows", default=None, help=f"Only these rows, separated by commas; without --table they are rows of "
-              f"Table II: {','.join(METHODS)}.")
-@click.option("--seeds", type=click.IntRange(1), default=None, help="Runs of each row.  [default: the profile's]")
-@click.option("--epochs", type=click.IntRange(1), default=None, help="Passes over the training images.  [default: the "
-              "profile's]")
-@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Folder for decoded pictures.  [default: "
-              "~/.cache/apse_nb]")
-def apse_reproduce(source, profile_name, out, tables, features, weights, rows, seeds, epochs, cache):
-    """Train the rows of the paper's tables, measure them, and write a report.
-
-    Without --table it executes the final notebook of the book: the ablation, figures, and a verdict on each claim.
-    Interrupt it whenever you like: the same command skips finished rows, goes on with those that were cut off and
-    tries failed ones again.
-
-    \b
-    Examples:
-      apse_reproduce
-      apse_reproduce --table 2 --seeds 5
-      apse_reproduce --table 1 --table fig6 --rows wscnet,triplet,gep_lambda0.1
-      apse_reproduce --data data/fi --profile cpu --weights resnet18.safetensors --out reports/fi
-    """
-    profile = find_profile(profile_name)
-    files = dict(f.partition("=")[::2] for f in features)
-    for name, file in files.items():
-        if name not in WITHOUT_MODEL or not Path(file).is_file():
-            raise ValueError(f"--features takes NAME=FILE with a name among {', '.join(WITHOUT_MODEL)} and an "
-                             f"existing file, not {name}={file}.")
-    if files and "1" not in tables:
-        raise ValueError("--features belongs to --table 1: add it.")
-    wanted = [r for r in (rows or "").split(",") if r]
-    files = {n: str(Path(f).resolve()) for n, f in files.items()}
-    known = {name: None for table in tables for name in find_table(table, profile, files)} if tables else METHODS
-    unknown = [r for r in wanted if r not in known]
-    if unknown:
-        raise ValueError(f"Unknown row {unknown[0]!r}: choose among {', '.join(known)}.")
-    if source == "scenes" and profile.backbone != "scene_net":
-        raise ValueError(f"The profile {profile_name!r} needs a folder of pictures: add --data ROOT.")
-    if source != "scenes" and not Path(source).exists():
-        raise FileNotFoundError(f"There is no folder {source}; give one with emotion-labelled pictures, or 'scenes'.")
-    if source != "scenes" and profile.backbone == "scene_net":
-        raise ValueError(f"The profile {profile_name!r} is made for scenes: for a folder add --profile cpu or "
-                         f"--profile paper.")
-    if weights not in (None, "imagenet", "shapes"):
-        if not Path(weights).is_file():
-            raise FileNotFoundError(f"There is no weights file {weights}.")
-        weights = str(Path(weights).resolve())
-    started = time.perf_counter()
-    if weights:
-        profile = replace(profile, weights=weights)
-    if epochs:
-        profile = replace(profile, recipe=replace(profile.recipe, epochs=epochs))
-    for table in tables:
-        experiments = {name: e for name, e in find_table(table, profile, files).items() if not wanted or name in wanted}
-        if not experiments:
-            continue
-        common = dict(cache=cache, report=click.echo)
-        if table == "controlled":
-            experiments = tune({name: table1_controlled()[name] for name in experiments}, profile, source, out,
-                               **common)
-        path = write_table(table, run_rows(experiments, profile, source, out, seeds=seeds, **common), experiments, out)
-        lacking = [name for name in WITHOUT_MODEL if table == "1" and name not in experiments and not wanted]
-        if lacking:
-            click.echo(f"{', '.join(lacking)}: no public model can be fetched; give the features of these rows with "
-                       f"--features NAME=FILE")
-        click.echo(f"table {table} after {(time.perf_counter() - started)/60:.1f} minutes: {path}; its evidence: "
-                   f"{out/'results.csv'}")
-    if tables:
-        return
-    page = execute_report(out, source=source if source == "scenes" else str(Path(source).resolve()),
-                          profile_name=profile_name, weights=weights,
-                          rows=rows, seeds=seeds, epochs=epochs, cache=str(cache.resolve()) if cache else None)
-    click.echo(f"done in {(time.perf_counter() - started)/60:.1f} minutes: {page}")

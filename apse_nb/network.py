@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import typing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from .attention import AttentionHead, HeadOutput, at_least_float32
 from .backbones import Backbone
 from .clb import make_pooling
 from .emotions import MIKELS, Taxonomy
+from .tools.checkpoint import check_facts
 from .tools.registry import NETWORKS, find
 
 # %% auto #0
@@ -91,10 +93,8 @@ class Network(nn.Module):
                    ) -> Network:    # the same architecture with fresh weights: load its state afterwards
         "Build a network from its description. Pretrained weights are not read again."
         settings = {k: v for k, v in config.items() if k != "kind" and k not in cls.LABELS} | {"weights": None}
-        unknown = [name for name in settings if name not in inspect.signature(cls).parameters]
-        if unknown:
-            raise ValueError(f"This is not a description of the network {cls.__name__}: it does not know "
-                             f"{', '.join(unknown)}.")
+        hints = typing.get_type_hints(cls.__init__) | dict(taxonomy=dict)
+        check_facts(settings, hints, inspect.signature(cls).parameters, f"network {cls.__name__}")
         if "taxonomy" in settings:
             settings["taxonomy"] = Taxonomy.from_dict(settings["taxonomy"])
         return cls(**settings)
@@ -203,4 +203,5 @@ COMBINATIONS = {f"{low}({'p' if labels == 'coarse' else 'e'})+conv5(e)": dict(lo
 def network_from_config(config: dict,      # the `.config` of a network of any kind
                        ) -> Network:       # the same architecture with fresh weights
     "Build a network of the kind that its description names; an unknown kind is answered with the list."
-    return find(NETWORKS, config.get("kind", "APSE"), "kind of network").from_config(config)
+    kind = config.get("kind", "APSE") if isinstance(config, dict) else config
+    return find(NETWORKS, kind, "kind of network").from_config(config)

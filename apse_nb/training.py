@@ -10,10 +10,10 @@ import ctypes
 import inspect
 import json
 import math
-import os
 import signal
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,23 +24,23 @@ import numpy as np
 import torch
 import torch.nn as nn
 from filelock import FileLock, Timeout
-from safetensors import safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from .attention import attention_loss
 from .images import augment, balanced_batches, center_crop
+from .tools.checkpoint import check_facts, from_facts, read_checkpoint, write_checkpoint
+from .tools.files import clear_unfinished
 from .tools.registry import LOSSES, find
 from .tools.work import ahead
 from .emotions import LabelledImages
 from .metrics import RetrievalReport, evaluate
 from .negatives import total_loss
-from .network import ABLATION, APSE, network_from_config
+from .network import ABLATION, APSE, Network, network_from_config
 
 # %% auto #0
 __all__ = ['METHODS', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'whole_batch', 'losses_of', 'read_ahead',
-           'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess', 'write_checkpoint',
-           'read_checkpoint', 'save_model', 'load_model', 'Run', 'epoch_batches', 'fit']
+           'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess', 'save_model',
+           'load_model', 'start_from', 'Run', 'epoch_batches', 'fit']
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ class Recipe:
         if self.crop > self.resize:
             raise ValueError(f"A crop of {self.crop} pixels does not fit into pictures of {self.resize}; lower crop "
                              f"or raise resize.")
+        for name, low, high in (("epochs", 1, 10_000), ("images_per_class", 1, 1000), ("resize", 8, 4096),
+                                ("crop", 8, 4096), ("drop_every", 1, 10_000), ("lr", 0, 1e30), ("momentum", 0, 1),
+                                ("weight_decay", 0, 1e6), ("head_lr_factor", 0, 1e6), ("lam", 0, 1),
+                                ("seed", 0, 2**40)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} lies between {low} and {high:g}, and {getattr(self, name)} does not.")
         if self.epochs < 1 or self.images_per_class < 2:
             raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first "
                              "one's positive.")
@@ -296,58 +302,54 @@ def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: 
                       same_set=gallery is query)
     return Assessment(report, accuracy(q, query), accuracy(g, gallery), q, g)
 
-# %% ../nbs/10_training.ipynb #10-training-044
-def write_checkpoint(path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
-    "Tensors and JSON-able facts in one safetensors file, written beside its place and moved there whole."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, header = path.with_name(path.name + f".{os.getpid()}.part"), {"apse_nb": json.dumps(facts)}
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, unfinished, metadata=header)
-        with open(unfinished, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(unfinished, path)
-    except Exception as e:
-        raise OSError(f"The checkpoint {path} could not be written ({e}); free some space or choose another folder "
-                      f"and start again: training goes on from the last one that was.") from e
-    finally:
-        unfinished.unlink(missing_ok=True)      # after an error or Ctrl-C; a finished file has left this place
-
-def read_checkpoint(path) -> tuple[dict[str, torch.Tensor], dict]:
-    "The tensors and facts of a file made by `write_checkpoint`."
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}.")
-    try:
-        with safe_open(path, "pt") as f:
-            facts = json.loads((f.metadata() or {})["apse_nb"])
-            return {k: f.get_tensor(k) for k in f.keys()}, facts
-    except Exception as e:
-        raise ValueError(f"{path} is not a checkpoint of apse_nb (a safetensors file that apse_train or save_model "
-                         f"wrote).") from e
-
 # %% ../nbs/10_training.ipynb #10-training-046
-def save_model(model: APSE, path, **facts) -> None:
+def save_model(model: Network, path, **facts) -> None:
     "The network alone, with its settings and whatever facts should travel with it (recipe, data, measures)."
     write_checkpoint(path, {f"model.{k}": v for k, v in model.state_dict().items()},
                      dict(network=model.config, **facts))
 
-def load_model(path) -> tuple[APSE, dict]:
-    "The network in a checkpoint (ready to embed) and the facts stored with it."
+def load_model(path) -> tuple[Network, dict]:
+    "The network in a checkpoint (ready to embed) and the facts stored with it; `facts['recipe']` is complete."
     tensors, facts = read_checkpoint(path)
     if "network" not in facts:
         raise ValueError(f"{path} does not describe a network: give a file that apse_train or save_model wrote.")
+    if "recipe" in facts:
+        facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], "recipe"))
+    try:
+        with torch.device("meta"):
+            shapes = {f"model.{k}": v.shape for k, v in network_from_config(facts["network"]).state_dict().items()}
+    except (TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError) as e:
+        raise ValueError(f"{path} describes a network that cannot be built: the file was changed or is not from "
+                         f"apse_nb.") from e
+    if shapes != {k: v.shape for k, v in tensors.items() if k.startswith("model.")}:
+        raise _other_architecture(path)
     model = network_from_config(facts["network"])
     _load_weights(model, tensors, path)
     return model.eval(), facts
+
+def _other_architecture(path) -> ValueError:
+    return ValueError(f"{path} holds another architecture than the network it should go into; train again or give the "
+                      f"checkpoint that belongs to it.")
 
 def _load_weights(module: nn.Module, tensors: dict[str, torch.Tensor], path, prefix: str = "model.") -> None:
     state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     try:
         module.load_state_dict(state)
     except RuntimeError as e:
-        raise ValueError(f"{path} holds another architecture than the network it should go into; train again or give "
-                         f"the checkpoint that belongs to it.") from e
+        raise _other_architecture(path) from e
+
+def start_from(model: Network, path) -> list[str]:
+    """Fine-tuning: take over the weights of a checkpoint in place; returns the names of those that stay fresh, because
+    the other network had none or has other classes. `ValueError` when the backbone is another one."""
+    tensors, _ = read_checkpoint(path)
+    own = model.state_dict()
+    fitting = {k: tensors[f"model.{k}"] for k, v in own.items()
+               if f"model.{k}" in tensors and tensors[f"model.{k}"].shape == v.shape}
+    fresh = [k for k in own if k not in fitting]
+    if any(k.startswith("backbone.") for k in fresh):
+        raise ValueError(f"{path} has another backbone than this network: choose the same one (--backbone).")
+    model.load_state_dict(fitting, strict=False)
+    return fresh
 
 # %% ../nbs/10_training.ipynb #10-training-051
 class Run(NamedTuple):
@@ -361,6 +363,8 @@ class Run(NamedTuple):
 class _Progress:
     """Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model`, `pair_loss`
     and `optimizer`."""
+    PROGRESS = dict(step=int, log=list, sums=dict, best=float, seconds_before=float)      # what a file says of itself
+
     def __init__(self, model, pair_loss, optimizer, out, facts):
         self.model, self.pair_loss, self.optimizer, self.out, self.facts = model, pair_loss or nn.Module(), optimizer, out, facts
         self.names = {p: n for n, p in model.named_parameters()} | {p: f"loss.{n}" for n,
@@ -404,18 +408,42 @@ class _Progress:
 
     def _load(self, path):
         tensors, facts = read_checkpoint(path)
-        for what in ("network", "recipe", "loss", "data"):
-            if facts.get(what) != json.loads(json.dumps(self.facts[what])):
-                raise ValueError(f"{path} was trained with another {what}; choose an empty folder for the new run, or "
-                                 f"repeat the old settings to go on with it.")
+        check_facts(facts.get("progress"), self.PROGRESS, self.PROGRESS, "progress")
+        if "recipe" in facts:
+            facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], "recipe"))
+        self._compare(facts, path)
         _load_weights(self.model, tensors, path)
         _load_weights(self.pair_loss, tensors, path, "loss.")
         for p, name in self.names.items():
             # in the weights' own memory layout (channels last?), which the optimiser needs to be fast
             if f"momentum.{name}" in tensors:
                 self.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{name}"])
-        for key, value in facts["progress"].items():
-            setattr(self, key, value)
+        for key in self.PROGRESS:
+            setattr(self, key, facts["progress"][key])
+
+    def _compare(self, facts, path):
+        "`ValueError` that names the first setting in which a found run differs from this one; more epochs are fine."
+        for what in ("network", "recipe", "loss", "data"):
+            there, here = facts.get(what), json.loads(json.dumps(self.facts[what]))
+            if what == "recipe" and there and self._may_be_longer(there, len(facts["progress"]["log"]) >= there["epochs"]):
+                there = there | dict(epochs=here["epochs"])
+            if there == here:
+                continue
+            known = isinstance(there, dict) and isinstance(here, dict)
+            fields = [k for k in here if there.get(k) != here[k]] if known else []
+            detail = f" ({', '.join(f'{k}: {there.get(k)} there, {here[k]} now' for k in fields[:3])})"[:200]
+            raise ValueError(f"{path} was trained with another {what}{detail if fields else ''}; choose an empty "
+                             f"folder for the new run, or repeat the old settings to resume it.")
+
+    def _may_be_longer(self, there: dict, finished: bool) -> bool:
+        """May a run of this recipe go on for more epochs? Always where the learning rate does not depend on their
+        number; a one-cycle run when it is finished, with a warning."""
+        more = self.facts["recipe"]["epochs"] > there["epochs"]
+        if more and finished and there["schedule"] == "one_cycle":
+            warnings.warn(f"This run ended after {there['epochs']} epochs with a learning rate of zero, which now "
+                          f"rises again: the result is not that of a run of {self.facts['recipe']['epochs']} epochs.",
+                          stacklevel=2)
+        return more and (finished or there["schedule"] == "step")
 
 # %% ../nbs/10_training.ipynb #10-training-055
 @contextmanager
@@ -432,8 +460,7 @@ def _alone_in(folder: Path | None):
         raise ValueError(f"Another process is training into {folder}: wait for its end, or choose another "
                          f"folder.") from None
     try:
-        for unfinished in folder.glob("*.part"):
-            unfinished.unlink()
+        clear_unfinished(folder)
         yield
     finally:
         lock.release()

@@ -20,7 +20,7 @@ from apse_nb.tools.checkpoint import read_checkpoint
 from apse_nb.training import fit
 
 ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-c", "from apse_nb.experiments import apse_reproduce; "
+COMMAND = [sys.executable, "-c", "from apse_nb.report.commands import apse_reproduce; "
            "apse_reproduce(prog_name='apse_reproduce')", "--profile", "tiny"]
 
 

@@ -59,7 +59,7 @@ def test_killed_run_ends_with_the_same_weights(tmp_path):
 
 
 def test_ctrl_c_keeps_the_work_and_says_so_in_one_line(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", "from apse_nb.training import apse_train; apse_train()",
+    process = subprocess.Popen([sys.executable, "-c", "from apse_nb.report.commands import apse_train; apse_train()",
                                 "scenes", "--out", str(tmp_path/"run"), "--method", "clb"],
                                env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     seen = ""
@@ -122,15 +122,14 @@ def test_full_disk_while_writing_a_checkpoint_keeps_the_old_one(tmp_path, monkey
 
 @pytest.mark.parametrize("words, sentence", [
     (["apse_train", "no/such/folder"], "no/such/folder"),
-    (["apse_train", "scenes", "--method", "triplet"], "choose one of softmax"),
+    (["apse_train", "scenes", "--method", "tripel"], "choose one of frozen, softmax"),
     (["apse_evaluate", "none.safetensors", "--query", "scenes"], "There is no checkpoint none.safetensors"),
     (["apse_reproduce", "--rows", "tripel"], "Unknown row 'tripel'"),
     (["apse_reproduce", "--data", "no/such/folder", "--profile", "cpu"], "There is no folder no/such/folder"),
 ])
 def test_wrong_words_are_answered_in_one_line(words, sentence, tmp_path):
-    home = dict(apse_train="training", apse_evaluate="training", apse_reproduce="experiments")[words[0]]
-    out = subprocess.run([sys.executable, "-c",
-                          f"from apse_nb.{home} import {words[0]}; {words[0]}(prog_name='{words[0]}')", *words[1:]],
+    out = subprocess.run([sys.executable, "-c", f"from apse_nb.report.commands import {words[0]}; "
+                          f"{words[0]}(prog_name='{words[0]}')", *words[1:]],
                          env=ONE_THREAD, capture_output=True, text=True, cwd=tmp_path)
     assert out.returncode == 2 and sentence in out.stderr
     assert out.stderr.strip().count("\n") == 0 and "Traceback" not in out.stderr, out.stderr

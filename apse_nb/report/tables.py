@@ -20,7 +20,7 @@ from ..training import METHODS, Recipe
 
 # %% auto #0
 __all__ = ['TITLES', 'TINY', 'QUICK', 'CPU', 'PAPER', 'FROZEN', 'PAPER_NAMES', 'WITHOUT_MODEL', 'CLASSIFIERS', 'Experiment',
-           'paper_table', 'table2', 'Profile', 'find_profile', 'table2_with_start', 'variant', 'controls',
+           'paper_table', 'table2', 'Profile', 'recipe_of', 'find_profile', 'table2_with_start', 'variant', 'controls',
            'lambda_sweep', 'table3', 'readings', 'table1', 'table1_controlled', 'table1_untuned', 'strong_steps',
            'adml', 'find_table', 'find_method']
 
@@ -76,12 +76,18 @@ class Profile:
     rows: tuple[str, ...] = tuple(METHODS)
     lambdas: tuple[float, ...] = ()     # points of the lambda curve
     limit: int | None = None      # draw only so many scenes for each part
+    changes: dict = field(default_factory=dict)    # of the recipe, which win over the row's own (`--lr`, `--set`)
+    start: str | None = None      # a checkpoint whose weights every row starts from
 
 TINY = Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"),
                lambdas=(0.5,), limit=160)
 QUICK = Profile("quick", "scene_net", "shapes", Recipe.scenes(), dim=128, lambdas=(0.1, 0.3, 0.7, 0.9))
 CPU = Profile("cpu", "resnet18", "imagenet", Recipe.cpu(), freeze="conv2", rows=("softmax", "clb", "gep"))
 PAPER = Profile("paper", "resnet50", "imagenet", Recipe.paper(bf16=True, channels_last=True))
+
+def recipe_of(experiment: Experiment, profile: Profile, seed: int = 0) -> Recipe:
+    "The recipe of a row: the profile's, with the row's changes, and the user's above them."
+    return replace(profile.recipe, **dict(seed=seed) | experiment.recipe | profile.changes)
 
 def find_profile(name: str) -> Profile:
     "The profile of this name; an unknown one is answered with the list."
