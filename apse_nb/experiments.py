@@ -49,7 +49,7 @@ def open_parts(source: str,               # 'scenes', or a folder or list of ima
                profile: Profile,
                cache=None,                # folder for decoded images
                queries: str = "test",     # 'val' for choices that must not see the test images
-               taxonomy: str = "mikels",
+               taxonomy=None,
               ):                          # two `LabelledImages`: gallery, queries
     "Gallery (the training part) and queries; the validation part stands in for a test part that does not exist."
     def part(name):
@@ -60,7 +60,7 @@ def open_parts(source: str,               # 'scenes', or a folder or list of ima
     except MissingPart:
         return train, part("val")
 
-def has_test_part(source: str, profile: Profile, cache=None, taxonomy: str = "mikels") -> bool:
+def has_test_part(source: str, profile: Profile, cache=None, taxonomy=None) -> bool:
     "Does this data set come with (or is it divided into) a test part?"
     try:
         load_images(source, profile.recipe.resize, "test", taxonomy, cache, profile.limit)
@@ -119,11 +119,12 @@ def train_and_assess(experiment: Experiment, profile: Profile, train, query, see
                      **settings,                     # of `fit`
                     ) -> dict:
     "Train a row's network and measure it; returns the columns that are known only then."
-    recipe, minutes, device = recipe_of(experiment, profile, seed), 0.0, choose_device()
-    model = build_network(experiment, profile, train.taxonomy, seed).to(device)
+    recipe, minutes = recipe_of(experiment, profile, seed), 0.0
+    model = build_network(experiment, profile, train.taxonomy, seed).to(choose_device())
     if experiment.trains:
         loss = make_pair_loss(experiment.loss, train.taxonomy, model.dim, **experiment.loss_settings)
         minutes = fit(model, train, recipe, loss, valid=valid, out=run, **settings).minutes
+    device = next(model.parameters()).device                # similarities are sorted there (chapter 09)
     asked, kept = (embed(model, images, **recipe.look) for images in (query, train))
     q, g = (found.embeddings.to(device) for found in (asked, kept))
     seen = evaluate(q, query.labels, g, train.labels, train.taxonomy)
@@ -132,7 +133,7 @@ def train_and_assess(experiment: Experiment, profile: Profile, train, query, see
     if asked.scores is not None:
         line |= dict(query_accuracy=round(accuracy(asked, query), 4), train_accuracy=round(accuracy(kept, train), 4))
     if network is not None:
-        save_model(model, network, recipe=asdict(recipe), row=line)
+        save_model(model, network, train if experiment.trains else None, recipe=asdict(recipe), row=line)
     return line
 
 def measures_of(seen, own) -> dict:
@@ -203,7 +204,7 @@ def _failed(reason, *facts) -> dict:
         *facts)
 
 def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None,
-            queries: str = "test", taxonomy: str = "mikels") -> dict:
+            queries: str = "test", taxonomy=None) -> dict:
     "Run one row in OUT/runs, keep its network in OUT/models, and return its line; errors become a line too."
     train, query = open_parts(source, profile, cache, queries, taxonomy)
     out, name = Path(out), run_name(experiment, profile, seed)
@@ -307,7 +308,7 @@ def run_rows(experiments: dict[str, Experiment],
              cache=None,                     # folder for decoded images
              queries: str = "test",          # 'val' for choices that must not see the test images
              report=print,                   # called with one line of text for each row
-             taxonomy: str = "mikels",
+             taxonomy=None,
             ) -> pd.DataFrame:               # the store's lines of these rows, these settings and this data
     """Run all rows with all seeds (rows without training once), side by side, skipping finished ones; a failed row is
     reported and the others go on."""
@@ -349,7 +350,7 @@ def run_rows(experiments: dict[str, Experiment],
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-037
 def tune(candidates: dict[str, list[Experiment]],   # row name -> the same row with different settings
-         profile: Profile, source: str, out, cache=None, report=print, taxonomy: str = "mikels",
+         profile: Profile, source: str, out, cache=None, report=print, taxonomy=None,
         ) -> dict[str, Experiment]:                 # row name -> the candidate with the best validation mAP8 (seed 0)
     "Spend the tuning budget on validation images; a row whose candidates all diverged keeps its first one."
     if not has_test_part(source, profile, cache, taxonomy):

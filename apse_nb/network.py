@@ -94,7 +94,7 @@ class Network(nn.Module):
         "Build a network from its description. Pretrained weights are not read again."
         settings = {k: v for k, v in config.items() if k != "kind" and k not in cls.LABELS} | {"weights": None}
         hints = typing.get_type_hints(cls.__init__) | dict(taxonomy=dict)
-        check_facts(settings, hints, inspect.signature(cls).parameters, f"network {cls.__name__}")
+        check_facts(settings, hints, inspect.signature(cls).parameters, f"description of the network {cls.__name__}")
         if "taxonomy" in settings:
             settings["taxonomy"] = Taxonomy.from_dict(settings["taxonomy"])
         return cls(**settings)

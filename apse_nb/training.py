@@ -28,7 +28,8 @@ from tqdm.auto import tqdm
 
 from .attention import attention_loss
 from .images import augment, balanced_batches, center_crop
-from .tools.checkpoint import check_facts, from_facts, read_checkpoint, write_checkpoint
+from .tools.checkpoint import (
+    SEEN, check_facts, from_facts, image_digests, read_checkpoint, write_checkpoint)
 from .tools.files import clear_unfinished
 from .tools.registry import LOSSES, find
 from .tools.work import ahead
@@ -303,9 +304,11 @@ def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: 
     return Assessment(report, accuracy(q, query), accuracy(g, gallery), q, g)
 
 # %% ../nbs/10_training.ipynb #10-training-046
-def save_model(model: Network, path, **facts) -> None:
-    "The network alone, with its settings and whatever facts should travel with it (recipe, data, measures)."
-    write_checkpoint(path, {f"model.{k}": v for k, v in model.state_dict().items()},
+def save_model(model: Network, path, train: LabelledImages | None = None, **facts) -> None:
+    """The network alone, with its settings, digests of the images it was trained on, and whatever facts should travel
+    with it (recipe, measures)."""
+    seen = {} if train is None else {SEEN: torch.from_numpy(image_digests(train.pixels).copy())}
+    write_checkpoint(path, {f"model.{k}": v for k, v in model.state_dict().items()} | seen,
                      dict(network=model.config, **facts))
 
 def load_model(path) -> tuple[Network, dict]:
@@ -314,7 +317,7 @@ def load_model(path) -> tuple[Network, dict]:
     if "network" not in facts:
         raise ValueError(f"{path} does not describe a network: give a file that apse_train or save_model wrote.")
     if "recipe" in facts:
-        facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], "recipe"))
+        facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], "recipe of this checkpoint"))
     try:
         with torch.device("meta"):
             shapes = {f"model.{k}": v.shape for k, v in network_from_config(facts["network"]).state_dict().items()}
@@ -408,9 +411,9 @@ class _Progress:
 
     def _load(self, path):
         tensors, facts = read_checkpoint(path)
-        check_facts(facts.get("progress"), self.PROGRESS, self.PROGRESS, "progress")
+        check_facts(facts.get("progress"), self.PROGRESS, self.PROGRESS, f"progress in {path}")
         if "recipe" in facts:
-            facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], "recipe"))
+            facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], f"recipe in {path}"))
         self._compare(facts, path)
         _load_weights(self.model, tensors, path)
         _load_weights(self.pair_loss, tensors, path, "loss.")
@@ -541,8 +544,8 @@ def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, val
         return
     if row.get("valid_map8", -1.0) > progress.best:
         progress.best = row["valid_map8"]
-        save_model(progress.model, progress.out/"best.safetensors", recipe=asdict(recipe), epoch=row["epoch"],
-                   valid_map8=row["valid_map8"])
+        save_model(progress.model, progress.out/"best.safetensors", progress.train, recipe=asdict(recipe),
+                   epoch=row["epoch"], valid_map8=row["valid_map8"])
     with open(progress.out/"log.csv", "w", newline="") as f:
         writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for line in progress.log for name in line)))
         writer.writeheader()
@@ -581,6 +584,7 @@ def fit(model: APSE,
     facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(pair_loss), data=train.fingerprint())
     with _alone_in(None if rank else out), _Interrupts() as interrupts:
         state = _Progress(model, pair_loss, optimizer, out, facts)
+        state.train = train
         network = accelerator.prepare_model(model) if world > 1 else model
         with tqdm(total=total, initial=state.step, unit="step", disable=not progress or rank > 0, mininterval=1) as bar:
             while state.step < total:

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .readers import open_dataset
-from ..emotions import LabelledImages, TAXONOMIES
+from ..emotions import LabelledImages, MIKELS, find_taxonomy
 from ..images import ImageFiles, decode_square, stratified_split
 from ..scenes import make_scenes
 from ..tools.files import locked, printable, write_whole
@@ -186,21 +186,20 @@ def load_images(source: str,                     # a folder or list, or 'scenes'
                 size: int,                       # side of the decoded images, pixels
                 # 'train', 'val', 'test'; None takes everything (of the scenes: the test part)
                 split: str | None = None,
-                taxonomy: str = "mikels",
+                taxonomy=None,                   # as in `find_taxonomy`; None: Mikels' emotions
                 cache: Path | None = None,       # folder for decoded images; `default_cache()` when left out
                 limit: int | None = None,        # draw at most so many scenes
                ) -> LabelledImages:
     "The images of a data set (or of one part of it) at the size a recipe wants."
     if split not in (None, "train", "val", "test"):
         raise ValueError(f"A part is called train, val or test, not {split!r}.")
-    if taxonomy not in TAXONOMIES:
-        raise ValueError(f"Unknown taxonomy {taxonomy!r}: choose one of {', '.join(TAXONOMIES)}.")
+    taxonomy = find_taxonomy(taxonomy or MIKELS)
     if source == "scenes":
-        if taxonomy != "mikels":
+        if taxonomy.fine != MIKELS.fine:
             raise ValueError("The scenes show the emotions of the taxonomy 'mikels': choose that one.")
         n, seed = SCENES[split or "test"]
         return make_scenes(min(n, limit or n), size=size, seed=seed)
-    files = open_dataset(source, taxonomy=TAXONOMIES[taxonomy])
+    files = open_dataset(source, taxonomy=taxonomy)
     if split is not None:
         if not any(files.split):
             files.split = stratified_split(files.labels, seed=0)

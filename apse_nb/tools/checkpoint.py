@@ -16,7 +16,7 @@ from pathlib import Path
 from .files import one_line, replacing
 
 # %% auto #0
-__all__ = ['SCHEMA', 'digest_of', 'write_checkpoint', 'read_checkpoint', 'check_facts', 'from_facts']
+__all__ = ['SCHEMA', 'SEEN', 'digest_of', 'write_checkpoint', 'read_checkpoint', 'check_facts', 'from_facts', 'image_digests']
 
 # %% ../../nbs/tools/checkpoint.ipynb #checkpoint-005
 SCHEMA = 1        # version of the facts' layout; a file without one is read as version 1
@@ -82,23 +82,32 @@ def _fits(value, hint) -> bool:
 def check_facts(facts,                 # what a file says
                 hints: dict[str, type],    # name -> annotated type; names without one may hold text or a list of texts
                 known: typing.Iterable[str],    # all names
-                what: str,             # 'recipe', for the sentence
+                what: str,             # 'recipe of this checkpoint', for the sentence
                ) -> None:
     "`ValueError` that names the field for facts that are not a dictionary, for unknown names and for wrong types."
     if not isinstance(facts, dict):
-        raise ValueError(f"The {what} of this checkpoint is not a table of settings: the file was changed or is not "
+        raise ValueError(f"The {what} is not a table of settings: the file was changed or is not "
                          f"from apse_nb.")
     for name, value in facts.items():
         if name not in set(known):
-            raise ValueError(f"The {what} of this checkpoint has a field {one_line(name)[:40]!r} that this version of "
+            raise ValueError(f"The {what} has a field {one_line(name)[:40]!r} that this version of "
                              f"apse_nb does not know: it may come from a newer version.")
         hint = hints.get(name)
         texts = isinstance(value, str) or isinstance(value, list) and all(isinstance(v, str) for v in value)
         if not (texts if hint is None else _fits(value, hint)):
-            raise ValueError(f"The {what} of this checkpoint says {name} = {one_line(str(value))[:40]}, which is not "
+            raise ValueError(f"The {what} says {name} = {one_line(str(value))[:40]}, which is not "
                              f"of the right kind: the file was changed or is not from apse_nb.")
 
 def from_facts(kind: type, facts, what: str):
     "An object of a dataclass from facts; missing fields take their defaults."
     check_facts(facts, typing.get_type_hints(kind), [f.name for f in dataclasses.fields(kind)], what)
     return kind(**facts)
+
+# %% ../../nbs/tools/checkpoint.ipynb #checkpoint-014
+SEEN = "seen.images"      # name of the tensor that holds the digests
+
+def image_digests(pixels):      # N x H x W x 3, uint8 -> N int64
+    "A digest of each image's pixels (NumPy)."
+    import numpy as np
+    digests = (hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest() for image in pixels)
+    return np.frombuffer(b"".join(digests), dtype="<i8")

@@ -5,18 +5,22 @@
 # %% ../../nbs/tools/work.ipynb #work-002
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
+import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['core_count', 'choose_device', 'ahead', 'groups_of', 'code_version', 'machine_facts']
+__all__ = ['core_count', 'choose_device', 'ahead', 'groups_of', 'code_version', 'machine_facts', 'own_kernel']
 
 # %% ../../nbs/tools/work.ipynb #work-004
 def core_count() -> int:
@@ -74,3 +78,25 @@ def machine_facts() -> dict:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "date": date.today().isoformat()}
+
+# %% ../../nbs/tools/work.ipynb #work-013
+@contextmanager
+def own_kernel() -> Iterator[Path]:       # an empty folder to start in
+    "Within it the Jupyter kernel `python3` is this Python, and what Jupyter writes goes into a folder that disappears."
+    with tempfile.TemporaryDirectory(prefix="apse_kernel_") as folder:
+        place = Path(folder)/"jupyter"/"kernels"/"python3"
+        place.mkdir(parents=True)
+        words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+                 "--InteractiveShellApp.ignore_cwd=True"]
+        (place/"kernel.json").write_text(json.dumps(dict(argv=words, display_name="Python 3", language="python")))
+        (Path(folder)/"work").mkdir()
+        first = os.environ.get("JUPYTER_PATH")
+        wanted = dict(JUPYTER_PATH=os.pathsep.join([str(place.parents[1]), *([first] if first else [])]),
+                      JUPYTER_RUNTIME_DIR=str(Path(folder)/"runtime"), IPYTHONDIR=str(Path(folder)/"ipython"))
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        try:
+            yield Path(folder)/"work"
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
