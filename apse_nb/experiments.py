@@ -195,7 +195,7 @@ def measure_row(experiment: Experiment, profile: Profile, source: str, train, qu
         else:
             line |= train_and_assess(experiment, profile, train, query, seed, Path(run), network, **settings)
     except Diverged as e:
-        line |= dict(status="diverged", remark=one_line(e)[:300])
+        line |= dict(status="diverged", remark=one_line(str(e))[:300])
     return line | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
 
 def _failed(reason, *facts) -> dict:

@@ -26,7 +26,8 @@ from scipy.stats import rankdata
 
 from ..tools.embedding_map import flatten, neighbours_kept
 from ..emotions import LabelledImages, Taxonomy, tiers
-from ..experiments import ResultsStore, why_wrong
+from ..experiments import why_wrong
+from ..tools.results import ResultsStore
 from ..tools.statistics import seed_interval
 from ..tools.work import code_version
 from ..metrics import MEASURES, RetrievalReport, evaluate, random_floor, rank_gallery, unit_rows
@@ -95,6 +96,9 @@ class FoldStore(ResultsStore):
                *(f"{stage}{prefix}{m}" for stage in ("", "before_") for prefix in READINGS for m in MEASURES),
                *(f"floor_{prefix}{m}" for prefix in READINGS for m in MEASURES), "query_accuracy",
                "before_query_accuracy", "minutes", "commit", "finished")
+
+    def __init__(self, path):
+        super().__init__(path, type(self).columns, type(self).texts)
 
     def mine(self, **key) -> pd.DataFrame:
         "The lines with these values."

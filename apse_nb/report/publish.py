@@ -56,7 +56,7 @@ def execute_report(out: Path, **parameters) -> Path:
         raise ValueError("The notebook's process was ended from outside, perhaps for lack of memory; finished rows "
                          "are kept, the same command resumes.") from e
     except RuntimeError as e:
-        raise ValueError(f"The notebook's process did not start ({one_line(e)}): install ipykernel beside apse_nb "
+        raise ValueError(f"The notebook's process did not start ({one_line(str(e))}): install ipykernel beside apse_nb "
                          f"with {sys.executable} -m pip install ipykernel.") from e
     page = out/"report.html"
     body, _ = HTMLExporter(exclude_input=True).from_notebook_node(nbformat.read(notebook, 4))
