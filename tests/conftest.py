@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+# The background job of a script is started with SIGINT ignored, and hands that on to every process that a test starts. Tests of
+# Ctrl-C need what a terminal would give them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHOTS = Path(os.environ.get("APSE_SHOTS", Path(__file__).parent.parent/"reports"/"browser"))
 

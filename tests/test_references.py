@@ -41,9 +41,10 @@ def wrong_pointers(text: str) -> list[str]:
     for wing, name in re.findall(r"`(\w+)/(\w+)`", flat):
         if wing in WINGS and f"{wing}/{name}" not in NOTEBOOKS:
             wrong.append(f"notebook {wing}/{name}")
-    for module in re.findall(r"\b(?:from|import) (apse_nb(?:\.\w+)*)", flat) + re.findall(r"`(apse_nb(?:\.[a-z_]+)+)`", flat):
-        if not exists(module):
-            wrong.append(f"module {module}")
+    modules = re.findall(r"\b(?:from|import) (apse_nb(?:\.\w+)*)", flat) + re.findall(r"`(apse_nb(?:\.[a-z_]+)+)`", flat)
+    for module, names in re.findall(r"\bfrom (apse_nb(?:\.\w+)*) import \(?(\w+(?:, \w+)*)", flat):
+        modules += [f"{module}.{name}" for name in names.split(", ")]
+    wrong += [f"module {module}" for module in modules if not exists(module)]
     return sorted(set(wrong))
 
 
@@ -52,7 +53,8 @@ def exists(module: str) -> bool:
     path = ROOT.joinpath(*module.split("."))
     if path.is_dir() or path.with_suffix(".py").is_file():
         return True
-    return path.parent.with_suffix(".py").is_file() and path.name in path.parent.with_suffix(".py").read_text(encoding="utf-8")
+    inside = path.parent.with_suffix(".py") if path.parent.with_suffix(".py").is_file() else path.parent/"__init__.py"
+    return inside.is_file() and bool(re.search(rf"\b{path.name}\b", inside.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
