@@ -162,7 +162,7 @@ def test_one_image_in_a_class(tmp_path):
         (tmp_path/"awe"/f"{i}.png").unlink()
     files = open_dataset(tmp_path)
     with pytest.raises(ValueError, match="has 1 image, fewer than the 3 parts"):
-        datasets.stratified_split(files.labels)
+        datasets.stable_split(files)
     with pytest.raises(ValueError, match="has 1 image, but a positive pair needs 2"):
         datasets.balanced_batches(files.labels)
 
@@ -237,7 +237,7 @@ def test_large_list_is_fast():
     files = ImageFiles([f"/data/emoset/image/awe/awe_{i:05d}.jpg" for i in range(118_000)], np.arange(118_000) % 8,
                        MIKELS, "/data/emoset")
     assert files.names[5] == "image/awe/awe_00005.jpg"
-    files.split = datasets.stratified_split(files.labels)
+    files.split = datasets.stable_split(files)
     files.part("train")
     assert time.process_time() - start < 10
 

@@ -15,7 +15,6 @@ from apse_nb.emotions import MIKELS
 from apse_nb.experiments import build_network, open_parts, row_store, run_name, run_rows
 from apse_nb.pair_losses import NPairLoss
 from apse_nb.report.tables import find_profile, table2
-from apse_nb.datasets.decoding import load_images
 from apse_nb.tools.checkpoint import read_checkpoint
 from apse_nb.training import fit
 
@@ -153,7 +152,6 @@ def test_only_a_missing_test_part_is_replaced(tmp_path):
     profile = replace(find_profile("tiny"), recipe=replace(find_profile("tiny").recipe, resize=32, crop=32))
     _, query = open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")
     assert all("val" in name for name in query.names)
-    load_images.cache_clear()
     for emotion in MIKELS.fine:
         (tmp_path/"data"/"test"/emotion).mkdir(parents=True)
         (tmp_path/"data"/"test"/emotion/"broken.png").write_bytes(b"not a picture")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from ..tools.cli import OneLineErrors
-from ..tools.files import printable
+from ..tools.files import one_line
 
 # %% auto #0
 __all__ = ['apse_check_data']
@@ -30,22 +30,25 @@ def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     """Check the data set in the folder (or list) ROOT.
 
     Counts the images of each class and finds unreadable files, placeholders ("photo unavailable") and exact
-    duplicates. Exit status: 0 if all is well, 1 if something was found, 2 if the check could not be done."""
+    duplicates. Exit status: 0 if all is well, 1 if something was found or is missing, 2 if there could be no
+    check."""
     from apse_nb.datasets.checks import check_data
     from apse_nb.emotions import find_taxonomy
+    from apse_nb.images import suffix_counts
 
     report = check_data(root, kind, find_taxonomy(taxonomy) if taxonomy else None, copies, workers)
-    found, missing = report.problems(), report.files.skipped
+    files, found = report.files, report.problems()
     click.echo(report.frame().to_string())
     for p in found.itertuples():
         click.echo(f"{p.problem}: {p.image}: {p.detail}")
-    for name, reason in missing:
-        click.echo(f"left out: {printable(name)}: {reason}")
-    click.echo(f"{len(report.files)} images: {len(report.clean)} clean, {len(found)} with problems, {len(missing)} "
-               f"left out by the reader, "
-               f"{len(report.leaks)} shared between parts of the split.")
+    for name, reason in files.skipped:
+        click.echo(f"left out: {one_line(name)}: {one_line(reason)}")
+    if files.ignored:
+        click.echo(f"not images: {suffix_counts(files.ignored)}")
+    click.echo(f"{len(files)} images: {len(report.clean)} clean, {len(found)} with problems, {len(files.skipped)} "
+               f"left out by the reader, {len(report.leaks)} shared between parts of the split.")
     if out:
         report.save(out)
     if problems:
         found.to_csv(problems, index=False)
-    return int(len(found) > 0)
+    return 0 if report.is_sound else 1

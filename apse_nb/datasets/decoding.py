@@ -11,7 +11,7 @@ import json
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,18 +19,17 @@ import numpy as np
 from tqdm import tqdm
 
 from .readers import open_dataset
-from ..emotions import LabelledImages, MIKELS, find_taxonomy
-from ..images import ImageFiles, decode_square, stratified_split
-from ..scenes import make_scenes
-from ..tools.files import locked, printable, write_whole
+from ..emotions import LabelledImages, MIKELS, Taxonomy, find_taxonomy
+from ..images import ImageFiles, decode_square, read_image, stable_split
+from ..scenes import Scenes, make_scenes
+from ..tools.files import RefusedFile, locked, one_line, printable, read_regular, write_whole
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0
-__all__ = ['CHUNK', 'SCENES', 'PixelStore', 'MemoryStore', 'cache_key', 'decode_into', 'DecodedImages', 'decode',
-           'decode_to_cache', 'default_cache', 'MissingPart', 'load_images']
+__all__ = ['CHUNK', 'DecodedImages', 'decode', 'default_cache', 'MissingPart', 'load_images']
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-114
-class PixelStore:
+class _PixelStore:
     "Decoded rows in a growing file, with a note of how far it got; whatever was appended survives a kill."
     def __init__(self,
                  folder: Path,          # made if missing
@@ -38,17 +37,27 @@ class PixelStore:
         self.folder, self.size, self.row = Path(folder), size, size*size*3
         self.folder.mkdir(parents=True, exist_ok=True)
         self.pixels, self.note = self.folder/"pixels.u8", self.folder/"progress.json"
-        self.done, self.skipped = 0, []
+        self.done, self.skipped = 0, []           # (position, reason, may it work another time?) of those without a row
         if self.note.exists() and self.pixels.exists():
-            state = json.loads(self.note.read_text(encoding="utf-8"))
-            skipped = [tuple(s) for s in state["skipped"]]
-            # otherwise the rows were lost: start again
-            if self.pixels.stat().st_size >= (state["done"] - len(skipped))*self.row:
-                self.done, self.skipped = state["done"], skipped
+            done, skipped = self._read_note()
+            if self.pixels.stat().st_size >= (done - len(skipped))*self.row:
+                self.done, self.skipped = done, skipped          # otherwise the rows were lost: start again
+
+    def _read_note(self) -> tuple[int, list[tuple[int, str, bool]]]:
+        try:
+            state = json.loads(read_regular(self.note, 2**28)[0])
+            done, skipped = state["done"], [(int(i), str(reason), bool(later)) for i, reason, later in state["skipped"]]
+            positions = [i for i, _, _ in skipped]
+            if positions != sorted(set(positions) & set(range(done))):
+                raise ValueError
+            return done, skipped
+        except (ValueError, TypeError, KeyError, RecursionError):
+            warnings.warn(f"{one_line(self.note)} is damaged: its images are decoded again.", stacklevel=2)
+            return 0, []
 
     def append(self,
-               rows: list[np.ndarray],                # decoded images, size x size x 3 each
-               skipped: list[tuple[int, str]]):       # position and reason of each that could not be decoded
+               rows: list[np.ndarray],                      # decoded images, size x size x 3 each
+               skipped: list[tuple[int, str, bool]]):       # what could not be decoded, as in `self.skipped`
         "Write the rows, then the note."
         with open(self.pixels, "r+b" if self.pixels.exists() else "w+b") as f:
             f.seek((self.done - len(self.skipped))*self.row)
@@ -59,18 +68,22 @@ class PixelStore:
         write_whole(self.note, json.dumps({"size": self.size, "done": done, "skipped": skipped}))
         self.done, self.skipped = done, skipped
 
+    def cut_back(self, position: int):
+        "Forget this image and all after it."
+        self.done, self.skipped = position, [s for s in self.skipped if s[0] < position]
+
     def array(self) -> np.ndarray:
         "The rows so far as a read-only memory map, kept x size x size x 3."
         return np.memmap(self.pixels, dtype=np.uint8, mode="r",
                          shape=(self.done - len(self.skipped), self.size, self.size, 3))
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-115
-class MemoryStore:
+class _MemoryStore:
     "The same in memory, for data small enough and runs without a cache."
     def __init__(self, total: int, size: int):
         self.pixels, self.done, self.skipped = np.empty((total, size, size, 3), np.uint8), 0, []
 
-    def append(self, rows: list[np.ndarray], skipped: list[tuple[int, str]]):
+    def append(self, rows: list[np.ndarray], skipped: list[tuple[int, str, bool]]):
         "Keep the rows."
         kept = self.done - len(self.skipped)
         for i, row in enumerate(rows):
@@ -82,11 +95,11 @@ class MemoryStore:
         return self.pixels[:self.done - len(self.skipped)]
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-117
-def cache_key(files: ImageFiles,       # the files to decode
-              size: int,               # side in pixels
-             ) -> str:                 # 12 hex digits
+def _cache_key(files: ImageFiles,       # the files to decode
+               size: int,               # side in pixels
+              ) -> str:                # 12 hex digits
     "A digest of names, sizes and modification times: it changes when a file does."
-    h = hashlib.sha256(f"1 {size}".encode())
+    h = hashlib.sha256(f"2 {size}".encode())
     for name, path in zip(files.names, files.paths):
         try:
             status = os.stat(path)
@@ -98,13 +111,15 @@ def cache_key(files: ImageFiles,       # the files to decode
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-121
 CHUNK = 256   # images between two notes of how far we got: at most this much work is lost
 
-def decode_into(store, files: ImageFiles, size: int, workers: int | None):
+def _decode_into(store, files: ImageFiles, size: int, workers: int | None):
     "Decode what the store does not have yet, chunk by chunk, in threads."
-    def one(path):                            # the image, or the reason why there is none
+    def one(path):                 # the image, or the reason why there is none and whether it may work another time
         try:
             return decode_square(path, size)
+        except MemoryError:
+            return f"{one_line(path)} does not fit into memory now: close other programs, or use fewer workers.", True
         except (ValueError, OSError) as e:
-            return str(e)
+            return str(e), isinstance(e, RefusedFile)
 
     # None: silent where there is no terminal
     bar = tqdm(total=len(files), initial=store.done, desc="decode", unit="img", disable=None)
@@ -112,8 +127,8 @@ def decode_into(store, files: ImageFiles, size: int, workers: int | None):
     try:
         with bar:
             for results in groups_of(CHUNK, ahead(pool, one, files.paths[store.done:], CHUNK)):
-                rows = [r for r in results if not isinstance(r, str)]
-                skipped = [(store.done + i, r) for i, r in enumerate(results) if isinstance(r, str)]
+                rows = [r for r in results if not isinstance(r, tuple)]
+                skipped = [(store.done + i, *r) for i, r in enumerate(results) if isinstance(r, tuple)]
                 store.append(rows, skipped)
                 bar.update(len(results))
     finally:
@@ -133,76 +148,98 @@ def decode(files: ImageFiles,              # what to decode
           ) -> DecodedImages:              # the readable images, N x size x size x 3
     "Decode all files once. With a cache, a later call is immediate, and one that was stopped goes on where it was."
     if not len(files):
-        raise ValueError(f"There is no image to decode in {files.root}.")
+        raise ValueError(f"There is no image to decode in {one_line(files.root)}.")
     if cache is None:
-        store = MemoryStore(len(files), size)
-        decode_into(store, files, size, workers)
+        store = _MemoryStore(len(files), size)
+        _decode_into(store, files, size, workers)
     else:
-        store = decode_to_cache(files, size, Path(cache), workers)
+        store = _decode_to_cache(files, size, Path(cache), workers)
     names = [printable(name) for name in files.names]
-    skipped = [(names[i], reason) for i, reason in store.skipped]
+    skipped = [(names[i], reason) for i, reason, _ in store.skipped]
     if len(skipped) == len(files):
-        raise ValueError(f"None of the {len(files)} images in {files.root} can be read; the first: {skipped[0][1]}")
+        raise ValueError(f"None of the {len(files)} images in {one_line(files.root)} can be read; the first: "
+                         f"{skipped[0][1]}")
     if skipped:
-        warnings.warn(f"{len(skipped)} of {len(files)} images in {files.root} were skipped, all listed in .skipped; "
-                      f"the first: {skipped[0][1]}", stacklevel=2)
-    kept = np.setdiff1d(np.arange(len(files)), [i for i, _ in store.skipped])
+        warnings.warn(f"{len(skipped)} of {len(files)} images in {one_line(files.root)} were skipped, all listed in "
+                      f".skipped; the first: {skipped[0][1]}", stacklevel=2)
+    kept = np.setdiff1d(np.arange(len(files)), [i for i, _, _ in store.skipped])
     return DecodedImages(store.array(), files.labels[kept], files.taxonomy, [names[i] for i in kept],
                          files=files.subset(kept), skipped=skipped)
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-124
-def decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | None) -> PixelStore:
+def _decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | None) -> _PixelStore:
     "Fill the cache folder of these files, or find it full already; two processes take turns."
-    folder = cache/f"{files.root.resolve().name}-{size}-{cache_key(files, size)}"
+    title = os.fsencode(files.root.resolve().name)[:100].decode(errors="ignore")    # a name has at most 255 bytes
+    folder = cache/f"{title}-{size}-{_cache_key(files, size)}"
     store = None
     try:
-        store = PixelStore(folder, size)
-        if store.done < len(files):
+        store = _PixelStore(folder, size)
+        if store.done < len(files) or _readable_again(store, files):
             with locked(folder/"lock"):
-                store = PixelStore(folder, size)          # another process may have filled it while we waited
-                decode_into(store, files, size, workers)
+                store = _PixelStore(folder, size)         # another process may have filled it while we waited
+                if again := _readable_again(store, files):
+                    store.cut_back(again[0])
+                _decode_into(store, files, size, workers)
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         done = store.done if store else 0
         megabytes = (len(files) - done)*size*size*3/1e6
-        raise OSError(f"The disk is full: the cache in {cache} needs {megabytes:.1f} MB more; free some space and run "
-                      f"this again, "
-                      f"the {done} of {len(files)} images decoded so far are kept.") from None
+        raise OSError(f"The disk is full: the cache in {one_line(cache)} needs {megabytes:.1f} MB more; free some "
+                      f"space and run this again, the {done} of {len(files)} images decoded so far are kept.") from None
     return store
+
+def _readable_again(store: _PixelStore, files: ImageFiles) -> list[int]:
+    "Positions of images that the system refused before and hands over now."
+    def works(path):
+        try:
+            return bool(read_image(path))
+        except (ValueError, OSError):
+            return False
+
+    return [i for i, _, later in store.skipped if later and works(files.paths[i])]
 
 # %% ../../nbs/datasets/decoding.ipynb #10-training-094
 def default_cache() -> Path:
     "Where decoded images are kept: $XDG_CACHE_HOME/apse_nb or ~/.cache/apse_nb."
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"apse_nb"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"apse_nb"
+    except RuntimeError:
+        raise ValueError("There is no home folder to keep decoded images in: name a folder with --cache.") from None
 
-SCENES = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # part: (number of images, seed)
+_SCENE_PARTS = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # part: (number of images, seed)
 
 class MissingPart(ValueError):
     "A data set that comes divided does not have the part that was asked for."
 
-@lru_cache(maxsize=8)      # a worker process that runs many rows opens its data once
+@lru_cache(maxsize=8)      # a worker process that runs many rows draws its scenes once
+def _drawn(n: int, size: int, seed: int) -> Scenes:
+    scenes = make_scenes(n, size=size, seed=seed)
+    for array in (scenes.pixels, scenes.labels, scenes.masks, scenes.motifs, scenes.distributions):
+        array.flags.writeable = False
+    return scenes
+
 def load_images(source: str,                     # a folder or list, or 'scenes'
                 size: int,                       # side of the decoded images, pixels
-                # 'train', 'val', 'test'; None takes everything (of the scenes: the test part)
-                split: str | None = None,
-                taxonomy=None,                   # as in `find_taxonomy`; None: Mikels' emotions
+                split: str | None = None,        # 'train', 'val', 'test'; None: all (of the scenes: the test part)
+                taxonomy: Taxonomy | str | None = None,   # as in `find_taxonomy`; None: the first that knows all labels
                 cache: Path | None = None,       # folder for decoded images; `default_cache()` when left out
                 limit: int | None = None,        # draw at most so many scenes
                ) -> LabelledImages:
-    "The images of a data set (or of one part of it) at the size a recipe wants."
+    """The images of a data set (or of one part of it) at the size a recipe wants, as they are on the disk now. Which
+    images two of them share, say a query set and a gallery, tells `apse_nb.images.shared_images`."""
     if split not in (None, "train", "val", "test"):
         raise ValueError(f"A part is called train, val or test, not {split!r}.")
-    taxonomy = find_taxonomy(taxonomy or MIKELS)
+    taxonomy = None if taxonomy is None else find_taxonomy(taxonomy)
     if source == "scenes":
-        if taxonomy.fine != MIKELS.fine:
+        if taxonomy is not None and taxonomy.fine != MIKELS.fine:
             raise ValueError("The scenes show the emotions of the taxonomy 'mikels': choose that one.")
-        n, seed = SCENES[split or "test"]
-        return make_scenes(min(n, limit or n), size=size, seed=seed)
+        n, seed = _SCENE_PARTS[split or "test"]
+        return replace(_drawn(min(n, limit or n), size, seed))
     files = open_dataset(source, taxonomy=taxonomy)
     if split is not None:
         if not any(files.split):
-            files.split = stratified_split(files.labels, seed=0)
+            files.split = stable_split(files)
         try:
             files = files.part(split)
         except ValueError as e:

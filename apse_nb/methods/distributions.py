@@ -24,8 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..datasets.decoding import DecodedImages, decode
-from ..datasets.readers import open_dataset
-from ..images import read_table
+from ..datasets.readers import open_dataset, read_table
 from ..images import ImageFiles, augment
 from ..emotions import LabelledImages, MIKELS, Taxonomy
 from ..metrics import QueryMeans, check_sets, evaluate, rank_gallery, unit_rows
