@@ -1,0 +1,225 @@
+"""The captured step without a GPU: a recorder that writes down every operation and carries the list out again on the same memory. What a number in Python or an address that
+changed would spoil on a GPU, it spoils here."""
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import apse_nb.training as training
+from apse_nb.emotions import MIKELS
+from apse_nb.negatives import GeneratedEmotionPairLoss
+from apse_nb.network import ABLATION, APSE
+from apse_nb.pair_losses import EmotionPairLoss
+from apse_nb.scenes import make_scenes
+from apse_nb.training import Diverged, Objective, Recipe, fit, read_checkpoint
+
+ANSWERS = {"_local_scalar_dense", "equal", "nonzero", "_unique2", "masked_select"}
+CPU_ONLY = {"check_batch", "check_confidences"}      # look at numbers in main memory, and on a GPU do not
+
+
+class Notes(TorchDispatchMode):
+    "Writes down every operation with its arguments and results."
+    def __init__(self):
+        super().__init__()
+        self.done = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if operation.overloadpacket.__name__ in ANSWERS and not called_from(CPU_ONLY):
+            raise RuntimeError(f"{operation} asks for a result while the step is recorded")
+        result = operation(*args, **kwargs)
+        self.done.append((operation, args, kwargs, result))
+        return result
+
+
+def called_from(names):
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name in names:
+            return True
+        frame = frame.f_back
+    return False
+
+
+class Recorder:
+    "Takes the place of `CudaGraphs`."
+    aside, recordings, replays = nullcontext, 0, 0
+
+    @classmethod
+    def record(cls, function):
+        cls.recordings += 1
+        before = [(t, t.detach().clone()) for t in cls.state()]
+        with Notes() as notes:
+            function()
+        with torch.no_grad():
+            for tensor, value in before:               # recording does nothing
+                tensor.copy_(value)
+
+        @torch.no_grad()
+        def replay():
+            cls.replays += 1
+            for operation, args, kwargs, old in notes.done:
+                new = operation(*args, **kwargs)
+                for then, now in zip(tree_leaves(old), tree_leaves(new)):
+                    if torch.is_tensor(then) and then.data_ptr() != now.data_ptr():
+                        then.copy_(now)                # where the later operations look for it
+        return replay
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    "`fit` records its steps as on a GPU."
+    class Mine(Recorder):
+        pass
+    progress = training._Progress.__init__
+
+    def remember(self, *args):
+        progress(self, *args)
+        Mine.state = lambda: [*self.model.state_dict().values(), *self.objective.state_dict().values(), *self.sums.values(),
+                              *(s["momentum_buffer"] for s in self.optimizer.state.values())]
+    monkeypatch.setattr(training._Progress, "__init__", remember)
+    monkeypatch.setattr(training, "_recorder", lambda device: Mine)
+    return Mine
+
+
+TRAIN, VALID = make_scenes(160, size=32, seed=0, workers=1), make_scenes(40, size=32, seed=1, workers=1)
+RECIPE = Recipe.scenes(epochs=3, resize=32, crop=28, lr=0.02)
+
+
+def network(method="gep", seed=0):
+    torch.manual_seed(seed)
+    return APSE(MIKELS, backbone="scene_net", weights="shapes", dim=16, **ABLATION[method])
+
+
+def eager(*args, **kwargs):
+    "The same training with no recorder at all."
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(training, "_recorder", lambda device: None)
+        return fit(*args, progress=False, **kwargs)
+
+
+def same(a, b):
+    "Two runs ended with the same weights and the same log."
+    assert all(torch.equal(v, b.model.state_dict()[k]) for k, v in a.model.state_dict().items())
+    fixed = [[{k: v for k, v in row.items() if k not in ("minutes", "images_per_second")} for row in run.log] for run in (a, b)]
+    assert fixed[0] == fixed[1]
+
+
+@pytest.mark.parametrize("images_on", ["host", "device"])
+@pytest.mark.parametrize("method, loss", [("gep", GeneratedEmotionPairLoss(MIKELS)), ("softmax", None)])
+def test_a_recorded_step_is_the_eager_one_bit_for_bit(method, loss, images_on, recorder):
+    usual = eager(network(method), TRAIN, RECIPE, loss, VALID)
+    recorded = fit(network(method), TRAIN, RECIPE, loss, VALID, progress=False, images_on=images_on)
+    assert recorder.recordings == 1 and recorder.replays == 15 - 3         # three calls before the recording
+    same(usual, recorded)
+    assert recorded.notes[1] == "step: recorded after a few steps and replayed" and usual.notes == ()
+
+
+def test_bfloat16_and_natural_batches_without_pairs(recorder):
+    recipe = replace(RECIPE, epochs=1, bf16=True, sampler="natural")
+    same(eager(network("softmax"), TRAIN, recipe, None), fit(network("softmax"), TRAIN, recipe, None, progress=False))
+    assert recorder.recordings == 1
+
+
+class Weighed(Objective):
+    "An objective with a weight of its own."
+    reads_labels = False
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, output, batch):
+        return {"loss": ((self.weight*output.embedding.sum(1) - batch.targets[:, 0])**2).mean()}
+
+
+def test_targets_and_weights_of_an_objective(recorder):
+    targets = torch.rand(len(TRAIN), 2, generator=torch.Generator().manual_seed(0))
+    objectives = Weighed(), Weighed()
+    same(eager(network(), TRAIN, RECIPE, objectives[0], targets=targets),
+         fit(network(), TRAIN, RECIPE, objectives[1], targets=targets, progress=False))
+    assert objectives[0].weight != 1 and torch.equal(objectives[0].weight, objectives[1].weight)
+
+
+def test_a_cut_run_is_recorded_again_and_ends_the_same(tmp_path, recorder):
+    whole = fit(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS), VALID, progress=False)
+
+    def lights_out(run):
+        if len(run.log) == 2:
+            raise RuntimeError("the lights went out")
+    with pytest.raises(RuntimeError, match="lights"):
+        fit(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS), VALID, tmp_path, checkpoint_seconds=0, progress=False,
+            callbacks=[lights_out])
+    step = read_checkpoint(tmp_path/"last.safetensors")[1]["progress"]["step"]
+    assert step == 9                                   # in the second epoch, whose end was not reached
+    resumed = fit(network(seed=1), TRAIN, RECIPE, EmotionPairLoss(MIKELS), VALID, tmp_path, progress=False)
+    same(whole, resumed)
+    assert recorder.recordings == 3
+
+
+def test_a_recorded_run_that_diverges_says_so(tmp_path, recorder):
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        fit(network(), TRAIN, replace(RECIPE, lr=1e4), Unchecked(), out=tmp_path, progress=False)
+    assert recorder.replays > 0 and not (tmp_path/"last.safetensors").exists()
+
+
+class Unchecked(Objective):
+    "Does not look at what it is given, like a loss on a GPU."
+    reads_labels = False
+
+    def forward(self, output, batch):
+        return {"loss": torch.nn.functional.cross_entropy(100*output.high.scores, batch.targets)}
+
+
+class Asks(Objective):
+    "Looks at a number in every step."
+    reads_labels = False
+
+    def forward(self, output, batch):
+        assert output.embedding.sum().item() < 1e9
+        return {"loss": output.embedding.square().mean()}
+
+
+def test_what_cannot_be_recorded_runs_eagerly_and_says_why(recorder):
+    run = fit(network(), TRAIN, replace(RECIPE, epochs=2), Asks(), progress=False)
+    assert recorder.replays == 0
+    assert [note for note in run.notes if "eager, since" in note and "asks for a result" in note] == [run.notes[-1]]
+    same(eager(network(), TRAIN, replace(RECIPE, epochs=2), Asks()), run)
+    run = fit(network(), TRAIN, replace(RECIPE, epochs=1, sampler="natural"), EmotionPairLoss(MIKELS), progress=False)
+    assert recorder.recordings == 1 and "differ from batch to batch" in run.notes[1]
+
+
+def test_a_number_that_only_python_knows_is_noticed(recorder):
+    "The recorder is worth something: a learning rate that is not a tensor stays what it was, and the runs differ."
+    usual, made = eager(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS)), training._optimizer
+
+    def with_numbers(model, objective, recipe, recorder, device):
+        return made(model, objective, recipe, None, device)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(training, "_optimizer", with_numbers)
+        wrong = fit(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS), progress=False)
+    with pytest.raises(AssertionError):
+        same(usual, wrong)
+
+
+def test_memory_that_does_not_suffice_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(training, "free_bytes", lambda device: 100_000)
+    with pytest.raises(ValueError, match="images_on='host'"):
+        training.place_images(TRAIN, torch.device("cpu"), "device")
+    stored, note = training.place_images(TRAIN, torch.device("cpu"))
+    assert stored is None and "main memory" in note
+    monkeypatch.setattr(training, "free_bytes", lambda device: 10**9)
+    stored, note = training.place_images(TRAIN, torch.device("cpu"))
+    assert torch.equal(stored, torch.from_numpy(TRAIN.pixels)) and "in the device's memory" in note
+    with pytest.raises(ValueError, match="'auto', 'device' or 'host'"):
+        training.place_images(TRAIN, torch.device("cpu"), "there")
+
+    class Full(Objective):
+        def forward(self, output, batch):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(ValueError, match="lower images_per_class or crop"):
+        fit(network(), TRAIN, RECIPE, Full(), progress=False)
