@@ -39,7 +39,7 @@ from ..network import APSE
 from ..pair_losses import EmotionPairLoss, NPairLoss, gram
 from ..search.retrieval import Encoder, Gallery, PooledFeatures, decoded
 from ..tools.files import write_whole
-from ..training import Recipe, embed, fit, keep_freed_memory, losses_of
+from ..training import Batch, PairAndAttention, Recipe, embed, fit, keep_freed_memory
 
 # %% auto #0
 __all__ = ['GOALS', 'COLUMNS', 'FI', 'EMOSET', 'PEERS', 'SGD', 'SIZES', 'DECODERS', 'PARTS', 'Goal', 'row', 'rounds', 'threads',
@@ -400,10 +400,9 @@ def two_steps(backbone: str, side: int, images_per_class: int, device: str = "cp
     backbone."""
     labels = torch.arange(len(MIKELS)).repeat_interleave(images_per_class)
     x, targets = random_pictures(len(labels), side, device), labels.to(device)
-    apse, plain, gep = for_training(APSE(backbone=backbone), device), for_training(build_network(backbone),
-            device), GeneratedEmotionPairLoss(MIKELS)
-    return apse, x, labels, {"APSE": stepper(apse, lambda output: losses_of(output, labels, MIKELS, gep, .5,
-                                                                            apse.config)["loss"], x),
+    apse, plain = (for_training(network, device) for network in (APSE(backbone=backbone), build_network(backbone)))
+    objective, seen = PairAndAttention(GeneratedEmotionPairLoss(MIKELS), MIKELS), Batch.of(labels, device)
+    return apse, x, labels, {"APSE": stepper(apse, lambda output: objective(output, seen)["loss"], x),
                              "plain": stepper(plain, lambda scores: F.cross_entropy(scores.float(), targets), x)}
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-058
@@ -414,15 +413,14 @@ def step(backbone: str = "resnet50", side: int = 224, images_per_class: int = 2,
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         features = apse.backbone(x)
     low, high = (features[stage].detach().requires_grad_() for stage in (apse.low, apse.high))
-    gep, output = GeneratedEmotionPairLoss(MIKELS), apse(x)
+    objective, output = PairAndAttention(GeneratedEmotionPairLoss(MIKELS), MIKELS), apse(x)
     embedding, scores = output.embedding.detach().requires_grad_(), [head.scores.detach().requires_grad_()
                                                                      for head in (output.low, output.high)]
     def head(module, features):
         return (out := module(features)).attended.sum() + out.scores.sum()
     def losses_alone():
         heads = [head._replace(scores=s) for head, s in zip((output.low, output.high), scores)]
-        return losses_of(output._replace(embedding=embedding, low=heads[0], high=heads[1]), labels, MIKELS, gep, .5,
-                         apse.config)["loss"]
+        return objective(output._replace(embedding=embedding, low=heads[0], high=heads[1]), Batch.of(labels))["loss"]
     parts = {"lower head": lambda: head(apse.low_head, low), "upper head": lambda: head(apse.high_head, high),
              "CLB": lambda: apse.pool(low, high).sum(), "losses": losses_alone}
     new = torch.optim.SGD([p for name, p in apse.named_parameters() if not name.startswith("backbone.")], **SGD)
