@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import hashlib
 import inspect
 import json
 import math
 import signal
+import sys
 import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,15 +25,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn as nn
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from .attention import attention_loss
 from .images import augment, balanced_batches, center_crop
 from .tools.checkpoint import (
     SEEN, check_facts, from_facts, image_digests, read_checkpoint, write_checkpoint)
-from .tools.files import clear_unfinished
 from .tools.registry import LOSSES, find
+from .tools.device import Captured, CudaGraphs, free_bytes, upload
+from .tools.files import clear_unfinished, locked
 from .tools.work import ahead
 from .emotions import LabelledImages
 from .metrics import RetrievalReport, evaluate
@@ -39,9 +41,10 @@ from .negatives import total_loss
 from .network import ABLATION, APSE, Network, network_from_config
 
 # %% auto #0
-__all__ = ['METHODS', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'whole_batch', 'losses_of', 'read_ahead',
-           'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment', 'accuracy', 'assess', 'save_model',
-           'load_model', 'start_from', 'Run', 'epoch_batches', 'fit']
+__all__ = ['METHODS', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'whole_batch', 'Batch', 'Objective',
+           'PairAndAttention', 'read_ahead', 'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment',
+           'accuracy', 'assess', 'save_model', 'load_model', 'start_from', 'Run', 'epoch_batches', 'place_images',
+           'fit']
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
@@ -160,46 +163,75 @@ def whole_batch(part: torch.Tensor,      # B/W x ...: this process's part of the
     return torch.stack(parts, 1).flatten(0, 1)     # (B/W, W, ...) -> (B, ...)
 
 # %% ../nbs/10_training.ipynb #10-training-025
-def losses_of(output,                    # APSEOutput of a whole batch
-              labels: torch.Tensor,      # B fine labels, on the CPU
-              taxonomy,
-              pair_loss: nn.Module | None,
-              lam: float,                # Eq. 14
-              network_config: dict,      # which labels each head predicts
-              label_smoothing: float = 0.0,
-             ) -> dict[str, torch.Tensor]:   # 'loss' and those of 'pair', 'attention' that exist
-    """The losses of one batch: pair loss, attention loss, or both weighed by Eq. 14 when the network has heads and
-    there is a pair loss."""
-    parts = {}
-    if pair_loss is not None:
-        wants = getattr(pair_loss, "needs_confidences", False)
-        if wants and output.high is None:
-            raise ValueError(f"{type(pair_loss).__name__} needs the emotion head's confidences, but the network has "
-                             f"no such head: give it one, or another loss.")
-        confidences = (output.high.confidences,) if wants else ()
-        parts["pair"] = pair_loss(output.embedding, labels, *confidences)
-    if output.low is not None or output.high is not None:
-        targets = labels.to(output.embedding.device, non_blocking=True)
-        parts["attention"] = attention_loss(output.low, output.high, targets, taxonomy,
-                                            low_labels=network_config["low_labels"],
-                                            high_labels=network_config["high_labels"],
-                                            label_smoothing=label_smoothing)
-    if not parts:
-        raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the two.")
-    loss = total_loss(parts["pair"], parts["attention"], lam) if len(parts) == 2 else next(iter(parts.values()))
-    return {"loss": loss, **parts}
+class Batch(NamedTuple):
+    "What an objective is told about a batch, beside what the network says about it."
+    labels: torch.Tensor      # B fine labels, in main memory, where pair losses sort them into tuples
+    on_device: torch.Tensor   # the same, on the network's device
+    targets: torch.Tensor     # what is taught: the labels, or B x M numbers (`targets` of `fit`); on the device
+
+    @classmethod
+    def of(cls, labels: torch.Tensor, device="cpu", targets: torch.Tensor | None = None) -> Batch:
+        "The batch with these labels, and these targets if there are any."
+        here = labels.to(device, non_blocking=True)
+        return cls(labels, here, here if targets is None else targets.to(device, non_blocking=True))
+
+class Objective(nn.Module):
+    """What training makes small: `forward(output, batch)`, of an `APSEOutput` and a `Batch` of B images, returns scalars
+    by name, 'loss' among them; the log has the mean of each. Parameters of an objective are trained too."""
+    reads_labels = True       # does its result depend on `batch.labels`, which a recorded step cannot change?
+
+# %% ../nbs/10_training.ipynb #10-training-025a
+class PairAndAttention(Objective):
+    """The paper's objective: the pair loss, the attention loss of the network's heads, or both weighed by Eq. 14. Its
+    'loss' stands beside 'pair' and 'attention', as far as they exist."""
+    def __init__(self,
+                 pair_loss: nn.Module | None,    # called with embeddings and labels; None trains the heads only
+                 taxonomy,
+                 lam: float = 0.5,               # Eq. 14
+                 low_labels: str = "coarse",     # what the lower head predicts
+                 high_labels: str = "fine",      # what the higher head predicts
+                 label_smoothing: float = 0.0,   # of the heads' targets
+                ):
+        super().__init__()
+        self.pair_loss, self.taxonomy, self.lam = pair_loss, taxonomy, lam
+        self.heads = dict(low_labels=low_labels, high_labels=high_labels, label_smoothing=label_smoothing)
+        self.reads_labels = pair_loss is not None
+
+    @classmethod
+    def by(cls, recipe: Recipe, pair_loss: nn.Module | None, taxonomy, network_config: dict) -> PairAndAttention:
+        "With the weights of a recipe and the labels of a network's heads."
+        return cls(pair_loss, taxonomy, recipe.lam, network_config["low_labels"], network_config["high_labels"],
+                   recipe.label_smoothing)
+
+    def forward(self, output, batch: Batch) -> dict[str, torch.Tensor]:
+        parts = {}
+        if self.pair_loss is not None:
+            wants = getattr(self.pair_loss, "needs_confidences", False)
+            if wants and output.high is None:
+                raise ValueError(f"{type(self.pair_loss).__name__} needs the emotion head's confidences, but the "
+                                 f"network has no such head: give it one, or another loss.")
+            confidences = (output.high.confidences,) if wants else ()
+            parts["pair"] = self.pair_loss(output.embedding, batch.labels, *confidences)
+        if output.low is not None or output.high is not None:
+            parts["attention"] = attention_loss(output.low, output.high, batch.on_device, self.taxonomy, **self.heads)
+        if not parts:
+            raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the "
+                             "two.")
+        loss = total_loss(parts["pair"], parts["attention"], self.lam) if len(parts) == 2 else next(iter(parts.values()))
+        return {"loss": loss, **parts}
 
 # %% ../nbs/10_training.ipynb #10-training-027
 def read_ahead(images: LabelledImages,
                batches,                    # positions of each batch's images
                device: torch.device,       # where the pixels should go
+               most: int = 1,              # batches that are read while one is in use
               ):  # yields pixels B x H x W x 3 (uint8, on the device) and labels B (int64, on the CPU)
-    "The batches in their order; a thread reads the next one while this one is in use."
+    "The batches in their order; threads read the next ones while this one is in use."
     def read(batch):
         pixels, labels = torch.from_numpy(images.pixels[batch]), torch.from_numpy(images.labels[batch])
         return pixels.pin_memory() if device.type == "cuda" else pixels, labels
-    with ThreadPoolExecutor(1) as pool:
-        for pixels, labels in ahead(pool, read, batches, 1):
+    with ThreadPoolExecutor(most) as pool:
+        for pixels, labels in ahead(pool, read, batches, most):
             yield pixels.to(device, non_blocking=True), labels
 
 # %% ../nbs/10_training.ipynb #10-training-031
@@ -356,37 +388,38 @@ def start_from(model: Network, path) -> list[str]:
 
 # %% ../nbs/10_training.ipynb #10-training-051
 class Run(NamedTuple):
-    "A finished training."
+    "A training: finished, or as far as it is when a callback sees it."
     model: APSE             # with the weights of the last step
     log: list[dict]         # one row an epoch, as in log.csv
     minutes: float          # of training and validation, over all restarts
     out: Path | None        # the folder with log.csv, best.safetensors and last.safetensors, if there is one
+    notes: tuple[str, ...] = ()     # on a GPU: where the images are, and how steps are done
 
 # %% ../nbs/10_training.ipynb #10-training-053
 class _Progress:
-    """Step, log, sums of the running epoch, best measure and seconds of a run; the tensors live in `model`, `pair_loss`
-    and `optimizer`."""
-    PROGRESS = dict(step=int, log=list, sums=dict, best=float, seconds_before=float)      # what a file says of itself
+    """Step, log, sums of the running epoch, best measure and seconds of a run; the other tensors live in `model`,
+    `objective` and `optimizer`."""
+    # what a file says of itself
+    PROGRESS = dict(step=int, log=list, sums=dict, best=float, stopped=bool, seconds_before=float)
 
-    def __init__(self, model, pair_loss, optimizer, out, facts):
-        self.model, self.pair_loss, self.optimizer, self.out, self.facts = model, pair_loss or nn.Module(), optimizer, out, facts
-        self.names = {p: n for n, p in model.named_parameters()} | {p: f"loss.{n}" for n,
-                                                                    p in self.pair_loss.named_parameters()}
-        self.step, self.log, self.sums, self.best = 0, [], {}, -1.0
+    def __init__(self, model, objective, optimizer, out=None, facts=None, train=None):
+        self.model, self.objective, self.optimizer, self.train = model, objective, optimizer, train
+        self.out, self.facts = out, facts
+        self.names = {p: name for name, p in model.named_parameters()}
+        self.names |= {p: f"loss.{name}" for name, p in objective.named_parameters()}
+        self.step, self.log, self.sums, self.best, self.stopped = 0, [], {}, -1.0, False
         self.seconds_before, self.since, self.saved = 0.0, time.perf_counter(), time.perf_counter()
-        path = None if out is None else out/"last.safetensors"
-        if path is not None and path.exists():
-            self._load(path)
 
     @property
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.since
 
     def add(self, values: dict[str, torch.Tensor]):
-        "Count one finished step; the sums stay on the device, so nothing waits for it."
-        self.step += 1
-        for k, v in values.items():
-            self.sums[k] = self.sums.get(k, 0) + v.detach().double()
+        "Add a step's values to the sums, which stay in place on the device: nothing waits for them."
+        for name, value in values.items():
+            if name not in self.sums:
+                self.sums[name] = value.new_zeros((), dtype=torch.float64)
+            self.sums[name].add_(value.detach())
 
     def means(self, steps: int) -> dict[str, float]:
         "Sums divided by the steps they were gathered over; raises `Diverged` when the loss is not finite."
@@ -395,78 +428,76 @@ class _Progress:
             raise Diverged(f"The loss became {means['loss']} before step {self.step}; lower the learning rate.")
         return means
 
-    def save(self):
-        "Write last.safetensors (process 0 only)."
-        self.saved = time.perf_counter()
-        if self.out is None or _rank_and_world()[0]:
-            return
-        self.means(1)      # a diverged state must not replace a sound one
-        momenta = {f"momentum.{self.names[p]}": s["momentum_buffer"] for p, s in self.optimizer.state.items()
-                   if s.get("momentum_buffer") is not None}
-        weights = {f"{kind}.{k}": v for kind, module in (("model", self.model), ("loss", self.pair_loss)) for k,
-                   v in module.state_dict().items()}
-        progress = dict(step=self.step, log=self.log, sums={k: float(v) for k, v in self.sums.items()},
-                        best=self.best, seconds_before=self.seconds)
-        write_checkpoint(self.out/"last.safetensors", weights | momenta, self.facts | dict(progress=progress))
+# %% ../nbs/10_training.ipynb #10-training-053a
+def _save(state: _Progress) -> None:
+    "Write last.safetensors (process 0 only)."
+    state.saved = time.perf_counter()
+    if state.out is None or _rank_and_world()[0]:
+        return
+    state.means(1)      # a diverged state must not replace a sound one
+    tensors = {f"momentum.{state.names[p]}": s["momentum_buffer"] for p, s in state.optimizer.state.items()
+               if s.get("momentum_buffer") is not None}
+    for kind, module in (("model", state.model), ("loss", state.objective)):
+        tensors |= {f"{kind}.{name}": value for name, value in module.state_dict().items()}
+    progress = dict(step=state.step, log=state.log, sums={k: float(v) for k, v in state.sums.items()},
+                    best=state.best, stopped=state.stopped, seconds_before=state.seconds)
+    # fetched before anything is written: a device that fails here leaves the old file as it is
+    tensors = {name: value.detach().cpu() for name, value in tensors.items()}
+    write_checkpoint(state.out/"last.safetensors", tensors, state.facts | dict(progress=progress))
 
-    def _load(self, path):
-        tensors, facts = read_checkpoint(path)
-        check_facts(facts.get("progress"), self.PROGRESS, self.PROGRESS, f"progress in {path}")
-        if "recipe" in facts:
-            facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], f"recipe in {path}"))
-        self._compare(facts, path)
-        _load_weights(self.model, tensors, path)
-        _load_weights(self.pair_loss, tensors, path, "loss.")
-        for p, name in self.names.items():
-            # in the weights' own memory layout (channels last?), which the optimiser needs to be fast
-            if f"momentum.{name}" in tensors:
-                self.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{name}"])
-        for key in self.PROGRESS:
-            setattr(self, key, facts["progress"][key])
+# %% ../nbs/10_training.ipynb #10-training-053b
+def _resume(state: _Progress) -> None:
+    "Take up what last.safetensors holds, if there is one."
+    path = None if state.out is None else state.out/"last.safetensors"
+    if path is None or not path.exists():
+        return
+    tensors, facts = read_checkpoint(path)
+    found = facts.get("progress")
+    check_facts(found, state.PROGRESS, state.PROGRESS, f"progress in {path}")
+    if "recipe" in facts:
+        facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], f"recipe in {path}"))
+    _compare(state, facts, path)
+    _load_weights(state.model, tensors, path)
+    _load_weights(state.objective, tensors, path, "loss.")
+    for p, name in state.names.items():
+        # in the weights' own memory layout (channels last?), which the optimiser needs to be fast
+        if f"momentum.{name}" in tensors:
+            state.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{name}"])
+    for key, value in found.items():
+        setattr(state, key, value)
+    device = next(state.model.parameters()).device
+    state.sums = {k: torch.tensor(v, dtype=torch.float64, device=device) for k, v in state.sums.items()}
 
-    def _compare(self, facts, path):
-        "`ValueError` that names the first setting in which a found run differs from this one; more epochs are fine."
-        for what in ("network", "recipe", "loss", "data"):
-            there, here = facts.get(what), json.loads(json.dumps(self.facts[what]))
-            if what == "recipe" and there and self._may_be_longer(there, len(facts["progress"]["log"]) >= there["epochs"]):
-                there = there | dict(epochs=here["epochs"])
-            if there == here:
-                continue
-            known = isinstance(there, dict) and isinstance(here, dict)
-            fields = [k for k in here if there.get(k) != here[k]] if known else []
-            detail = f" ({', '.join(f'{k}: {there.get(k)} there, {here[k]} now' for k in fields[:3])})"[:200]
-            raise ValueError(f"{path} was trained with another {what}{detail if fields else ''}; choose an empty "
-                             f"folder for the new run, or repeat the old settings to resume it.")
+def _compare(state: _Progress, facts: dict, path) -> None:
+    "`ValueError` that names the first setting in which a found run differs from this one; more epochs are fine."
+    for what in ("network", "recipe", "loss", "data"):
+        there, here = facts.get(what), json.loads(json.dumps(state.facts[what]))
+        if what == "recipe" and there and _may_be_longer(there, here, len(facts["progress"]["log"]) >= there["epochs"]):
+            there = there | dict(epochs=here["epochs"])
+        if there == here:
+            continue
+        known = isinstance(there, dict) and isinstance(here, dict)
+        fields = [k for k in here if there.get(k) != here[k]] if known else []
+        detail = f" ({', '.join(f'{k}: {there.get(k)} there, {here[k]} now' for k in fields[:3])})"[:200]
+        raise ValueError(f"{path} was trained with another {what}{detail if fields else ''}; choose an empty folder for "
+                         f"the new run, or repeat the old settings to resume it.")
 
-    def _may_be_longer(self, there: dict, finished: bool) -> bool:
-        """May a run of this recipe go on for more epochs? Always where the learning rate does not depend on their
-        number; a one-cycle run when it is finished, with a warning."""
-        more = self.facts["recipe"]["epochs"] > there["epochs"]
-        if more and finished and there["schedule"] == "one_cycle":
-            warnings.warn(f"This run ended after {there['epochs']} epochs with a learning rate of zero, which now "
-                          f"rises again: the result is not that of a run of {self.facts['recipe']['epochs']} epochs.",
-                          stacklevel=2)
-        return more and (finished or there["schedule"] == "step")
+def _may_be_longer(there: dict, here: dict, finished: bool) -> bool:
+    """May a run of the recipe `there` go on for more epochs? Always where the learning rate does not depend on their
+    number; a one-cycle run when it is finished, with a warning."""
+    more = here["epochs"] > there["epochs"]
+    if more and finished and there["schedule"] == "one_cycle":
+        warnings.warn(f"This run ended after {there['epochs']} epochs with a learning rate of zero, which now rises "
+                      f"again: the result is not that of a run of {here['epochs']} epochs.", stacklevel=2)
+    return more and (finished or there["schedule"] == "step")
 
 # %% ../nbs/10_training.ipynb #10-training-055
-@contextmanager
 def _alone_in(folder: Path | None):
-    "Make the folder and keep other processes from training into it; without a folder there is nothing to do."
+    "A block in which no other process trains into this folder; without a folder there is nothing to do."
     if folder is None:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder/"lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"Another process is training into {folder}: wait for its end, or choose another "
-                         f"folder.") from None
-    try:
-        clear_unfinished(folder)
-        yield
-    finally:
-        lock.release()
+        return nullcontext()
+    return locked(folder/"lock", f"Another process is training into {folder}: wait for its end, or choose another "
+                                 f"folder.", wait=0)
 
 # %% ../nbs/10_training.ipynb #10-training-057
 class _Interrupts:
@@ -498,119 +529,301 @@ def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndar
     return order[:len(order)//size*size].reshape(-1, size)
 
 # %% ../nbs/10_training.ipynb #10-training-062
-def _training_step(network, model, optimizer, pixels, labels, taxonomy, pair_loss, recipe, step, rank,
-                   world) -> dict[str, torch.Tensor]:
-    """Forward, losses of the whole batch, backward, update; returns the losses and the emotion head's accuracy. Pixels
-    are on the device, labels on the CPU, as `read_ahead` yields them."""
-    seed, device = recipe.seed*1_000_003 + step, pixels.device
-    torch.manual_seed(seed)
-    generator = torch.Generator(device).manual_seed(seed)
-    x = augment(pixels, recipe.crop, generator)[rank::world]      # (B/W, 3, crop, crop)
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
-        output = network(_as_memory_format(x, recipe.channels_last))
-    gathered = lambda head: None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank,
-            world))
-    output = output._replace(embedding=whole_batch(output.embedding.float(), rank, world), low=gathered(output.low),
-                             high=gathered(output.high))
+class _Step:
+    """One training step: crop, forward, objective, backward, update. All that changes from step to step comes in through
+    `inputs`; where there is a recorder they stay in place, so that the recorded step sees the new numbers."""
+    def __init__(self, network, optimizer, recipe, state, share=(0, 1), stored=None, recorder=None, rates=None):
+        self.network, self.optimizer, self.recipe, self.state = network, optimizer, recipe, state
+        self.rank, self.world = share
+        self.stored = stored              # N x H x W x 3 bytes on the device, or None: batches bring their pixels
+        self.recorder, self.rates = recorder, rates
+        self.generator = torch.Generator(next(state.model.parameters()).device)
+        self.inputs, self.labels = {}, None
+        self.run = self.compute if recorder is None else Captured(self.compute, recorder)
+
+    def __call__(self,
+                 pixels: torch.Tensor,     # B x H x W x 3 bytes, or B positions in `stored`; on the device
+                 batch: Batch,
+                 rates,                    # the learning rate of each group: numbers, or a tensor on a GPU
+                ) -> None:
+        seed = self.recipe.seed*1_000_003 + self.state.step
+        torch.manual_seed(seed)
+        draw = torch.rand(3, len(pixels), generator=self.generator.manual_seed(seed), device=self.generator.device)
+        self.labels = batch.labels
+        self._give(pixels=pixels, draw=draw, on_device=batch.on_device, targets=batch.targets)
+        if self.rates is None:
+            for group, rate in zip(self.optimizer.param_groups, rates):
+                group["lr"] = rate
+        else:
+            self.rates.copy_(rates)
+        self.run()
+        self.state.step += 1
+
+    def _give(self, **fresh: torch.Tensor) -> None:
+        for name, value in fresh.items():
+            if self.recorder is None:
+                self.inputs[name] = value
+            elif name in self.inputs:
+                self.inputs[name].copy_(value, non_blocking=True)
+            else:
+                self.inputs[name] = value.clone()
+
+# %% ../nbs/10_training.ipynb #10-training-062a
+def _compute(self) -> None:
+    "The work of a step on what `inputs` hold. It adds the losses and the emotion head's accuracy to the sums."
+    recipe, given, state = self.recipe, self.inputs, self.state
+    pixels = given["pixels"] if self.stored is None else self.stored[given["pixels"]]
+    x = augment(pixels, recipe.crop, draw=given["draw"])[self.rank::self.world]      # (B/W, 3, crop, crop)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.bf16, cache_enabled=self.recorder is None):
+        output = self.network(_as_memory_format(x, recipe.channels_last))
+    output = _whole_output(output, self.rank, self.world)
+    batch = Batch(self.labels, given["on_device"], given["targets"])
     try:
-        parts = losses_of(output, labels, taxonomy, pair_loss, recipe.lam, model.config, recipe.label_smoothing)
+        values = state.objective(output, batch)
     except ValueError as e:
         seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
         if all(x.isfinite().all() for x in seen):
             raise
-        raise Diverged(f"The network's outputs are no longer finite at step {step}; lower the learning rate "
+        raise Diverged(f"The network's outputs are no longer finite at step {state.step}; lower the learning rate "
                        f"({recipe.lr}).") from e
-    optimizer.zero_grad(set_to_none=True)
-    (parts["loss"]*world).backward()      # the distributed mean over processes divides by world again
-    for p in () if pair_loss is None or world == 1 else pair_loss.parameters():
-        p.grad /= world      # every process has the whole batch's
-    optimizer.step()
+    self.optimizer.zero_grad(set_to_none=True)
+    # the distributed mean over processes divides by their number again
+    (values["loss"] if self.world == 1 else values["loss"]*self.world).backward()
+    for p in state.objective.parameters() if self.world > 1 else ():
+        p.grad /= self.world      # every process has the whole batch's
+    self.optimizer.step()
     if output.high is not None:
-        parts["accuracy"] = (output.high.scores.argmax(1) == labels.to(device, non_blocking=True)).float().mean()
-    return parts
+        values["accuracy"] = (output.high.scores.argmax(1) == batch.on_device).float().mean()
+    state.add(values)
+
+def _whole_output(output, rank: int, world: int):
+    "The output of all processes for the whole batch, in at least float32."
+    def gathered(head):
+        return None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank, world))
+    return output._replace(embedding=whole_batch(output.embedding.float(), rank, world), low=gathered(output.low),
+                           high=gathered(output.high))
+
+_Step.compute = _compute
 
 # %% ../nbs/10_training.ipynb #10-training-068
-def _finish_epoch(progress: _Progress, steps: int, images_per_second: float, valid, recipe, lr: float) -> None:
+def _finish_epoch(state: _Progress, steps: int, images: int, started: float, valid, recipe: Recipe) -> None:
     "Add a log row, validate, write log.csv and best.safetensors."
-    row = dict(epoch=len(progress.log) + 1, step=progress.step, lr=lr, **progress.means(steps),
-               images_per_second=images_per_second)
+    means = state.means(steps)      # waits for the device, so that the time is that of the work
+    row = dict(epoch=len(state.log) + 1, step=state.step, lr=learning_rate(state.step - 1, steps, recipe), **means,
+               images_per_second=images/(time.perf_counter() - started))
     if valid is not None:
-        seen = assess(progress.model, valid, valid, recipe)
+        seen = assess(state.model, valid, valid, recipe)
         row |= dict(valid_map8=seen.report.map8, valid_map2=seen.report.map2, valid_accuracy=seen.query_accuracy)
-    row["minutes"] = progress.seconds/60
-    progress.log.append(row)
-    progress.sums = {}
-    if progress.out is None or _rank_and_world()[0]:
+    row["minutes"] = state.seconds/60
+    state.log.append(row)
+    for value in state.sums.values():
+        value.zero_()
+    if state.out is None or _rank_and_world()[0]:
         return
-    if row.get("valid_map8", -1.0) > progress.best:
-        progress.best = row["valid_map8"]
-        save_model(progress.model, progress.out/"best.safetensors", progress.train, recipe=asdict(recipe),
+    if row.get("valid_map8", -1.0) > state.best:
+        state.best = row["valid_map8"]
+        save_model(state.model, state.out/"best.safetensors", state.train, recipe=asdict(recipe),
                    epoch=row["epoch"], valid_map8=row["valid_map8"])
-    with open(progress.out/"log.csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for line in progress.log for name in line)))
+    with open(state.out/"log.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for line in state.log for name in line)))
         writer.writeheader()
-        writer.writerows(progress.log)
+        writer.writerows(state.log)
+
+# %% ../nbs/10_training.ipynb #10-training-068b
+def _asked_to_stop(callbacks, run: Run) -> bool:
+    "Tell each callback about the last row; does one of them want to stop?"
+    rank, world = _rank_and_world()
+    answer = [rank == 0 and any([callback(run) is True for callback in callbacks])]
+    if world > 1:
+        torch.distributed.broadcast_object_list(answer)
+    return answer[0]
+
+# %% ../nbs/10_training.ipynb #10-training-069a
+def place_images(images: LabelledImages,
+                 device: torch.device,
+                 where: str = "auto",    # 'auto', 'device' or 'host' (main memory)
+                ) -> tuple[torch.Tensor | None, str]:   # the pixels on the device or None, and one line that says which
+    "Keep a decoded data set in the device's memory if it fits; `ValueError` if it must and cannot."
+    if where not in ("auto", "device", "host"):
+        raise ValueError(f"images_on is 'auto', 'device' or 'host', not {where!r}.")
+    free, size = free_bytes(device), math.prod(images.pixels.shape)
+    if where == "host" or where == "auto" and (free is None or size > free/2):
+        return None, f"images ({size/1e9:.1f} GB): in main memory, read ahead"
+    if free is not None and size > 0.9*free:
+        raise ValueError(f"The images need {size/1e9:.1f} GB and the GPU has {free/1e9:.1f} GB free: use "
+                         f"images_on='host', or decode them smaller (resize).")
+    return upload(images.pixels, device), f"images ({size/1e9:.1f} GB): in the device's memory"
+
+class _Feed:
+    "The batches of each epoch with all that a step is told."
+    def __init__(self, train, recipe, targets, device):
+        self.train, self.recipe, self.targets, self.device = train, recipe, targets, device
+        self.stored, self.highest, self.rates_on = None, [], None
+        batches = epoch_batches(train, recipe, 0)
+        self.steps, self.batch_size = batches.shape
+        self.labels = torch.from_numpy(train.labels[batches])       # (steps, B), of the first epoch
+
+    def rates(self, step: int) -> list[float]:
+        "The learning rate of each group of parameters in this step."
+        rate = learning_rate(step, self.steps, self.recipe)
+        return [lr*rate/self.recipe.lr for lr in self.highest]
+
+    def __call__(self, epoch: int, first: int):    # yields pixels (or positions), `Batch`, learning rates
+        "The batches of an epoch from number `first` on."
+        batches = epoch_batches(self.train, self.recipe, epoch)[first:]
+        labels, targets = torch.from_numpy(self.train.labels[batches]), self.targets
+        rates = [self.rates(epoch*self.steps + first + i) for i in range(len(batches))]
+        if self.rates_on is not None:
+            rates = torch.tensor(rates).to(self.rates_on)
+        on_device = labels.to(self.device)
+        targets = on_device if targets is None else targets[torch.from_numpy(batches)].to(self.device)
+        if self.stored is None:
+            most = 4 if self.device.type == "cuda" else 1
+            pixels = (pixels for pixels, _ in read_ahead(self.train, batches, self.device, most))
+        else:
+            pixels = torch.from_numpy(batches).to(self.device)
+        yield from zip(pixels, map(Batch, labels, on_device, targets), rates)
+
+# %% ../nbs/10_training.ipynb #10-training-069c
+def _optimizer(model, objective, recipe: Recipe, recorder, device):
+    "SGD, the highest learning rate of each group, and on a GPU the tensor that holds the rates."
+    groups = model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay)
+    if list(objective.parameters()):
+        groups.append(dict(name="loss", params=list(objective.parameters()), lr=recipe.lr*recipe.head_lr_factor,
+                           weight_decay=0.0))
+    highest = [group["lr"] for group in groups]
+    if recorder is None:
+        return torch.optim.SGD(groups, momentum=recipe.momentum), highest, None
+    rates = torch.zeros(len(groups), device=device)
+    optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, fused=True)
+    for i, group in enumerate(optimizer.param_groups):
+        group["lr"] = rates[i]
+    return optimizer, highest, rates
+
+def _recorder(device: torch.device):
+    "What records steps on this device; None where nothing does."
+    return CudaGraphs if device.type == "cuda" else None
+
+def _why_eager(objective: Objective, labels: torch.Tensor, world: int) -> str:
+    "Why a step with these labels (steps x B) cannot be recorded; '' if it can."
+    if world > 1:
+        return "several processes share each batch"
+    if objective.reads_labels and (labels != labels[0]).any():
+        return "the loss sorts the labels of each batch, which differ from batch to batch (balanced batches do not)"
+    return ""
+
+@contextmanager
+def _enough_memory(recipe: Recipe):
+    "One sentence in place of a device's complaint about its memory."
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        raise ValueError(f"The GPU's memory is too small for batches of {recipe.images_per_class} images of every class "
+                         f"at {recipe.crop} pixels: lower images_per_class or crop, keep the images in main memory "
+                         f"(images_on='host'), or run fewer rows side by side.") from e
+
+# %% ../nbs/10_training.ipynb #10-training-069d
+class _Loop:
+    "A training, set up: feed, state, step and progress bar."
+    def __init__(self, accelerator, model, train, recipe, objective, out, targets, images_on, progress):
+        rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+        self.feed = feed = _Feed(train, recipe, targets, device)
+        if feed.batch_size % world:
+            raise ValueError(f"A batch of {feed.batch_size} images cannot be shared equally by {world} processes; "
+                             f"choose a number of processes that divides it.")
+        if device.type == "cpu":
+            keep_freed_memory()
+        model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
+        recorder, objective = _recorder(device), objective.to(device)
+        optimizer, feed.highest, rates = _optimizer(model, objective, recipe, recorder, device)
+        facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(objective), data=_data_of(train, targets))
+        self.state = _Progress(model, objective, optimizer, out, facts, train)
+        _resume(self.state)
+        self.notes, self.bar = [], tqdm(total=recipe.epochs*feed.steps, initial=self.state.step, unit="step",
+                                        disable=not progress or rank > 0, mininterval=1)
+        why = _why_eager(objective, feed.labels, world)
+        feed.stored, place = place_images(train, device, images_on)
+        feed.rates_on = None if recorder is None else device
+        if recorder is not None:
+            self.say(place)
+            self.say(f"step: eager, since {why}" if why else "step: recorded after a few steps and replayed")
+        network = accelerator.prepare_model(model) if world > 1 else model
+        self.step = _Step(network, optimizer, recipe, self.state, (rank, world), feed.stored,
+                          None if why else recorder, rates)
+
+    def say(self, note: str) -> None:
+        "A line for whoever watches, and for the `Run`."
+        self.notes.append(note)
+        if not self.bar.disable:
+            self.bar.write(note, file=sys.stderr)
+
+    def as_run(self) -> Run:
+        return Run(self.state.model, self.state.log, self.state.seconds/60, self.state.out, tuple(self.notes))
+
+def _data_of(train: LabelledImages, targets: torch.Tensor | None) -> str:
+    "What a run was trained with: a resumed one must be given the same."
+    if targets is None:
+        return train.fingerprint()
+    return f"{train.fingerprint()}, targets {hashlib.sha256(targets.contiguous().numpy().tobytes()).hexdigest()[:16]}"
+
+# %% ../nbs/10_training.ipynb #10-training-069e
+def _run_epoch(loop: _Loop, interrupts: _Interrupts, checkpoint_seconds: float) -> tuple[int, float]:
+    "The steps of an epoch, or those of it that are left; how many images they had, and when they began."
+    state, feed, step = loop.state, loop.feed, loop.step
+    epoch, first = divmod(state.step, feed.steps)
+    started = shown = time.perf_counter()
+    for position, (pixels, batch, rates) in enumerate(feed(epoch, first), start=first + 1):
+        step(pixels, batch, rates)
+        loop.bar.update()
+        now = time.perf_counter()
+        if not loop.bar.disable and now - shown > 1:          # looking at the sums waits for the device
+            shown = now
+            loop.bar.set_postfix({name: f"{mean:.3f}" for name, mean in state.means(position).items()}
+                                 | {"images/s": f"{(position - first)*feed.batch_size/(now - started):.0f}"})
+        if position == feed.steps:
+            break                        # the end of an epoch is saved with its log row
+        if interrupts.asked or now - state.saved > checkpoint_seconds:
+            _save(state)
+        if interrupts.asked:
+            raise KeyboardInterrupt
+    trouble = getattr(step.run, "trouble", "")
+    if trouble and f"step: eager, since {trouble}" not in loop.notes:
+        loop.say(f"step: eager, since {trouble}")
+    return (feed.steps - first)*feed.batch_size, started
 
 # %% ../nbs/10_training.ipynb #10-training-070
 def fit(model: APSE,
         train: LabelledImages,
         recipe: Recipe,
-        pair_loss: nn.Module | None,               # None trains the heads only (softmax)
+        objective: nn.Module | None,               # an `Objective`, or a pair loss (`PairAndAttention`; None: no pairs)
         valid: LabelledImages | None = None,       # measured after every epoch
-        out=None,                                  # folder for checkpoints and log; a run found there goes on
+        out=None,                                  # folder for checkpoints and log; a run found there is resumed
         checkpoint_seconds: float = 60,            # time between checkpoints inside an epoch
         progress: bool = True,                     # show a progress bar
+        callbacks=(),                              # functions that see the `Run` after every epoch; True ends it
+        targets: torch.Tensor | None = None,       # N x M numbers that the objective teaches instead of labels
+        images_on: str = "auto",                   # where the pixels are: see `place_images`
        ) -> Run:
-    """Train `model` in place; goes on where a killed run in `out` stopped. Under `accelerate launch` the processes
-    share every batch."""
+    """Train `model` in place; resumes a killed run in `out`. Under `accelerate launch` the processes share every
+    batch."""
     from accelerate import Accelerator       # takes a second to import, and only training needs it
     accelerator = Accelerator(cpu=torch.backends.mps.is_available())      # Apple's GPUs have no float64
-    rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-    batches_of = lambda epoch: epoch_batches(train, recipe, epoch)
-    steps_per_epoch, batch_size = batches_of(0).shape
-    if batch_size % world:
-        raise ValueError(f"A batch of {batch_size} images cannot be shared equally by {world} processes; choose a "
-                         f"number of processes that divides it.")
-    total, out = recipe.epochs*steps_per_epoch, None if out is None else Path(out)
-    if device.type == "cpu":
-        keep_freed_memory()
-    model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
-    groups = model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay)
-    if pair_loss is not None and list(pair_loss.to(device).parameters()):
-        groups.append(dict(name="loss", params=list(pair_loss.parameters()), lr=recipe.lr*recipe.head_lr_factor,
-                           weight_decay=0.0))
-    optimizer = torch.optim.SGD(groups, momentum=recipe.momentum)
-    highest = [group["lr"] for group in optimizer.param_groups]
-    facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(pair_loss), data=train.fingerprint())
-    with _alone_in(None if rank else out), _Interrupts() as interrupts:
-        state = _Progress(model, pair_loss, optimizer, out, facts)
-        state.train = train
-        network = accelerator.prepare_model(model) if world > 1 else model
-        with tqdm(total=total, initial=state.step, unit="step", disable=not progress or rank > 0, mininterval=1) as bar:
-            while state.step < total:
-                epoch, first = divmod(state.step, steps_per_epoch)
-                started = time.perf_counter()
-                for position, (pixels, labels) in enumerate(read_ahead(train, batches_of(epoch)[first:], device),
-                                                            start=first + 1):
-                    rate = learning_rate(state.step, steps_per_epoch, recipe)
-                    for group, lr in zip(optimizer.param_groups, highest):
-                        group["lr"] = lr*rate/recipe.lr
-                    state.add(_training_step(network, model, optimizer, pixels, labels, train.taxonomy, pair_loss,
-                                             recipe, state.step, rank, world))
-                    bar.update()
-                    images_per_second = (position - first)*batch_size/(time.perf_counter() - started)
-                    if position % 20 == 0:
-                        bar.set_postfix({k: f"{v:.3f}" for k, v in state.means(position).items()}
-                                        | {"images/s": f"{images_per_second:.0f}"})
-                    if position == steps_per_epoch:
-                        break       # the end of an epoch is saved below, with its log row
-                    if interrupts.asked or time.perf_counter() - state.saved > checkpoint_seconds:
-                        state.save()
-                    if interrupts.asked:
-                        raise KeyboardInterrupt
-                _finish_epoch(state, steps_per_epoch, images_per_second, valid, recipe, rate)
-                state.save()
+    if not isinstance(objective, Objective):
+        objective = PairAndAttention.by(recipe, objective, train.taxonomy, model.config)
+    out = None if out is None else Path(out)
+    rank = accelerator.process_index
+    with _alone_in(None if rank else out), _Interrupts() as interrupts, _enough_memory(recipe):
+        if out is not None and rank == 0:
+            clear_unfinished(out)
+        loop = _Loop(accelerator, model, train, recipe, objective, out, targets, images_on, progress)
+        state, steps = loop.state, loop.feed.steps
+        with loop.bar:
+            while state.step < recipe.epochs*steps and not state.stopped:
+                seen, started = _run_epoch(loop, interrupts, checkpoint_seconds)
+                _finish_epoch(state, steps, seen, started, valid, recipe)
+                state.stopped = _asked_to_stop(callbacks, loop.as_run())
+                _save(state)
                 if interrupts.asked:
                     raise KeyboardInterrupt
     model.eval()
-    return Run(model, state.log, state.seconds/60, out)
+    return loop.as_run()
