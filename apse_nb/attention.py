@@ -44,7 +44,8 @@ def spatial_weights(features: torch.Tensor,  # B x c x h x w feature maps, the p
     "Eq. 1: a softmax over the h*w positions of the features aggregated over their channels."
     if spatial not in ("mean", "sum"):
         raise ValueError(f"spatial must be 'mean' or 'sum', not {spatial!r}.")
-    total = at_least_float32(features).sum(1, keepdim=True)             # (B, 1, h, w)
+    digits = torch.promote_types(features.dtype, torch.float32)         # summed in float32, without a copy in float32
+    total = features.sum(1, keepdim=True, dtype=digits)                 # (B, 1, h, w)
     energy = total/features.shape[1] if spatial == "mean" else total    # (B, 1, h, w)
     weights = energy.flatten(2).softmax(2).view_as(energy)  # softmax over h*w positions, back to (B, 1, h, w)
     h, w = features.shape[2:]
@@ -97,10 +98,10 @@ class AttentionHead(nn.Module):
         if features.ndim != 4 or features.shape[1] != self.classify.in_channels:
             raise ValueError(f"This head reads B x {self.classify.in_channels} x h x w features, not "
                              f"{' x '.join(map(str, features.shape))}.")
-        # (B, 1, h, w)
-        weights = spatial_weights(features, self.spatial,
-                                  self.rescale) if self.attend else torch.ones_like(features[:, :1])
-        class_maps = at_least_float32(F.conv2d(features, self.classify.weight))*weights        # (B, K, h, w)
+        class_maps = at_least_float32(F.conv2d(features, self.classify.weight))                # (B, K, h, w)
+        if self.attend:
+            weights = spatial_weights(features, self.spatial, self.rescale)                    # (B, 1, h, w)
+            class_maps = class_maps*weights
         class_maps = class_maps + at_least_float32(self.classify.bias)[:, None, None]  # the bias is not weighted by Z
         scores = class_maps.mean((2, 3))  # (B, K) logits by global average pooling
         confidences = scores.softmax(1)[:, :, None, None]                                      # (B, K, 1, 1)

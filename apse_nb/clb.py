@@ -28,7 +28,12 @@ def match_size(low: torch.Tensor,     # B x c1 x h1 x w1
                high: torch.Tensor,    # B x c2 x h2 x w2
               ) -> torch.Tensor:      # B x c1 x h2 x w2
     "The lower level, average-pooled to the height and width of the higher one."
-    return low if low.shape[2:] == high.shape[2:] else F.adaptive_avg_pool2d(low, high.shape[2:])
+    (h1, w1), (h2, w2) = low.shape[2:], high.shape[2:]
+    if (h1, w1) == (h2, w2):
+        return low
+    if h1 % h2 == 0 and w1 % w2 == 0:                     # windows of equal size: the simpler operation
+        return F.avg_pool2d(low, (h1//h2, w1//w2))
+    return F.adaptive_avg_pool2d(low, (h2, w2))
 
 # %% ../nbs/05_clb.ipynb #05-clb-025
 def signed_sqrt(x: torch.Tensor,      # any shape

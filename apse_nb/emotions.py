@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .tools.device import kept
 from .tools.files import one_line, read_regular
 
 # %% auto #0
@@ -79,7 +80,7 @@ class Taxonomy:
     def to_coarse(self, labels) -> torch.Tensor:
         "Coarse labels (N, int64) of N fine labels."
         labels = torch.as_tensor(labels)
-        return self.parents.to(labels.device, non_blocking=True)[labels]    # a blocking copy would make a GPU wait
+        return kept(("parents", self.parent), lambda: self.parents, labels.device)[labels]
 
     @property
     def same_coarse(self) -> torch.Tensor:

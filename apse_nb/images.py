@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from .emotions import LabelledImages, Taxonomy
+from .tools.device import kept
 from .tools.files import RefusedFile, one_line, read_regular
 
 # %% auto #0
@@ -430,8 +431,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def normalise(pixels: torch.Tensor,    # B x H x W x 3, uint8
              ) -> torch.Tensor:        # B x 3 x H x W, float32, in channels-last memory order
     "Bytes to the numbers that networks pretrained on ImageNet were fed: (x / 255 - mean) / std."
-    # non_blocking: an ordinary copy would wait until the device has done all that it was given before
-    mean, std = (255*torch.tensor(values).to(pixels.device, non_blocking=True) for values in (MEAN, STD))
+    mean, std = kept("ImageNet's pixels", lambda: tuple(255*torch.tensor(values) for values in (MEAN, STD)),
+                     pixels.device)             # made once, so that a GPU is not sent them with every batch
     return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 # %% ../nbs/02_images.ipynb #02-datasets-179
@@ -453,13 +454,14 @@ def _byte_tensor(pixels,                # B x H x W x 3: tensor, array or read-o
 def augment(pixels,                                      # B x H x W x 3, uint8
             crop: int,                                   # side of the crop
             generator: torch.Generator | None = None,    # of any device: its numbers are moved to the pixels
+            draw: torch.Tensor | None = None,            # 3 x B numbers in [0, 1) instead of a generator's
            ) -> torch.Tensor:                            # B x 3 x crop x crop, normalised
     "A random crop of each image, mirrored with probability 1/2, normalised; no loop over images."
     pixels = _byte_tensor(pixels, crop)
     b, h, w, _ = pixels.shape
-    home = "cpu" if generator is None else generator.device
-    # (3, B): top, left, mirrored?
-    draw = torch.rand(3, b, generator=generator, device=home).to(pixels.device, non_blocking=True)
+    if draw is None:                                                 # (3, B): top, left, mirrored?
+        home = "cpu" if generator is None else generator.device
+        draw = torch.rand(3, b, generator=generator, device=home).to(pixels.device, non_blocking=True)
     top, left = (draw[0]*(h - crop + 1)).long(), (draw[1]*(w - crop + 1)).long()
     steps = torch.arange(crop, device=pixels.device)
     across = torch.where((draw[2] < 0.5)[:, None], steps.flip(0), steps)  # (B, crop), backwards where mirrored

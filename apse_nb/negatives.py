@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .emotions import Taxonomy
-from .pair_losses import check_batch, gram, inter_terms, intra_terms, positive_number, tuple_indices
+from .pair_losses import check_batch, coarse_on, gram, inter_terms, intra_terms, positive_number, tuples_on
 
 # %% auto #0
 __all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'check_confidences', 'GeneratedEmotionPairLoss',
@@ -95,7 +95,7 @@ class GeneratedEmotionPairLoss(nn.Module):
             raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
         if positive not in ("anchor", "printed"):
             raise ValueError(f"positive must be 'anchor' or 'printed', not {positive!r}.")
-        self.taxonomy, self.scale, self.generate_in, self.same_coarse = taxonomy, positive_number(scale), tuple(generate_in), taxonomy.same_coarse
+        self.taxonomy, self.scale, self.generate_in = taxonomy, positive_number(scale), tuple(generate_in)
         self.gradient_through_lambda, self.direction, self.positive = gradient_through_lambda, direction, positive
 
     def forward(self,
@@ -105,10 +105,10 @@ class GeneratedEmotionPairLoss(nn.Module):
                ) -> torch.Tensor:           # scalar
         embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
         confidences = check_confidences(confidences, embeddings, self.taxonomy)
-        anchors, positives, classes = (t.to(embeddings.device, non_blocking=True) for t in tuple_indices(labels))
+        anchors, positives, classes = tuples_on(embeddings.device, labels)
         G = gram(embeddings)                                                       # (B, B)
         S = G[anchors[:, :, None], positives[:, None, :]]                          # (T, C, C)
-        same_coarse = self.same_coarse.to(S.device, non_blocking=True)[classes][:, classes]  # (C, C)
+        same_coarse = coarse_on(S.device, self.taxonomy)[classes][:, classes]  # (C, C)
         generated = self.generated_similarities(embeddings, G, S, confidences[:, classes], anchors, positives)
         far = generated if "inter" in self.generate_in else S
         near = generated if "intra" in self.generate_in else S

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from .emotions import Taxonomy
+from .tools.device import kept
 
 # %% auto #0
-__all__ = ['tuple_indices', 'check_batch', 'gram', 'tuple_similarities', 'log1p_sum_exp', 'positive_number', 'NPairLoss',
-           'inter_terms', 'intra_terms', 'EmotionPairLoss']
+__all__ = ['tuple_indices', 'check_batch', 'gram', 'tuples_on', 'coarse_on', 'tuple_similarities', 'log1p_sum_exp',
+           'positive_number', 'NPairLoss', 'inter_terms', 'intra_terms', 'EmotionPairLoss']
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-017
 def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
@@ -67,6 +68,16 @@ def gram(embeddings: torch.Tensor,  # B x D
         return embeddings @ embeddings.T
 
 
+def tuples_on(device, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    "`tuple_indices` on a device; batches with the same labels, as balanced ones are, share them."
+    return kept(("tuples", tuple(labels.tolist())), lambda: tuple_indices(labels.cpu()), device)
+
+
+def coarse_on(device, taxonomy: Taxonomy) -> torch.Tensor:   # K x K booleans
+    "`taxonomy.same_coarse` on a device."
+    return kept(("same coarse", taxonomy.parent), lambda: taxonomy.same_coarse, device)
+
+
 def tuple_similarities(embeddings: torch.Tensor,  # B x D unit vectors
                        labels: torch.Tensor,      # B fine labels
                        taxonomy: Taxonomy | None = None,  # when given, labels must lie in it
@@ -76,7 +87,7 @@ def tuple_similarities(embeddings: torch.Tensor,  # B x D unit vectors
     """S[t, i, j] = f_i . f_j^+ in tuple t (see `tuple_indices`): anchors are rows, the positive slots of all classes
     columns."""
     embeddings, labels = check_batch(embeddings, labels, taxonomy)
-    anchors, positives, classes = (t.to(embeddings.device, non_blocking=True) for t in tuple_indices(labels))
+    anchors, positives, classes = tuples_on(embeddings.device, labels)
     return gram(embeddings)[anchors[:, :, None], positives[:, None, :]], classes  # (T, C, C)
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-039
@@ -156,14 +167,14 @@ class EmotionPairLoss(nn.Module):
         super().__init__()
         if not terms or not set(terms) <= {"inter", "intra"}:
             raise ValueError(f"terms must name 'inter', 'intra' or both, not {terms!r}.")
-        self.taxonomy, self.scale, self.terms, self.same_coarse = taxonomy, positive_number(scale), tuple(terms), taxonomy.same_coarse
+        self.taxonomy, self.scale, self.terms = taxonomy, positive_number(scale), tuple(terms)
 
     def forward(self,
                 embeddings: torch.Tensor,  # B x D unit vectors
                 labels: torch.Tensor,      # B fine labels of the taxonomy
                ) -> torch.Tensor:          # scalar
         S, classes = tuple_similarities(embeddings, labels, self.taxonomy)         # (T, C, C)
-        same_coarse = self.same_coarse.to(S.device, non_blocking=True)[classes][:, classes]  # (C, C)
+        same_coarse = coarse_on(S.device, self.taxonomy)[classes][:, classes]                # (C, C)
         loss = S.new_zeros(())
         if "inter" in self.terms:
             loss = loss + inter_terms(S, S, same_coarse, self.scale).mean()
