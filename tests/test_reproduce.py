@@ -1,21 +1,30 @@
 """The main job, as small as it gets: the command runs the final notebook and leaves a report; a second call repeats nothing."""
+import configparser
 import errno
+import json
 import os
+import pkgutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from apse_nb import experiments
 from apse_nb.emotions import MIKELS
 from apse_nb.experiments import build_network, open_parts, row_store, run_name, run_rows
 from apse_nb.pair_losses import NPairLoss
 from apse_nb.report.tables import find_profile, table2
+from apse_nb.scenes import make_scenes
 from apse_nb.tools.checkpoint import read_checkpoint
+from apse_nb.tools.work import core_count
 from apse_nb.training import fit
 
 ROOT = Path(__file__).parent.parent
@@ -157,3 +166,92 @@ def test_only_a_missing_test_part_is_replaced(tmp_path):
         (tmp_path/"data"/"test"/emotion/"broken.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match="can be read"):
         open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")
+
+def command(name: str):
+    "A command of this package, found where settings.ini says."
+    words = configparser.ConfigParser(delimiters=["="])
+    words.read(ROOT/"settings.ini")
+    places = dict(word.split("=") for word in words["DEFAULT"]["console_scripts"].split())
+    return pkgutil.resolve_name(places[name])
+
+
+def run(name: str, *words) -> str:
+    done = CliRunner().invoke(command(name), [*map(str, words)], prog_name=name)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    "Three drawn scenes of each emotion, as files in class folders."
+    folder, scenes = tmp_path_factory.mktemp("album"), make_scenes(24, size=64, seed=7, workers=1)
+    for i, (pixels, label) in enumerate(zip(scenes.pixels, scenes.labels)):
+        (folder/MIKELS.fine[label]).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder/MIKELS.fine[label]/f"{i}.png")
+    return folder
+
+
+SMALL = ("--profile", "tiny", "--set", "resize=48", "--set", "crop=40")
+
+
+@pytest.mark.parametrize("method", ["strong", "wscnet", "adml", "yang"])
+def test_every_command_takes_every_network(method, album, tmp_path):
+    cache = ("--cache", tmp_path/"cache")
+    run("apse_train", "scenes", "--method", method, *SMALL, "--out", tmp_path/"run", *cache)
+    store, best = pd.read_csv(tmp_path/"run"/"results.csv"), tmp_path/"run"/"best.safetensors"
+    assert store["name"].tolist() == [method] and store[["map8", "own_map8", "anmrr"]].notna().all().all()
+    assert "is finished" in run("apse_train", "scenes", "--method", method, *SMALL, "--out", tmp_path/"run", *cache)
+    assert "24 queries" in run("apse_evaluate", best, "--query", album, *cache)
+    run("apse_index", album, "--model", best, "--index", tmp_path/"index")
+    found = json.loads(run("apse_search", album/"awe"/next((album/"awe").iterdir()).name, "--index", tmp_path/"index",
+                           "--k", 3, "--json", "-"))
+    assert found
+    from apse_nb.widgets.app import explorer
+    assert explorer(tmp_path/"index", best).pictures is not None
+
+
+def test_train_and_reproduce_write_the_same_line(tmp_path):
+    "One road: the same row, settings, images and number of threads give the same line."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run("apse_train", "scenes", "--method", "clb", "--profile", "tiny", "--out", tmp_path/"run")
+    finally:
+        torch.set_num_threads(threads)
+    lines = run_rows({"clb": table2()["clb"]}, find_profile("tiny"), "scenes", tmp_path/"out", workers=core_count(),
+                     report=lambda text: None)
+    mine, same = pd.read_csv(tmp_path/"run"/"results.csv"), ["name", "data", "setup", "seed", "epochs", "map8", "map2",
+                                                            "own_map8", "nn", "query_accuracy", "train_accuracy"]
+    assert mine[same].astype(str).values.tolist() == lines[same].astype(str).values.tolist()
+
+
+def test_a_killed_worker_fails_its_row_and_no_other(tmp_path, monkeypatch):
+    "The system ends the process of one row; the other rows are run by a new one."
+    profile, rows = find_profile("tiny"), {name: table2()[name] for name in ("n_pair", "softmax")}
+    said, killed = [], []
+    submit = experiments.ProcessPoolExecutor.submit
+
+    def deadly(pool, function, experiment, *args):
+        future = submit(pool, function, experiment, *args)
+        if experiment.name == "n_pair" and not killed:
+            killed.append(True)
+            while not pool._processes:
+                time.sleep(.01)
+            for process in list(pool._processes.values()):
+                process.kill()
+        return future
+    monkeypatch.setattr(experiments.ProcessPoolExecutor, "submit", deadly)
+    lines = run_rows(rows, profile, "scenes", tmp_path, workers=1, report=said.append)
+    assert dict(zip(lines["name"], lines["status"])) == {"n_pair": "failed", "softmax": "ok"}
+    assert "ended from outside" in lines.set_index("name").loc["n_pair", "remark"]
+    lines = run_rows(rows, profile, "scenes", tmp_path, workers=1, report=said.append)
+    assert dict(zip(lines["name"], lines["status"])) == {"n_pair": "ok", "softmax": "ok"}
+
+
+def test_a_failed_row_is_an_exit_status(tmp_path):
+    "A feature file that does not fit fails its row when its turn comes; the other row is measured, the status is 1."
+    np.save(tmp_path/"mvso.npy", np.zeros((3, 4), np.float32))
+    done = CliRunner().invoke(command("apse_reproduce"), [
+        "--profile", "tiny", "--table", "1", "--rows", "mvso,hog", "--features", f"mvso={tmp_path/'mvso.npy'}",
+        "--out", str(tmp_path/"out")])
+    assert done.exit_code == 1 and "HOG" in done.output and "mvso: 1 of 1 runs failed" in done.output

@@ -2,16 +2,18 @@
 import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from apse_nb.tools.checkpoint import read_checkpoint
+from apse_nb.tools.checkpoint import read_checkpoint, write_checkpoint
 
 ROOT = Path(__file__).parent.parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
@@ -133,3 +135,95 @@ def test_wrong_words_are_answered_in_one_line(words, sentence, tmp_path):
                          env=ONE_THREAD, capture_output=True, text=True, cwd=tmp_path)
     assert out.returncode == 2 and sentence in out.stderr
     assert out.stderr.strip().count("\n") == 0 and "Traceback" not in out.stderr, out.stderr
+
+def tampered(facts: dict, rng: random.Random) -> dict:
+    "The same facts with one value somewhere replaced, removed or added."
+    facts, odd = json.loads(json.dumps(facts)), [None, [], {}, "", "x", -1, 0, 10**8, 1e300, True, [[]], {"a": 1}, "∞"*50]
+    place = facts
+    while True:
+        keys = list(place) if isinstance(place, dict) else range(len(place))
+        key = rng.choice(list(keys))
+        if isinstance(place[key], (dict, list)) and place[key] and rng.random() < .8:
+            place = place[key]
+            continue
+        kind = rng.random()
+        if kind < .15 and isinstance(place, dict):
+            place[f"{key}_"] = place.pop(key)
+        elif kind < .25:
+            del place[key]
+        else:
+            place[key] = rng.choice(odd)
+        return facts
+
+
+def test_tampered_checkpoints_are_one_sentence(tmp_path):
+    "Three hundred changed files load, or are refused in one sentence; none is a traceback or asks for much memory."
+    from apse_nb.emotions import MIKELS
+    from apse_nb.methods.systems import WSCNet
+    from apse_nb.network import APSE
+    from apse_nb.training import Recipe, load_model, save_model
+    rng, refused, path = random.Random(0), 0, tmp_path/"c.safetensors"
+    models = [APSE(MIKELS, backbone="scene_net", dim=16), WSCNet(MIKELS, backbone="scene_net")]
+    for n in range(300):
+        save_model(models[n % 2], path, recipe=asdict(Recipe.scenes()), row=dict(map8=.5))
+        tensors, facts = read_checkpoint(path)
+        write_checkpoint(path, tensors, tampered(facts, rng))
+        try:
+            _, facts = load_model(path)
+            Recipe(**facts.get("recipe", {}))
+        except (ValueError, FileNotFoundError) as e:
+            refused += 1
+            assert "\n" not in str(e) and len(str(e)) < 900, str(e)
+    assert refused > 150
+
+
+def test_flipped_bits_do_not_load(tmp_path):
+    "A bit that has flipped anywhere in a checkpoint's numbers is noticed."
+    from apse_nb.emotions import MIKELS
+    from apse_nb.network import APSE
+    from apse_nb.training import load_model, save_model
+    path, rng = tmp_path/"c.safetensors", random.Random(0)
+    save_model(APSE(MIKELS, backbone="scene_net", dim=16), path)
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(100):
+        damaged, place = bytearray(whole), rng.randrange(start, len(whole))
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged"):
+            load_model(path)
+
+
+def test_a_run_goes_on_names_what_differs_and_keeps_strange_files(tmp_path):
+    from apse_nb.emotions import MIKELS
+    from apse_nb.network import APSE
+    from apse_nb.pair_losses import NPairLoss
+    from apse_nb.scenes import make_scenes
+    from apse_nb.training import Recipe, fit
+    images, out = make_scenes(80, size=32, seed=0, workers=1), tmp_path/"run"
+
+    def train(**changes):
+        recipe = Recipe.scenes(**dict(epochs=1, resize=32, crop=32, lr=.01) | changes)
+        torch.manual_seed(0)
+        model = APSE(MIKELS, backbone="scene_net", weights="shapes", dim=16)
+        return fit(model, images, recipe, NPairLoss(), out=out, progress=False)
+    out.mkdir()
+    (out/"song.mp3.part").write_text("a browser's download")
+    (out/"last.safetensors.1.apse_part").write_text("left by a kill")
+    train(schedule="step")
+    assert {p.name for p in out.iterdir()} >= {"song.mp3.part", "last.safetensors"}
+    assert not (out/"last.safetensors.1.apse_part").exists()
+    with pytest.raises(ValueError, match=r"another recipe \(lr: 0.01 there, 0.02 now\)"):
+        train(schedule="step", lr=.02)
+    more = train(schedule="step", epochs=2)                      # more epochs on a finished run
+    assert [row["epoch"] for row in more.log] == [1, 2]
+    out = tmp_path/"whole"
+    whole = train(schedule="step", epochs=2)
+    assert all(torch.equal(v, whole.model.state_dict()[k]) for k, v in more.model.state_dict().items())
+    tensors, facts = read_checkpoint(out/"last.safetensors")
+    write_checkpoint(out/"last.safetensors", tensors, facts | dict(progress=facts["progress"] | dict(model=1)))
+    with pytest.raises(ValueError, match="progress .* has a field 'model'"):
+        train(schedule="step", epochs=2)
+    old = {k: v for k, v in facts["recipe"].items() if k not in ("mirror", "label_smoothing")}     # of an older version
+    write_checkpoint(out/"last.safetensors", tensors, facts | dict(recipe=old))
+    assert len(train(schedule="step", epochs=2).log) == 2
