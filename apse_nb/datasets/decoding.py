@@ -33,8 +33,9 @@ class _PixelStore:
     "Decoded rows in a growing file, with a note of how far it got; whatever was appended survives a kill."
     def __init__(self,
                  folder: Path,          # made if missing
+                 total: int,            # images that are to be decoded
                  size: int):            # side in pixels
-        self.folder, self.size, self.row = Path(folder), size, size*size*3
+        self.folder, self.total, self.size, self.row = Path(folder), total, size, size*size*3
         self.folder.mkdir(parents=True, exist_ok=True)
         self.pixels, self.note = self.folder/"pixels.u8", self.folder/"progress.json"
         self.done, self.skipped = 0, []           # (position, reason, may it work another time?) of those without a row
@@ -48,7 +49,7 @@ class _PixelStore:
             state = json.loads(read_regular(self.note, 2**28)[0])
             done, skipped = state["done"], [(int(i), str(reason), bool(later)) for i, reason, later in state["skipped"]]
             positions = [i for i, _, _ in skipped]
-            if positions != sorted(set(positions) & set(range(done))):
+            if not 0 <= done <= self.total or positions != sorted(set(positions) & set(range(done))):
                 raise ValueError
             return done, skipped
         except (ValueError, TypeError, KeyError, RecursionError):
@@ -173,10 +174,10 @@ def _decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | N
     folder = cache/f"{title}-{size}-{_cache_key(files, size)}"
     store = None
     try:
-        store = _PixelStore(folder, size)
+        store = _PixelStore(folder, len(files), size)
         if store.done < len(files) or _readable_again(store, files):
             with locked(folder/"lock"):
-                store = _PixelStore(folder, size)         # another process may have filled it while we waited
+                store = _PixelStore(folder, len(files), size)         # another process may have filled it while we waited
                 if again := _readable_again(store, files):
                     store.cut_back(again[0])
                 _decode_into(store, files, size, workers)
