@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -17,30 +16,29 @@ from typing import Callable, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from scipy import stats
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
 from torch.nn import functional as F
 
-from ..datasets.decoding import DecodedImages, decode
+from ..datasets.decoding import DecodedImages, decode, default_cache, load_images
 from ..datasets.readers import open_dataset, read_table
-from ..images import ImageFiles, augment
+from ..images import ImageFiles
 from ..emotions import LabelledImages, MIKELS, Taxonomy
 from ..metrics import QueryMeans, check_sets, evaluate, rank_gallery, unit_rows
 from ..network import ABLATION, APSE
 from ..pair_losses import EmotionPairLoss, NPairLoss, check_batch, gram
 from ..scenes import Scenes
-from ..datasets.decoding import default_cache, load_images
-from ..training import Diverged, Recipe, embed, epoch_batches, learning_rate, load_model
+from ..tools.results import ResultsStore
+from ..tools.work import choose_device
+from ..training import Diverged, Objective, Recipe, embed, fit, load_model
 
 # %% auto #0
-__all__ = ['ANGLES', 'DISTANCES', 'GRADED', 'SOFT_ROWS', 'REACH', 'KEY', 'vote_shares', 'distributions_of', 'draw_votes',
+__all__ = ['ANGLES', 'DISTANCES', 'GRADED', 'SOFT_ROWS', 'REACH', 'vote_shares', 'distributions_of', 'draw_votes',
            'overlap_distance', 'jensen_shannon', 'wheel_gaps', 'wheel_distance', 'emotion_plane', 'plane_distance',
            'check_targets', 'LogRatioLoss', 'graded_gains', 'graded_dcg', 'rank_correlations', 'GradedReport',
-           'evaluate_graded', 'read_valence_arousal', 'fit_soft', 'Pairwise', 'Classify', 'SoftRow', 'Trial',
-           'scene_trials', 'folder_trials', 'soft_measures', 'run_trial', 'run_distributions', 'stored_line',
-           'store_line', 'soft_table']
+           'evaluate_graded', 'read_valence_arousal', 'Pairwise', 'Classify', 'SoftRow', 'Trial', 'scene_trials',
+           'folder_trials', 'soft_measures', 'run_trial', 'soft_store', 'run_distributions', 'soft_table']
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-007
 def vote_shares(votes,              # N x K votes, ratings or probabilities, not negative
@@ -285,59 +283,25 @@ def read_valence_arousal(files: ImageFiles,   # of Emotion6, see `open_dataset`
     names = ["/".join(Path(name).parts[-2:]).lower() for name in files.names]
     return (torch.tensor([known[name] for name in names], dtype=torch.float64) - 5)/4
 
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-082
-def fit_soft(model: nn.Module,          # trained in place
-             train: LabelledImages,     # its labels fill the batches
-             targets: torch.Tensor,     # N labels, or N x M distributions or coordinates
-             recipe: Recipe,
-             objective: Callable,       # function(APSEOutput, targets of the batch) -> scalar
-            ) -> list[float]:           # mean loss of each epoch
-    "Chapter 10's training on one device with targets of any kind; `Diverged` when the loss is no longer finite."
-    device = next(model.parameters()).device
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    model.to(memory_format=layout).train()
-    optimizer = torch.optim.SGD(model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay),
-                                momentum=recipe.momentum)
-    highest, step, log = [group["lr"] for group in optimizer.param_groups], 0, []
-    for epoch in range(recipe.epochs):
-        batches, losses = epoch_batches(train, recipe, epoch), []
-        for batch in batches:
-            for group, lr in zip(optimizer.param_groups, highest):
-                group["lr"] = lr*learning_rate(step, len(batches), recipe)/recipe.lr
-            seed = recipe.seed*1_000_003 + step
-            x = augment(torch.from_numpy(train.pixels[batch]).to(device), recipe.crop,
-                        torch.Generator(device).manual_seed(seed))
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
-                output = model(x.contiguous(memory_format=layout))
-            if not output.embedding.isfinite().all():
-                raise Diverged(f"The embeddings are no longer finite at step {step}: lower the learning rate "
-                               f"({recipe.lr}).")
-            loss = objective(output._replace(embedding=output.embedding.float()), targets[batch].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-            step += 1
-        log.append(float(torch.stack(losses).mean()))
-    model.eval()
-    return log
-
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-083
-class Pairwise(nn.Module):
-    "A pair loss as an objective: it sees the embeddings."
+class Pairwise(Objective):
+    "A pair loss alone as an objective: it sees the embeddings, and the targets (the labels where there are none)."
     def __init__(self, loss: nn.Module):
         super().__init__()
         self.loss = loss
-    def forward(self, output, targets):
-        return self.loss(output.embedding, targets)
 
-class Classify(nn.Module):
+    def forward(self, output, batch):
+        return dict(loss=self.loss(output.embedding, batch.labels if batch.targets.ndim == 1 else batch.targets))
+
+class Classify(Objective):
     "Cross-entropy of the emotion head, with labels or with distributions as targets."
-    def forward(self, output, targets):
+    reads_labels = False
+
+    def forward(self, output, batch):
         if output.high is None:
             raise ValueError("A classifier's row needs a network with an emotion head: start from a checkpoint that "
                              "has one.")
-        return F.cross_entropy(output.high.scores.float(), targets)
+        return dict(loss=F.cross_entropy(output.high.scores.float(), batch.targets))
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-088
 class SoftRow(NamedTuple):
@@ -438,21 +402,29 @@ def run_trial(row: SoftRow, trial: Trial, recipe: Recipe, start=None) -> dict[st
     if model.taxonomy.fine != taxonomy.fine:
         raise ValueError(f"The checkpoint knows the emotions of {model.taxonomy.name!r} and the pictures those of "
                          f"{taxonomy.name!r}.")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(choose_device())
     try:
         if row.targets is not None:
-            wanted = {"winner": torch.from_numpy(trial.train.labels), "votes": trial.votes.float(),
-                      "plane": None}[row.targets]
-            if wanted is None:
+            wanted = None                                       # 'winner': the labels
+            if row.targets == "votes":
+                wanted = trial.votes.float()
+            elif row.targets == "plane":
                 wanted = (trial.votes @ emotion_plane(taxonomy)).float()
-            fit_soft(model, trial.train, wanted, recipe, row.objective(taxonomy))
+            fit(model, trial.train, recipe, row.objective(taxonomy), targets=wanted, progress=False)
         query, gallery = (embed(model, images, **recipe.look).embeddings for images in (trial.query, trial.train))
     except Diverged:
         return dict(status="diverged", minutes=round((time.perf_counter() - began)/60, 2))
     return soft_measures(query, gallery, trial) | dict(status="ok", minutes=round((time.perf_counter() - began)/60, 2))
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-094
-KEY = ("source", "data", "start", "row", "setup", "seed", "fold")     # what makes a line of the store one of a kind
+_KEY = ("source", "data", "start", "row", "setup", "seed", "fold")     # what makes a line of the store one of a kind
+_MEASURES = (*(f"{kind}_{m}" for kind in REACH for m in (*GRADED, "dcg_floor", "ndcg_floor")), "map8", "map2")
+
+def soft_store(path) -> ResultsStore:
+    "The results store of this comparison in this CSV file."
+    return ResultsStore(path, (*_KEY, "epochs", "queries", "training_images", *_MEASURES,
+                               *(f"own_{m}" for m in _MEASURES), "status", "minutes", "finished"),
+                        texts=("source", "data", "start", "row", "setup"))
 
 def run_distributions(source: str,                # 'scenes', or a folder with votes such as Flickr_LDL
                       out,                        # CSV file: finished lines are kept and skipped next time
@@ -478,7 +450,7 @@ def run_distributions(source: str,                # 'scenes', or a folder with v
         trials = folder_trials(decode(open_dataset(source, ties="keep"), recipe.resize, cache=cache
                                       or default_cache()), seeds, folds)
     origin = "" if start is None else hashlib.sha256(Path(start).read_bytes()).hexdigest()
-    out, lines = Path(out), []
+    store, lines = soft_store(out), []
     for trial in trials:
         data = trial.train.fingerprint()
         for name in rows:
@@ -487,37 +459,20 @@ def run_distributions(source: str,                # 'scenes', or a folder with v
             loss = None if row.objective is None else repr(row.objective(trial.train.taxonomy))
             setup = hashlib.sha256(json.dumps([origin, row.targets, loss, None if start else row.network,
                                                asdict(mine)]).encode()).hexdigest()[:8]
-            key = dict(zip(KEY, (Path(source).name, data, Path(start).stem if start else "shapes", name, setup,
+            key = dict(zip(_KEY, (Path(source).name, data, Path(start).stem if start else "shapes", name, setup,
                                  trial.seed, trial.fold)))
-            line = stored_line(out, key)
+            done = store.select(**key)
+            line = None if done.empty else done.iloc[-1].to_dict() | key
             if line is None:
-                line = key | dict(epochs=mine.epochs, queries=len(trial.query),
-                                  training_images=len(trial.train)) | run_trial(row, trial, mine,
-                                                                                start) | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
-                store_line(out, line)
+                line = key | dict(epochs=mine.epochs, queries=len(trial.query), training_images=len(trial.train))
+                line |= run_trial(row, trial, mine, start) | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
+                store.add(line)
                 report(f"{name}, seed {trial.seed}, fold {trial.fold}: "
                        + (f"nDCG {line['own_overlap_dcg']:.3f}, rho {line['own_overlap_spearman']:.3f}, mAP8 "
                           f"{line['own_map8']:.3f}" if line["status"] == "ok" else "diverged")
                        + f", {line['minutes']:.2f} min")
             lines.append(line)
     return pd.DataFrame(lines)
-
-def stored_line(path: Path, key: dict) -> dict | None:
-    "The finished line of this key, if the file has one."
-    if not path.exists():
-        return None
-    lines = pd.read_csv(path, dtype={name: str for name in KEY})
-    mine = lines[np.logical_and.reduce([lines[name] == str(value) for name, value in key.items()])]
-    return mine.iloc[-1].to_dict() | key if len(mine) else None
-
-def store_line(path: Path, line: dict) -> None:
-    "Add one line; the file is replaced whole or not at all, and processes take turns."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        before = pd.read_csv(path, dtype=str) if path.exists() else pd.DataFrame()
-        unfinished = path.with_name(path.name + ".part")
-        pd.concat([before, pd.DataFrame([line]).astype(str)]).to_csv(unfinished, index=False)
-        os.replace(unfinished, path)
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-099
 def soft_table(lines: pd.DataFrame,               # of `run_distributions`, one source and one start

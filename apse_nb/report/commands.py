@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -126,6 +127,7 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
       accelerate launch --num_processes 4 $(which apse_train) data/fi --profile paper
     """
     from apse_nb.experiments import fingerprints, measure_row, open_parts, row_store, setup_of
+    from apse_nb.images import check_parts
     from apse_nb.report.tables import find_method, find_profile, recipe_of
     from apse_nb.training import Diverged
     _check_source(source)
@@ -143,6 +145,7 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
     _refuse_natural(row, recipe)
     train, query = open_parts(source, profile, cache, taxonomy=taxonomy)
     _, valid = open_parts(source, profile, cache, "val", taxonomy)
+    check_parts(train, valid)
     store, name = row_store(out/"results.csv"), out/"best.safetensors"
     if store.has(name=row.name, setup=setup_of(row, profile), data=fingerprints(train, query), seed=seed):
         click.echo(f"This run is finished: its line is in {store.path}.")
@@ -163,15 +166,15 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
 def without_queries(queries, gallery):       # two `LabelledImages` -> gallery, and how many images it lost
     "The gallery without the images that are among the queries, whatever they are called; the rest keeps its order."
     import numpy as np
-    from apse_nb.tools.checkpoint import image_digests
-    keep = ~np.isin(image_digests(gallery.pixels), image_digests(queries.pixels))
-    return gallery.subset(np.flatnonzero(keep)), int((~keep).sum())
+    from apse_nb.images import shared_images
+    both = np.unique(shared_images(queries, gallery)[:, 1])
+    return (gallery.subset(np.setdiff1d(np.arange(len(gallery)), both)), len(both)) if len(both) else (gallery, 0)
 
 def without_copies(images):                  # `LabelledImages` -> the first of each image, and how many were copies
     "The images without later copies of the same one."
     import numpy as np
-    from apse_nb.tools.checkpoint import image_digests
-    _, first = np.unique(image_digests(images.pixels), return_index=True)
+    from apse_nb.images import pixel_digests
+    _, first = np.unique(pixel_digests(images), return_index=True)
     return (images, 0) if len(first) == len(images) else (images.subset(np.sort(first)), len(images) - len(first))
 
 def _open_sets(query, gallery, query_split, gallery_split, size, taxonomy, cache):
@@ -289,12 +292,10 @@ def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, featur
         return _evaluate_features(features, labels, taxonomy, out)
     if not checkpoint or not query:
         raise ValueError("Give a CHECKPOINT (or 'scenes') and --query, or --features and --labels.")
-    import numpy as np
     from apse_nb.emotions import find_taxonomy
-    from apse_nb.tools.checkpoint import SEEN, image_digests, read_checkpoint
     from apse_nb.tools.files import data_path
     from apse_nb.tools.work import choose_device
-    from apse_nb.training import Recipe, assess, load_model
+    from apse_nb.training import Recipe, assess, load_model, trained_on
     path = data_path("weights/scenes_apse.safetensors") if checkpoint == "scenes" else Path(checkpoint)
     model, facts = load_model(path)
     if "recipe" not in facts:
@@ -305,12 +306,10 @@ def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, featur
     if wanted.fine != model.taxonomy.fine:
         click.echo(f"The network was trained for other emotions ({model.taxonomy.name}): its head is not measured.")
     queries, others, note = _open_sets(query, gallery, query_split, gallery_split, recipe.resize, wanted, cache)
-    seen = read_checkpoint(path)[0].get(SEEN)
-    if seen is not None:
-        known = int(np.isin(image_digests(queries.pixels), seen.numpy()).sum())
-        if known:
-            click.echo(f"Warning: the network was trained on {known} of the {len(queries)} queries, so these measures "
-                       f"are too good for images it has not seen.", err=True)
+    known = trained_on(path, queries)
+    if known:
+        warnings.warn(f"The network was trained on {known} of the {len(queries)} queries, so these measures are too "
+                      f"good for images it has not seen.", stacklevel=2)
     found = assess(model.to(choose_device()), queries, others, recipe, progress=sys.stderr.isatty())
     click.echo(f"{len(queries)} queries, {len(others)} gallery images{note}")
     _show(found.report, out)
