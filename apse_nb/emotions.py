@@ -12,12 +12,14 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from .tools.device import kept
 from .tools.files import one_line, read_regular
+
+if TYPE_CHECKING:
+    import torch
 
 # %% auto #0
 __all__ = ['MIKELS', 'EKMAN', 'POLARITY', 'TAXONOMIES', 'Taxonomy', 'find_taxonomy', 'tiers', 'LabelledImages', 'show_images']
@@ -75,10 +77,13 @@ class Taxonomy:
     @property
     def parents(self) -> torch.Tensor:
         "Coarse label of each fine label, shape K, int64."
+        import torch                       # takes a second, and not everybody who names an emotion needs it
         return torch.tensor(self.parent)
 
     def to_coarse(self, labels) -> torch.Tensor:
         "Coarse labels (N, int64) of N fine labels."
+        import torch
+        from apse_nb.tools.device import kept
         labels = torch.as_tensor(labels)
         return kept(("parents", self.parent), lambda: self.parents, labels.device)[labels]
 
@@ -173,6 +178,7 @@ def tiers(query_label: int,       # the query's fine label
           taxonomy: Taxonomy,
          ) -> torch.Tensor:       # N integers: 0 same fine class, 1 same coarse class only, 2 neither
     "The rank group each gallery image belongs to for this query (the paper's Fig. 2 (b))."
+    import torch
     gallery_labels = torch.as_tensor(gallery_labels)
     other_fine = (gallery_labels != query_label).long()
     other_coarse = (taxonomy.to_coarse(gallery_labels) != taxonomy.parent[query_label]).long()

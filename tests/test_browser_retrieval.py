@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from apse_nb.search.retrieval import Gallery, apse_search
+from apse_nb.search.commands import apse_search
+from apse_nb.search.gallery import Gallery
 from apse_nb.tools.files import one_line
 from apse_nb.scenes import make_scenes
 
@@ -36,13 +37,13 @@ def test_result_page(page, shot, result):
     page.goto(path.as_uri())
     # shown as text, not run
     assert page.title().startswith("<img src=x onerror") and page.locator("script").count() == 0
-    assert page.locator("h1").inner_text() == f"Pictures that feel like {one_line(NAMES[0])}"
+    assert page.locator("h1").inner_text() == f"Images that feel like {one_line(NAMES[0])}"
 
     pictures = page.locator("img")
     assert pictures.count() == 6 and page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 "
                                                    "&& i.src.startsWith('data:image/jpeg'))")
     alts = page.evaluate("[...document.images].map(i => i.alt)")
-    assert alts[0] == f"The query picture, {one_line(NAMES[0])}" and all(a.startswith(f"Result {i}: ")
+    assert alts[0] == f"The query image, {one_line(NAMES[0])}" and all(a.startswith(f"Result {i}: ")
                                                                          and "probably" in a for i, a in enumerate(alts[1:], 1))
     shown = page.locator("h2").all_inner_texts()
     # every name in full, the query's own left out
@@ -54,7 +55,7 @@ def test_result_page(page, shot, result):
     for _ in range(6):
         page.keyboard.press("Tab")
         order.append(focused())
-    assert order == ["skip", "picture", "summary", "picture", "summary", "picture"]
+    assert order == ["skip", "image", "summary", "image", "summary", "image"]
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")  # opens the second result's command
     page.keyboard.press("Tab")

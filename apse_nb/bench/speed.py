@@ -37,7 +37,9 @@ from ..metrics import BLOCK, TILE, evaluate
 from ..negatives import GeneratedEmotionPairLoss
 from ..network import APSE
 from ..pair_losses import EmotionPairLoss, NPairLoss, gram
-from ..search.retrieval import Encoder, Gallery, PooledFeatures, decoded
+from ..search.encoder import Encoder, PooledFeatures
+from ..search.gallery import Gallery
+from ..search.records import decoded
 from ..tools.files import write_whole
 from ..training import Batch, PairAndAttention, Recipe, embed, fit, keep_freed_memory
 

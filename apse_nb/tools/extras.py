@@ -12,7 +12,7 @@ __all__ = ['extra_of']
 
 # %% ../../nbs/tools/extras.ipynb #extras-004
 _EXTRAS = {
-    "search": "qdrant_edge qdrant_client faiss",
+    "search": "faiss",
     "methods": "sklearn skimage pytorch_metric_learning",
     "book": "ipywidgets anywidget traitlets voila papermill nbclient nbconvert nbformat jinja2 matplotlib seaborn "
             "statsmodels pytorch_grad_cam"}

@@ -17,7 +17,8 @@ from ..images import decode_square
 from ..emotions import LabelledImages, MIKELS
 from ..explore import AttentionExplorer
 from .geometry import LossPlayground, NegativeGeometry
-from ..search.retrieval import Encoder, Gallery, load_encoder
+from ..search.encoder import Encoder, load_encoder
+from ..search.gallery import Gallery
 from ..tools.files import one_line
 from ..datasets.decoding import load_images
 

@@ -26,7 +26,7 @@ from ..images import decode_bytes
 from ..emotions import LabelledImages, MIKELS, Taxonomy, tiers
 from ..explore import Message, Picture, Slider
 from ..metrics import unit_rows
-from ..search.retrieval import Contents
+from ..search.gallery import Contents
 from ..tools.embedding_map import flatten
 from ..tools.files import one_line
 from ..training import Embedded
@@ -83,14 +83,14 @@ class Collection:
 
     @classmethod
     def from_gallery(cls, gallery, labelled: bool = True) -> Collection:
-        "An open index of the notebook `search/retrieval`; labels are taken from class folders, see `folder_labels`."
+        "An open index of the notebook `search/gallery`; labels are taken from class folders, see `folder_labels`."
         return cls.from_contents(gallery.contents(), gallery.taxonomy or MIKELS, labelled)
 
     @classmethod
     def from_contents(cls, found: Contents, taxonomy: Taxonomy, labelled: bool = True) -> Collection:
         "What `Gallery.contents` read, with the taxonomy of its confidences."
-        names, files = [e.name for e in found.entries], [e.thumbnail for e in found.entries]
-        return cls(found.embeddings, lambda i: files[i].read_bytes(), taxonomy, names, folder_labels(names, taxonomy)
+        names = [e.name for e in found.entries]
+        return cls(found.embeddings, found.thumbnail, taxonomy, names, folder_labels(names, taxonomy)
                    if labelled else None, found.confidences)
 
     def __len__(self) -> int:

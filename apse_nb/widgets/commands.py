@@ -53,7 +53,8 @@ def apse_explore(source, model, index, port, host, show):
       apse_explore
       apse_explore ~/pictures --model runs/mine/best.safetensors --open
     """
-    from apse_nb.search.retrieval import Gallery, load_encoder
+    from apse_nb.search.encoder import load_encoder
+    from apse_nb.search.gallery import Gallery
     from apse_nb.widgets.app import page_code, server_arguments, write_page
 
     check_port(host, port)
