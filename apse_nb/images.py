@@ -21,13 +21,14 @@ from PIL import Image, ImageOps, JpegImagePlugin
 
 from .emotions import LabelledImages, Taxonomy
 from .tools.device import kept
+from .tools.checkpoint import image_digests
 from .tools.files import RefusedFile, one_line, read_regular
 
 # %% auto #0
 __all__ = ['FORMATS', 'SUFFIXES', 'MOST_PIXELS', 'MOST_BYTES', 'EXCLUDED', 'PARTS', 'MEAN', 'STD', 'to_rgb', 'decode_bytes',
            'file_bytes', 'read_image', 'as_square', 'decode_square', 'ImageFiles', 'subfolders', 'WalkReport',
            'walk_images', 'UnknownLabel', 'known_label', 'read_folders', 'suffix_counts', 'stable_split', 'check_parts',
-           'pixel_digests', 'shared_images', 'balanced_batches', 'normalise', 'augment', 'center_crop']
+           'shared_images', 'balanced_batches', 'normalise', 'augment', 'center_crop']
 
 # %% ../nbs/02_images.ipynb #02-datasets-014
 def to_rgb(image: Image.Image,     # any Pillow mode
@@ -369,19 +370,15 @@ def check_parts(train: LabelledImages | ImageFiles,
                       f"training part too: they make the network look better than it is.", stacklevel=2)
 
 # %% ../nbs/02_images.ipynb #02-images-shared
-def pixel_digests(images: LabelledImages) -> list[str]:
-    "16 hex digits for each image, from every fourth line of its pixels: equal for copies, however they are called."
-    return [hashlib.blake2b(np.ascontiguousarray(image[::4]), digest_size=8).hexdigest() for image in images.pixels]
-
 def shared_images(one: LabelledImages, other: LabelledImages) -> np.ndarray:
     "M x 2 positions, in `one` and in `other`, of images that both hold. Both must be decoded at the same size."
     if one.pixels.shape[1:] != other.pixels.shape[1:]:
         raise ValueError(f"Images of {one.pixels.shape[1:3]} and {other.pixels.shape[1:3]} pixels cannot be compared: "
                          f"open both at one size.")
     places = defaultdict(list)
-    for i, digest in enumerate(pixel_digests(one)):
+    for i, digest in enumerate(image_digests(one.pixels).tolist()):
         places[digest].append(i)
-    pairs = [(i, j) for j, digest in enumerate(pixel_digests(other)) for i in places.get(digest, ())]
+    pairs = [(i, j) for j, digest in enumerate(image_digests(other.pixels).tolist()) for i in places.get(digest, ())]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 # %% ../nbs/02_images.ipynb #02-datasets-162
