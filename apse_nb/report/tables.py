@@ -235,7 +235,10 @@ def find_table(name: str, profile: Profile, files: dict[str, str] | None = None)
 
 def find_method(name: str, profile: Profile) -> Experiment:
     "The row of this name, whichever table it is in; an unknown one is answered with the list."
-    rows = {row.name: row for table in reversed(TABLES) for row in find_table(table, profile).values()}
-    if name not in rows:
-        raise ValueError(f"Unknown method {name!r}: choose one of {', '.join(reversed(rows))}.")
-    return rows[name]
+    known = {}
+    for table in TABLES:
+        rows = find_table(table, profile)
+        if name in rows:
+            return rows[name]
+        known |= rows
+    raise ValueError(f"Unknown method {name!r}: choose one of {', '.join(known)}.")

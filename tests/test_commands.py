@@ -1,0 +1,172 @@
+"""What a user of apse_train and apse_evaluate relies on: numbers that are not too good, settings that arrive, sentences."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from apse_nb.emotions import EKMAN, MIKELS
+from apse_nb.metrics import evaluate
+from apse_nb.network import APSE
+from apse_nb.report.commands import apse_evaluate, apse_train
+from apse_nb.scenes import make_scenes
+from apse_nb.training import Recipe, load_model, save_model
+
+ROOT = Path(__file__).parent.parent
+RECIPE = Recipe.scenes(epochs=1, resize=48, crop=40, images_per_class=2)
+
+
+def run(command, *words, status=0) -> str:
+    done = CliRunner().invoke(command, [*map(str, words)], prog_name=command.callback.__name__)
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+def write_images(folder: Path, names, count: int, seed: int) -> None:
+    "The first scenes of a seed as PNG files in class folders of these names."
+    scenes = make_scenes(count, size=48, seed=seed, workers=1)
+    for i, pixels in enumerate(scenes.pixels):
+        place = folder/names[i % len(names)]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place/f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    "A folder with two parts of 32 images, a checkpoint that was trained on the first one, and a cache."
+    folder = tmp_path_factory.mktemp("small")
+    write_images(folder/"small"/"train", MIKELS.fine, 32, seed=1)
+    write_images(folder/"small"/"val", MIKELS.fine, 32, seed=2)
+    torch.manual_seed(0)
+    model = APSE(MIKELS, backbone="scene_net", weights="shapes", dim=16)
+    from apse_nb.datasets.decoding import load_images
+    train = load_images(str(folder/"small"), 48, "train", cache=folder/"cache")
+    save_model(model, folder/"net.safetensors", train, recipe=asdict(RECIPE))
+    return folder
+
+
+def measures(text: str) -> list[str]:
+    "The table of measures in a command's output."
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.split()[:1] == ["value"])
+    return lines[first:first + 10]
+
+
+def test_a_query_never_finds_itself(small, monkeypatch):
+    "However the gallery is spelt, and although the queries are a part of it."
+    monkeypatch.chdir(small)
+    common = ("net.safetensors", "--cache", small/"cache", "--query", "small")
+    honest = run(apse_evaluate, *common)
+    assert "64 queries, 64 gallery images (each query searches the other ones)" in honest
+    for spelling in ("small", f"{small}/small", "./small/../small"):
+        assert measures(run(apse_evaluate, *common, "--gallery", spelling)) == measures(honest)
+    shutil.copytree("small", "copied", dirs_exist_ok=True)
+    assert measures(run(apse_evaluate, *common, "--gallery", "copied")) == measures(honest)
+    part = run(apse_evaluate, *common, "--query-split", "val", "--gallery", f"{small}/small")
+    assert "32 queries, 32 gallery images; 32 images of the gallery are queries too" in part
+    assert measures(part) == measures(run(apse_evaluate, *common, "--query-split", "val", "--gallery-split", "train"))
+
+
+def test_copies_among_the_queries_do_not_find_each_other(small, tmp_path):
+    shutil.copytree(small/"small"/"val", tmp_path/"twice")
+    common = (small/"net.safetensors", "--cache", small/"cache", "--query", tmp_path/"twice")
+    once = run(apse_evaluate, *common)
+    for n, image in enumerate(sorted((tmp_path/"twice"/"awe").iterdir())):
+        shutil.copy(image, tmp_path/"twice"/"awe"/f"copy{n}.png")
+    twice = run(apse_evaluate, *common)
+    assert "4 copies of other queries are left out" in twice and measures(twice) == measures(once)
+
+
+def test_images_that_the_network_was_trained_on_are_told(small):
+    common = (small/"net.safetensors", "--cache", small/"cache", "--query", small/"small")
+    assert "trained on 32 of the 32 queries" in run(apse_evaluate, *common, "--query-split", "train")
+    assert "trained on 32 of the 64 queries" in run(apse_evaluate, *common)
+    assert "trained on" not in run(apse_evaluate, *common, "--query-split", "val")
+
+
+def test_anybodys_embeddings_are_measured(tmp_path):
+    "Features with labels in the same order, and in another order with names, give what `evaluate` gives."
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(40, 6)).astype(np.float32), np.arange(40) % 7
+    np.save(tmp_path/"f.npy", features)
+    (tmp_path/"l.csv").write_text("label\n" + "\n".join(EKMAN.fine[k] for k in labels))
+    shuffled = rng.permutation(40)
+    pd.DataFrame(features[shuffled], index=[f"{i}.jpg" for i in shuffled]).to_csv(tmp_path/"f.csv", header=False)
+    (tmp_path/"named.csv").write_text("\n".join(f"{i}.jpg,{EKMAN.fine[k]}" for i, k in enumerate(labels)))
+    right = evaluate(features, labels, features, labels, EKMAN, same_set=True).frame().round(4)
+    for words in (("f.npy", "l.csv"), ("f.csv", "named.csv")):
+        out = run(apse_evaluate, "--features", tmp_path/words[0], "--labels", tmp_path/words[1], "--taxonomy", "ekman",
+                  "--out", tmp_path/"table.csv")
+        assert right.to_string() in out
+        assert np.allclose(pd.read_csv(tmp_path/"table.csv", index_col=0)["value"], right["value"], atol=1e-4)
+    assert "Unknown label" in run(apse_evaluate, "--features", tmp_path/"f.npy", "--labels", tmp_path/"l.csv", status=2)
+    assert "once" in run(apse_evaluate, "--features", tmp_path/"f.npy", status=2)
+
+
+def test_embeddings_leave_with_their_names(small, tmp_path):
+    run(apse_evaluate, small/"net.safetensors", "--cache", small/"cache", "--query", small/"small", "--query-split",
+        "val", "--gallery-split", "train", "--export", tmp_path)
+    for role in ("query", "gallery"):
+        embeddings, names = np.load(tmp_path/f"{role}.npy"), pd.read_csv(tmp_path/f"{role}.csv")
+        assert embeddings.shape == (32, 16) and np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+        assert list(names.columns) == ["name", "label"] and set(names["label"]) == set(MIKELS.fine)
+
+
+def test_own_emotions_from_a_file_travel_with_the_checkpoint(tmp_path):
+    "Train on folders called by one's own words, then evaluate without saying them again."
+    (tmp_path/"mine.json").write_text(json.dumps(dict(classes=dict(good=["calm", "lively"], bad=["dull", "harsh"]))))
+    for part, seed in (("train", 1), ("val", 2), ("test", 3)):
+        write_images(tmp_path/"own"/part, ("calm", "lively", "dull", "harsh"), 16, seed)
+    words = ("--taxonomy", tmp_path/"mine.json", "--cache", tmp_path/"cache")
+    out = run(apse_train, tmp_path/"own", "--method", "clb", "--profile", "tiny", "--out", tmp_path/"run", *words,
+              "--set", "resize=48", "--set", "crop=40", "--images-per-class", 2, "--lr", 0.003)
+    assert "16 training images" in out
+    model, facts = load_model(tmp_path/"run"/"best.safetensors")
+    assert model.taxonomy.fine == ("calm", "lively", "dull", "harsh")
+    assert facts["recipe"]["lr"] == 0.003 and facts["recipe"]["images_per_class"] == 2 and facts["recipe"]["crop"] == 40
+    assert "16 queries" in run(apse_evaluate, tmp_path/"run"/"best.safetensors", "--query", tmp_path/"own",
+                               "--query-split", "test", "--cache", tmp_path/"cache")
+
+
+def test_fine_tuning_starts_from_the_checkpoint(small, tmp_path):
+    "With a learning rate of nearly zero the fine-tuned network is still the one that it started from."
+    common = (small/"small", "--profile", "tiny", "--cache", small/"cache", "--dim", 16, "--method", "clb",
+              "--set", "resize=48", "--set", "crop=40", "--images-per-class", 2, "--lr", 1e-12)
+    run(apse_train, *common, "--from", small/"net.safetensors", "--out", tmp_path/"tuned")
+    start, tuned = (load_model(path)[0].state_dict() for path in (small/"net.safetensors",
+                                                                  tmp_path/"tuned"/"best.safetensors"))
+    assert all(torch.allclose(v, tuned[k], atol=1e-4) for k, v in start.items() if "running" not in k
+               and "num_batches" not in k)
+    setup = pd.read_csv(tmp_path/"tuned"/"results.csv", dtype=str)["setup"][0]
+    run(apse_train, *common, "--out", tmp_path/"fresh")
+    assert setup != pd.read_csv(tmp_path/"fresh"/"results.csv", dtype=str)["setup"][0]
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["--set", "speed=3"], "one of epochs, images_per_class"), (["--set", "lr=fast"], "--set lr takes float"),
+    (["--set", "sampler=natural"], "needs several images of each class"), (["--from", "no.safetensors"], "no checkpoint"),
+    (["--taxonomy", "colours"], "Unknown taxonomy"), (["--set", "crop=4000"], "does not fit"),
+    (["--cache", "/proc/nowhere"], "--cache FOLDER"), (["--method", "gepp"], "choose one of frozen, softmax")])
+def test_settings_that_cannot_be_are_one_sentence(words, sentence, tmp_path):
+    out = run(apse_train, "scenes", "--profile", "tiny", "--out", tmp_path, *words, status=2)
+    assert sentence in out and out.strip().count("\n") == 0
+
+
+def test_the_shipped_network_goes_by_its_name_anywhere(tmp_path):
+    "From another folder, without a home, in a process of its own."
+    env = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    (tmp_path/"pandas.py").write_text("raise SystemExit('imported from the current directory')")
+    code = "import sys; sys.path.pop(0); from apse_nb.report.commands import apse_evaluate; apse_evaluate()"
+    write_images(tmp_path/"some", MIKELS.fine, 16, seed=3)
+    out = subprocess.run([sys.executable, "-c", code, "scenes", "--query", "some", "--cache", "cache"], cwd=tmp_path,
+                         env=env | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert out.returncode == 0 and "16 queries" in out.stdout, out.stderr
