@@ -5,11 +5,12 @@
 # %% ../nbs/08_negatives.ipynb #08-negatives-004
 from __future__ import annotations
 
+import warnings
+
 import torch
-from torch import nn
 
 from .emotions import Taxonomy
-from .pair_losses import check_batch, coarse_on, gram, inter_terms, intra_terms, positive_number, tuples_on
+from .pair_losses import TupleLoss, inter_terms, intra_terms
 
 # %% auto #0
 __all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'check_confidences', 'GeneratedEmotionPairLoss',
@@ -71,12 +72,13 @@ def check_confidences(confidences: torch.Tensor,  # B x K probabilities
     return confidences.to(embeddings.dtype)
 
 
-class GeneratedEmotionPairLoss(nn.Module):
-    """Emotion-pair loss on generated negatives, Eq. 13, mean over all anchors of all tuples.
+class GeneratedEmotionPairLoss(TupleLoss):
+    """Emotion-pair loss on generated negatives, Eq. 13, mean over all anchors of all tuples. Called as `TupleLoss` says, and
+    with the class probabilities B x K (softmax of the emotion head's scores), third or by name: `confidences`.
 
-    Called with embeddings B x D (unit vectors; not normalised here), labels B and confidences B x K (softmax of the emotion head's scores);
-    returns a scalar in float32 (float64 for float64). Uses the B x B dot products only: f_i . f_j^{i-} = (1 - lambda_0) f_i . f_i + lambda_0 f_i . f_j^+.
-    `ValueError` for what `EmotionPairLoss` refuses, and for confidences that are not B x K numbers between 0 and 1."""
+    Without them every pair counts as equally confusable (1/K each), with a warning. Generated vectors are never built:
+    f_i . f_j^{i-} = (1 - lambda_0) f_i . f_i + lambda_0 f_i . f_j^+. `ValueError` for what `EmotionPairLoss` refuses, and for
+    confidences that are not B x K numbers between 0 and 1."""
     needs_confidences = True      # tells the training loop (chapter 10) to pass them
 
     def __init__(self,
@@ -88,43 +90,48 @@ class GeneratedEmotionPairLoss(nn.Module):
                  direction: str = "eq10",  # 'eq12' is the printed formula without its direction factor (collapses)
                  positive: str = "anchor",  # 'printed' is Eq. 13's f_j^+ in place of Eq. 6's f_i^+
                 ):
-        super().__init__()
+        super().__init__(taxonomy, scale)
         if not set(generate_in) <= {"inter", "intra"}:
             raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
         if direction not in ("eq10", "eq12"):
             raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
         if positive not in ("anchor", "printed"):
             raise ValueError(f"positive must be 'anchor' or 'printed', not {positive!r}.")
-        self.taxonomy, self.scale, self.generate_in = taxonomy, positive_number(scale), tuple(generate_in)
-        self.gradient_through_lambda, self.direction, self.positive = gradient_through_lambda, direction, positive
+        self.generate_in, self.direction, self.positive = tuple(generate_in), direction, positive
+        self.gradient_through_lambda = gradient_through_lambda
 
     def forward(self,
-                embeddings: torch.Tensor,   # B x D unit vectors
+                embeddings: torch.Tensor,   # B x D
                 labels: torch.Tensor,       # B fine labels of the taxonomy
-                confidences: torch.Tensor,  # B x K probabilities of the fine classes
+                indices_tuple=None,         # a miner's pairs or triplets; a tensor here is taken for the confidences
+                confidences: torch.Tensor | None = None,  # B x K probabilities of the fine classes
                ) -> torch.Tensor:           # scalar
-        embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
-        confidences = check_confidences(confidences, embeddings, self.taxonomy)
-        anchors, positives, classes = tuples_on(embeddings.device, labels)
-        G = gram(embeddings)                                                       # (B, B)
-        S = G[anchors[:, :, None], positives[:, None, :]]                          # (T, C, C)
-        same_coarse = coarse_on(S.device, self.taxonomy)[classes][:, classes]  # (C, C)
-        generated = self.generated_similarities(embeddings, G, S, confidences[:, classes], anchors, positives)
+        if torch.is_tensor(indices_tuple):
+            indices_tuple, confidences = None, indices_tuple
+        if confidences is None:
+            warnings.warn("The generated emotion-pair loss was given no class probabilities and takes every pair of classes "
+                          "for equally confusable: pass confidences=softmax of the emotion head's scores.", stacklevel=2)
+            K = len(self.taxonomy)
+            confidences = torch.full((len(embeddings), K), 1/K, device=embeddings.device)
+        return self._mean_over_tuples(embeddings, labels, indices_tuple, confidences=confidences)
+
+    def terms_of(self, S, classes, allowed, batch, confidences):
+        same_coarse = self.same_polarity(classes)
+        confidences = check_confidences(confidences, batch[0], self.taxonomy)[:, classes]     # (B, C)
+        generated = self.generated_similarities(S, confidences, *batch)
         far = generated if "inter" in self.generate_in else S
         near = generated if "intra" in self.generate_in else S
         positive = S.diagonal(dim1=1, dim2=2)[:, :, None] if self.positive == "anchor" else S   # f_i . f_i^+, (T, C, 1)
-        return (inter_terms(far, S, same_coarse, self.scale) + intra_terms(near, positive, same_coarse,
-                                                                           self.scale)).mean()
+        return [inter_terms(far, S, same_coarse, self.scale, allowed)
+                + intra_terms(near, positive, same_coarse, self.scale, allowed)]
 
-    def generated_similarities(self, embeddings, G, S, confidences, anchors, positives) -> torch.Tensor:
-        """f_i . f_j^{i-} for every anchor i and class j of every tuple, T x C x C, from dot products; the confidences
-        are those in the C classes of the tuples, B x C."""
-        squares = G.diagonal()                                                               # (B,)
-        # f_i . f_i, (T, C, 1), and f_j^+ . f_j^+, (T, 1, C)
-        own, other = squares[anchors][:, :, None], squares[positives][:, None, :]
-        # below about sqrt(eps) a distance taken from dot products is rounding noise: clamped, it has gradient
-        # 0 instead of infinity
-        d_neg = (own + other - 2*S).clamp(min=16*torch.finfo(S.dtype).eps).sqrt()            # d(f_i, f_j^+), (T, C, C)
+    def generated_similarities(self, S, confidences, embeddings, G, anchors, positives) -> torch.Tensor:
+        """f_i . f_j^{i-} for every anchor i and class j of every tuple, T x C x C; the confidences are those in the C
+        classes of the tuples, B x C."""
+        own = G.diagonal()[anchors][:, :, None]                                              # f_i . f_i, (T, C, 1)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            distances = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")      # (B, B)
+        d_neg = distances[anchors[:, :, None], positives[:, None, :]]                        # d(f_i, f_j^+), (T, C, C)
         d_pos = d_neg.diagonal(dim1=1, dim2=2)[:, :, None]                                   # d(f_i, f_i^+), (T, C, 1)
         w = hardness(confidences[anchors], confidences[positives].mT)                        # (T, C, C)
         lambda_0 = interpolation_weight(d_pos, d_neg, torch.exp(-w))

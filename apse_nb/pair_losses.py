@@ -14,7 +14,7 @@ from .tools.device import kept
 
 # %% auto #0
 __all__ = ['tuple_indices', 'check_batch', 'gram', 'tuples_on', 'coarse_on', 'tuple_similarities', 'log1p_sum_exp',
-           'positive_number', 'NPairLoss', 'inter_terms', 'intra_terms', 'EmotionPairLoss']
+           'positive_number', 'listed_pairs', 'TupleLoss', 'NPairLoss', 'inter_terms', 'intra_terms', 'EmotionPairLoss']
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-017
 def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
@@ -22,8 +22,9 @@ def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
                  ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """All tuples of a batch: row t of `anchors` and `positives` holds one image of each of the C classes.
 
-    Tuple (a, r), a = 0..K-1, r = 1..K-1, takes each class's image a as anchor and image (a + r) mod K as positive, so T = K(K-1) and a class's images are
-    numbered in batch order. Classes with one image are left out; unequal classes are cut to the smallest one that is left, which is K.
+    K is the size of the largest class. Tuple (a, r), a = 0..K-1, r = 1..K-1, takes image a of each class as anchor and image
+    (a + r) mod K as positive, so T = K(K-1), and a class's images are numbered in batch order. A smaller class of n images comes
+    round again: image a mod n, and its n - 1 others in turn. Classes with one image have no positive and are left out.
     `ValueError` if fewer than two classes are left."""
     images = {}                                                            # label -> positions in the batch
     for position, label in enumerate(labels.tolist()):
@@ -32,16 +33,18 @@ def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
     if len(classes) < 2:
         raise ValueError(f"A pair loss needs two classes with two images each, but this batch has {len(classes)} such "
                          f"{'class' if len(classes) == 1 else 'classes'}: draw it with balanced_batches.")
-    K = min(len(images[c]) for c in classes)
-    rows = torch.tensor([images[c][:K] for c in classes], device=labels.device).T                      # (K, C)
-    a, b = torch.tensor([(a, (a + r) % K) for a in range(K) for r in range(1, K)], device=labels.device).T   # (T,) each
-    return rows[a], rows[b], torch.tensor(classes, device=labels.device)  # (T, C), (T, C), (C,)
+    sizes = [len(images[c]) for c in classes]
+    K = max(sizes)
+    tuples = [(a, r) for a in range(K) for r in range(1, K)]
+    rows = [[images[c][a % n] for c, n in zip(classes, sizes)] for a, r in tuples]
+    columns = [[images[c][(a + 1 + (r - 1) % (n - 1)) % n] for c, n in zip(classes, sizes)] for a, r in tuples]
+    return tuple(torch.tensor(table, device=labels.device) for table in (rows, columns, classes))  # (T, C), (T, C), (C,)
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-022
-def check_batch(embeddings: torch.Tensor,   # B x D floats, on the unit sphere
+def check_batch(embeddings: torch.Tensor,   # B x D floats
                 labels,                     # B fine labels, best in main memory whatever device the embeddings are on
                 taxonomy: Taxonomy | None = None,  # when given, labels must lie in it
-               # the embeddings in float32 (float64 is kept) and the labels as int64, each where it was
+               # the embeddings as unit vectors in float32 (float64 is kept) and the labels as int64, each where it was
                ) -> tuple[torch.Tensor, torch.Tensor]:
     """What every pair loss asks of its input; `ValueError` with one sentence otherwise. Values are checked in main
     memory only: on a GPU the check would wait."""
@@ -52,13 +55,28 @@ def check_batch(embeddings: torch.Tensor,   # B x D floats, on the unit sphere
     if labels.is_floating_point() or labels.shape != embeddings.shape[:1]:
         raise ValueError(f"Give one integer label for each of the {len(embeddings)} embeddings, not a tensor of shape "
                          f"{tuple(labels.shape)} and type {labels.dtype}.")
-    if embeddings.is_cpu and not embeddings.isfinite().all():
-        raise ValueError("The embeddings hold NaN or infinity: look for a zero vector that was normalised, or lower "
-                         "the learning rate.")
+    if embeddings.is_cpu and embeddings.numel() and not embeddings.detach().abs().max() < 1e18:      # not true for NaN
+        problem = "numbers beyond 1e18" if embeddings.isfinite().all() else "NaN or infinity"
+        raise ValueError(f"The embeddings hold {problem}: look for a zero vector that was normalised, or lower the "
+                         f"learning rate.")
     if taxonomy is not None and labels.is_cpu and not set(labels.tolist()) <= set(range(len(taxonomy))):
         raise ValueError(f"Labels must lie in 0..{len(taxonomy)-1} for the taxonomy {taxonomy.name!r}, found "
                          f"{int(labels.min())}..{int(labels.max())}.")
-    return (embeddings if embeddings.dtype == torch.float64 else embeddings.float()), labels.long()
+    return _unit_length(embeddings if embeddings.dtype == torch.float64 else embeddings.float()), labels.long()
+
+
+def _unit_length(x: torch.Tensor) -> torch.Tensor:
+    "Rows whose length is off 1 by more than a hundredth, divided by it; the others as they are."
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)                    # (B, 1)
+    off = (length.detach() - 1).abs() > .01
+    if x.is_cpu:
+        if not off.any():
+            return x
+        nothing = int((length == 0).sum())
+        if nothing:
+            raise ValueError(f"{nothing} of {len(x)} embeddings are zero in every number and have no direction: look for "
+                             f"a dead layer before the loss.")
+    return x*torch.where(off & (length > 0), 1/torch.where(length > 0, length, 1), 1)
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-024
 def gram(embeddings: torch.Tensor,  # B x D
@@ -106,39 +124,99 @@ def positive_number(scale: float) -> float:
     return float(scale)
 
 
-class NPairLoss(nn.Module):
-    """N-pair loss, Eq. 4 (Sohn, NeurIPS 2016): one positive against the negatives of all other classes at once, mean over all anchors of all tuples.
+def listed_pairs(indices_tuple,    # a miner's triplets (a, p, n) or pairs (a, p, a, n) of positions in the batch
+                 size: int,        # B
+                 device,
+                ) -> tuple[torch.Tensor, torch.Tensor]:  # B x B booleans each
+    "Which pairs (row: anchor) a miner of pytorch-metric-learning lists as positives and as negatives."
+    if not isinstance(indices_tuple, (tuple, list)) or len(indices_tuple) not in (3, 4):
+        raise ValueError("indices_tuple must be a miner's triplets (anchors, positives, negatives) or pairs (anchors, "
+                         "positives, anchors, negatives), as in pytorch-metric-learning.")
+    a, p, *rest = (torch.as_tensor(t, device=device).long() for t in indices_tuple)
+    b, n = rest if len(rest) == 2 else (a, rest[0])
+    near, far = torch.zeros(2, size, size, dtype=torch.bool, device=device)
+    near[a, p], far[b, n] = True, True
+    return near, far
 
-    Called with embeddings B x D (unit vectors; not normalised here) and labels B; returns a scalar in float32 (float64 for float64).
-    `ValueError` for NaN, shapes that do not fit, or fewer than two classes with two images."""
+
+class TupleLoss(nn.Module):
+    """What the losses over tuples share: called with embeddings B x D (rows that are not of length 1 are normalised), labels B
+    and, if wanted, the pairs or triplets of a miner of pytorch-metric-learning, outside which nothing counts; returns a
+    scalar in float32 (float64 for float64).
+
+    `ValueError` for NaN, shapes that do not fit, labels outside the taxonomy, or fewer than two classes with two images."""
     def __init__(self,
+                 taxonomy: Taxonomy | None = None,  # says which classes share a polarity; None for losses that do not ask
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
                 ):
         super().__init__()
         self.scale = positive_number(scale)
+        if taxonomy is not None:
+            self.taxonomy = taxonomy
 
     def forward(self,
-                embeddings: torch.Tensor,  # B x D unit vectors
+                embeddings: torch.Tensor,  # B x D
                 labels: torch.Tensor,      # B fine labels
+                indices_tuple=None,        # a miner's pairs or triplets
                ) -> torch.Tensor:          # scalar
-        S, classes = tuple_similarities(embeddings, labels)                   # (T, C, C)
-        others = ~torch.eye(len(classes), dtype=torch.bool, device=S.device)  # j != i
+        return self._mean_over_tuples(embeddings, labels, indices_tuple)
+
+    def _mean_over_tuples(self, embeddings, labels, indices_tuple, **further) -> torch.Tensor:
+        embeddings, labels = check_batch(embeddings, labels, getattr(self, "taxonomy", None))
+        anchors, positives, classes = tuples_on(embeddings.device, labels)
+        G = gram(embeddings)                                                                  # (B, B)
+        S = G[anchors[:, :, None], positives[:, None, :]]                                     # (T, C, C)
+        kept, allowed = None, None          # anchors that count with their positive, T x C; their negatives, T x C x C
+        if indices_tuple is not None:
+            near, far = listed_pairs(indices_tuple, len(labels), S.device)
+            kept, allowed = near[anchors, positives], far[anchors[:, :, None], positives[:, None, :]]
+        terms = self.terms_of(S, classes, allowed, (embeddings, G, anchors, positives), **further)
+        if kept is None:
+            return sum(term.mean() for term in terms)
+        return sum((term*kept).sum() for term in terms)/kept.sum().clamp(min=1)
+
+    def same_polarity(self, classes: torch.Tensor) -> torch.Tensor:
+        "Which of the C classes share a polarity, C x C."
+        return coarse_on(classes.device, self.taxonomy)[classes][:, classes]
+
+    def terms_of(self, S, classes, allowed, batch) -> list[torch.Tensor]:
+        "What is added up for each anchor of each tuple: tables T x C."
+        raise NotImplementedError
+
+
+class NPairLoss(TupleLoss):
+    """N-pair loss, Eq. 4 (Sohn, NeurIPS 2016): one positive against the negatives of all other classes at once, mean over all
+    anchors of all tuples. See `TupleLoss` for how it is called."""
+    def __init__(self,
+                 scale: float = 1.,  # factor on every dot product; the paper writes none (1)
+                ):
+        super().__init__(scale=scale)
+
+    def terms_of(self, S, classes, allowed, batch):
+        others = _others(S, allowed)                                          # j != i
         positive = S.diagonal(dim1=1, dim2=2)[:, :, None]                     # f_i . f_i^+, (T, C, 1)
-        return log1p_sum_exp(self.scale*(S - positive), others).mean()
+        return [log1p_sum_exp(self.scale*(S - positive), others)]
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}"
+
+
+def _others(S: torch.Tensor, allowed) -> torch.Tensor:
+    "The classes j != i that count as negatives, C x C, or T x C x C where a miner allowed some only."
+    others = ~torch.eye(S.shape[-1], dtype=torch.bool, device=S.device)
+    return others if allowed is None else others & allowed
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-058
 def inter_terms(opposite: torch.Tensor,     # T x C x C similarities to the images of the opposite polarity
                 same: torch.Tensor,         # T x C x C similarities to the images of the same polarity
                 same_coarse: torch.Tensor,  # C x C booleans
                 scale: float,               # factor on every dot product
+                allowed=None,               # T x C x C booleans: the negatives that count; None: all
                ) -> torch.Tensor:           # T x C, Eq. 5 before its mean
     "Eq. 5 for each anchor; 0 for an anchor that has no other class on its own side, or none on the other."
-    P = same_coarse & ~torch.eye(len(same_coarse), dtype=torch.bool, device=same.device)  # P_i without i
-    Q = ~same_coarse
-    N_P, N_Q = P.sum(1), Q.sum(1)                                                         # (C,)
+    others = _others(same, allowed)
+    P, Q = same_coarse & others, ~same_coarse & others                # P_i without i; Q_i does not hold i anyway
+    N_P, N_Q = P.sum(-1), Q.sum(-1)                                                       # (C,) or (T, C)
     difference = (opposite*Q).sum(-1)/N_Q.clamp(min=1) - (same*P).sum(-1)/N_P.clamp(min=1)
     return F.softplus(scale*difference)*((N_P > 0) & (N_Q > 0))  # softplus(x) = log(1 + exp(x))
 
@@ -147,40 +225,36 @@ def intra_terms(negative: torch.Tensor,     # T x C x C similarities to the nega
                 positive: torch.Tensor,     # T x C x 1 (or x C) similarities to the positive that each is held against
                 same_coarse: torch.Tensor,  # C x C booleans
                 scale: float,               # factor on every dot product
+                allowed=None,               # T x C x C booleans: the negatives that count; None: all
                ) -> torch.Tensor:           # T x C, Eq. 6 before its mean
-    "Eq. 6 for each anchor; 0 for an anchor whose coarse class has no other class."
-    P = same_coarse & ~torch.eye(len(same_coarse), dtype=torch.bool, device=negative.device)
-    return log1p_sum_exp(scale*(negative - positive), P)
+    """Eq. 6 for each anchor. An anchor whose coarse class has no other class is held against all classes, as in Eq. 4 (our
+    choice; the paper has no such class)."""
+    others = _others(negative, None)
+    P = same_coarse & others
+    P = P | (others & ~P.any(-1, keepdim=True))
+    return log1p_sum_exp(scale*(negative - positive), P if allowed is None else P & allowed)
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-059
-class EmotionPairLoss(nn.Module):
-    """Emotion-pair loss, Eq. 7 = Eq. 5 (inter-polarity) + Eq. 6 (intra-polarity), mean over all anchors of all tuples.
-
-    Called with embeddings B x D (unit vectors; not normalised here) and labels B; returns a scalar in float32 (float64 for float64).
-    An anchor whose group of classes is empty adds 0 to that term. `ValueError` for NaN, shapes that do not fit, labels outside the taxonomy, or fewer than two
-    classes with two images."""
+class EmotionPairLoss(TupleLoss):
+    """Emotion-pair loss, Eq. 7 = Eq. 5 (inter-polarity) + Eq. 6 (intra-polarity), mean over all anchors of all tuples. See
+    `TupleLoss` for how it is called, `inter_terms` and `intra_terms` for anchors without company."""
     def __init__(self,
                  taxonomy: Taxonomy,                             # says which classes share a polarity
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
                  terms: tuple[str, ...] = ("inter", "intra"),    # which of the two terms to add
                 ):
-        super().__init__()
+        super().__init__(taxonomy, scale)
         if not terms or not set(terms) <= {"inter", "intra"}:
             raise ValueError(f"terms must name 'inter', 'intra' or both, not {terms!r}.")
-        self.taxonomy, self.scale, self.terms = taxonomy, positive_number(scale), tuple(terms)
+        self.terms = tuple(terms)
 
-    def forward(self,
-                embeddings: torch.Tensor,  # B x D unit vectors
-                labels: torch.Tensor,      # B fine labels of the taxonomy
-               ) -> torch.Tensor:          # scalar
-        S, classes = tuple_similarities(embeddings, labels, self.taxonomy)         # (T, C, C)
-        same_coarse = coarse_on(S.device, self.taxonomy)[classes][:, classes]                # (C, C)
-        loss = S.new_zeros(())
+    def terms_of(self, S, classes, allowed, batch):
+        same_coarse, parts = self.same_polarity(classes), []
         if "inter" in self.terms:
-            loss = loss + inter_terms(S, S, same_coarse, self.scale).mean()
+            parts.append(inter_terms(S, S, same_coarse, self.scale, allowed))
         if "intra" in self.terms:
-            loss = loss + intra_terms(S, S.diagonal(dim1=1, dim2=2)[:, :, None], same_coarse, self.scale).mean()
-        return loss
+            parts.append(intra_terms(S, S.diagonal(dim1=1, dim2=2)[:, :, None], same_coarse, self.scale, allowed))
+        return parts
 
     def extra_repr(self) -> str:
         return f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, terms={self.terms}"

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..emotions import Taxonomy
-from ..pair_losses import check_batch, gram
+from ..pair_losses import check_batch, gram, listed_pairs
 
 # %% auto #0
 __all__ = ['BASELINE_LOSSES', 'TUNING', 'number', 'BaselineLoss', 'LibraryLoss', 'metric_learning', 'contrastive',
@@ -37,10 +37,12 @@ def number(name: str,            # as the setting is called
 
 
 class BaselineLoss(nn.Module):
-    """A loss that is called with embeddings B x D (unit vectors) and labels B and returns a scalar in float32 (float64 for float64), also inside autocast.
+    """A loss that is called with embeddings B x D (rows that are not of length 1 are normalised), labels B and, if wanted,
+    a miner's pairs or triplets. Returns a scalar in float32 (float64 for float64), also inside autocast.
 
-    Its `repr` holds every setting, because a run that is resumed is recognised by it. `ValueError` with one sentence for NaN, shapes that do not fit, labels
-    outside the taxonomy, an empty batch."""
+    Its `repr` holds every setting, because a run that is resumed is recognised by it. `ValueError` with one sentence for
+    NaN, zero rows, shapes that do not fit, labels outside the taxonomy, an empty batch, and a miner where the loss has no
+    pairs."""
     def __init__(self,
                  name: str,              # as in `BASELINE_LOSSES`
                  taxonomy: Taxonomy,     # its fine emotions are the classes
@@ -51,8 +53,9 @@ class BaselineLoss(nn.Module):
         self.name, self.taxonomy, self.dim, self.settings = name, taxonomy, int(dim), settings
 
     def forward(self,
-                embeddings: torch.Tensor,  # B x D unit vectors
+                embeddings: torch.Tensor,  # B x D
                 labels: torch.Tensor,      # B fine labels of the taxonomy
+                indices_tuple=None,        # a miner's pairs or triplets, as in pytorch-metric-learning
                ) -> torch.Tensor:          # scalar
         embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
         if not len(labels):
@@ -61,9 +64,9 @@ class BaselineLoss(nn.Module):
             raise ValueError(f"The loss {self.name!r} was made for embeddings of {self.dim} numbers, but these have "
                              f"{embeddings.shape[1]}: make it again with dim={embeddings.shape[1]}.")
         with torch.autocast(embeddings.device.type, enabled=False):
-            return self.value(embeddings, labels.to(embeddings.device, non_blocking=True))
+            return self.value(embeddings, labels.to(embeddings.device, non_blocking=True), indices_tuple)
 
-    def value(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def value(self, embeddings: torch.Tensor, labels: torch.Tensor, indices_tuple) -> torch.Tensor:
         "The loss of a batch that has been checked."
         raise NotImplementedError
 
@@ -86,9 +89,10 @@ class LibraryLoss(BaselineLoss):
         super().__init__(name, taxonomy, dim, **settings)
         self.loss, self.miner = loss, miner
 
-    def value(self, embeddings, labels):
-        chosen = None if self.miner is None else self.miner(embeddings, labels)
-        return self.loss(embeddings, labels, chosen)
+    def value(self, embeddings, labels, indices_tuple):
+        if indices_tuple is None and self.miner is not None:
+            indices_tuple = self.miner(embeddings, labels)
+        return self.loss(embeddings, labels, indices_tuple)
 
 
 def metric_learning():
@@ -134,13 +138,16 @@ class BinomialDevianceLoss(BaselineLoss):
         super().__init__("binomial_deviance", taxonomy, dim, cost=number("cost", cost), alpha=number("alpha", alpha),
                          beta=number("beta", beta, below=1))
 
-    def value(self, embeddings, labels):
+    def value(self, embeddings, labels, indices_tuple):
         cost, alpha, beta = (self.settings[k] for k in ("cost", "alpha", "beta"))
-        same = labels[:, None] == labels                                                  # (B, B)
-        others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        near = labels[:, None] == labels                                                  # (B, B)
+        far = ~near
+        near = near & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        if indices_tuple is not None:
+            near, far = listed_pairs(indices_tuple, len(labels), labels.device)
         x = alpha*(gram(embeddings) - beta)                                               # (B, B)
-        sums = (F.softplus(-x)*(same & others)).sum(), (F.softplus(cost*x)*~same).sum()  # softplus(x) = log(1 + exp(x))
-        return sums[0]/(same & others).sum().clamp(min=1) + sums[1]/(~same).sum().clamp(min=1)
+        sums = (F.softplus(-x)*near).sum(), (F.softplus(cost*x)*far).sum()               # softplus(x) = log(1 + exp(x))
+        return sums[0]/near.sum().clamp(min=1) + sums[1]/far.sum().clamp(min=1)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-027
 def triplet(taxonomy: Taxonomy,
@@ -188,7 +195,9 @@ class CenterLoss(BaselineLoss):
         self.classifier = nn.Linear(dim, len(taxonomy))
         self.centres = nn.Parameter(torch.zeros(len(taxonomy), dim))
 
-    def value(self, embeddings, labels):
+    def value(self, embeddings, labels, indices_tuple):
+        if indices_tuple is not None:
+            raise ValueError("Center loss compares images with class centres and takes no miner's pairs: leave out the miner.")
         weight, bias, centres = (p.to(embeddings.dtype) for p in (self.classifier.weight, self.classifier.bias,
                                                                   self.centres))
         apart = embeddings - centres.detach()[labels]                                     # (B, D)
