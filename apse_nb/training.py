@@ -28,8 +28,9 @@ import torch.nn as nn
 from tqdm.auto import tqdm
 
 from .attention import attention_loss
-from .images import augment, balanced_batches, center_crop, pixel_digests
-from .tools.checkpoint import check_facts, from_facts, read_checkpoint, write_checkpoint
+from .images import augment, balanced_batches, center_crop
+from .tools.checkpoint import (
+    check_facts, from_facts, image_digests, read_checkpoint, write_checkpoint)
 from .tools.registry import LOSSES, find
 from .tools.device import Captured, CudaGraphs, free_bytes, upload
 from .tools.files import clear_unfinished, locked
@@ -338,19 +339,16 @@ def assess(model: APSE, query: LabelledImages, gallery: LabelledImages, recipe: 
 def save_model(model: Network, path, train: LabelledImages | None = None, **facts) -> None:
     """The network alone, with its settings, digests of the images it was trained on, and whatever facts should travel
     with it (recipe, measures)."""
-    seen = {} if train is None else {SEEN: _digest_numbers(train)}
+    seen = {} if train is None else {SEEN: torch.from_numpy(image_digests(train.pixels).copy())}
     write_checkpoint(path, {f"model.{k}": v for k, v in model.state_dict().items()} | seen,
                      dict(network=model.config, **facts))
 
 SEEN = "seen.images"      # the tensor with a digest of each training image
 
-def _digest_numbers(images: LabelledImages) -> torch.Tensor:      # N, int64
-    return torch.tensor([int(digest, 16) - 2**63 for digest in pixel_digests(images)], dtype=torch.int64)
-
 def trained_on(path, images: LabelledImages) -> int | None:
     "How many of these images, decoded at its recipe's size, a checkpoint's network has seen; None if it does not say."
     seen = read_checkpoint(path)[0].get(SEEN)
-    return None if seen is None else int(torch.isin(_digest_numbers(images), seen).sum())
+    return None if seen is None else int(np.isin(image_digests(images.pixels), seen.numpy()).sum())
 
 def load_model(path) -> tuple[Network, dict]:
     "The network in a checkpoint (ready to embed) and the facts stored with it; `facts['recipe']` is complete."

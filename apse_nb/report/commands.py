@@ -173,8 +173,8 @@ def without_queries(queries, gallery):       # two `LabelledImages` -> gallery, 
 def without_copies(images):                  # `LabelledImages` -> the first of each image, and how many were copies
     "The images without later copies of the same one."
     import numpy as np
-    from apse_nb.images import pixel_digests
-    _, first = np.unique(pixel_digests(images), return_index=True)
+    from apse_nb.tools.checkpoint import image_digests
+    _, first = np.unique(image_digests(images.pixels), return_index=True)
     return (images, 0) if len(first) == len(images) else (images.subset(np.sort(first)), len(images) - len(first))
 
 def _open_sets(query, gallery, query_split, gallery_split, size, taxonomy, cache):

@@ -16,7 +16,7 @@ from pathlib import Path
 from .files import one_line, replacing
 
 # %% auto #0
-__all__ = ['SCHEMA', 'digest_of', 'write_checkpoint', 'read_checkpoint', 'check_facts', 'from_facts']
+__all__ = ['SCHEMA', 'digest_of', 'write_checkpoint', 'read_checkpoint', 'check_facts', 'from_facts', 'image_digests']
 
 # %% ../../nbs/tools/checkpoint.ipynb #checkpoint-005
 SCHEMA = 1        # version of the facts' layout; a file without one is read as version 1
@@ -102,3 +102,10 @@ def from_facts(kind: type, facts, what: str):
     "An object of a dataclass from facts; missing fields take their defaults."
     check_facts(facts, typing.get_type_hints(kind), [f.name for f in dataclasses.fields(kind)], what)
     return kind(**facts)
+
+# %% ../../nbs/tools/checkpoint.ipynb #checkpoint-014
+def image_digests(pixels):      # N x H x W x 3, uint8 -> N int64
+    "A digest of each image's pixels (NumPy)."
+    import numpy as np
+    digests = (hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest() for image in pixels)
+    return np.frombuffer(b"".join(digests), dtype="<i8")
