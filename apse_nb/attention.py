@@ -98,9 +98,9 @@ class AttentionHead(nn.Module):
         if features.ndim != 4 or features.shape[1] != self.classify.in_channels:
             raise ValueError(f"This head reads B x {self.classify.in_channels} x h x w features, not "
                              f"{' x '.join(map(str, features.shape))}.")
+        weights = spatial_weights(features, self.spatial, self.rescale) if self.attend else None   # (B, 1, h, w)
         class_maps = at_least_float32(F.conv2d(features, self.classify.weight))                # (B, K, h, w)
         if self.attend:
-            weights = spatial_weights(features, self.spatial, self.rescale)                    # (B, 1, h, w)
             class_maps = class_maps*weights
         class_maps = class_maps + at_least_float32(self.classify.bias)[:, None, None]  # the bias is not weighted by Z
         scores = class_maps.mean((2, 3))  # (B, K) logits by global average pooling

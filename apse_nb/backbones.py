@@ -5,8 +5,8 @@
 # %% ../nbs/03_backbones.ipynb #03-backbones-004
 from __future__ import annotations
 
+import io
 import lzma
-import os
 import re
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from .images import augment, center_crop
-from .tools.files import data_path
+from .tools.files import data_path, read_limited, read_regular, write_whole
 
 # %% auto #0
-__all__ = ['STAGES', 'HEADS', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights', 'needed', 'misfit',
-           'copy_weights', 'load_weights', 'save_weights', 'load_imagenet', 'pretrained', 'Backbone', 'shape_accuracy',
-           'pretrain_on_shapes']
+__all__ = ['STAGES', 'LARGEST_WEIGHTS', 'HEADS', 'TIMM', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes',
+           'read_weights', 'needed', 'misfit', 'copy_weights', 'load_weights', 'save_weights', 'load_imagenet',
+           'pretrained', 'TimmStages', 'Backbone', 'shape_accuracy', 'pretrain_on_shapes']
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-006
 class ResidualBlock(nn.Module):
@@ -104,10 +104,12 @@ def stage_nodes(name: str,            # as in `build_network`
     return dict(zip(STAGES, nodes))
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-026
+LARGEST_WEIGHTS = 2**30      # bytes; VGG-19, the largest of torchvision's networks here, has 575 MB
+
 def read_weights(path,                            # a .safetensors or .safetensors.xz file
                 ) -> dict[str, torch.Tensor]:     # tensors by name
     """The tensors of a file; `FileNotFoundError` or `ValueError` says in one sentence why there are none. Never
-    unpickles."""
+    unpickles, and never takes more memory than `LARGEST_WEIGHTS`, however far a compressed file would unfold."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no weights file {path}.")
@@ -115,9 +117,16 @@ def read_weights(path,                            # a .safetensors or .safetenso
         raise ValueError(f"{path.name} is not a .safetensors or .safetensors.xz file: convert it once with "
                          f"safetensors.torch.save_file.")
     try:
-        data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        data, _ = read_regular(path, LARGEST_WEIGHTS)
+        if path.suffix == ".xz":
+            data = read_limited(lzma.open(io.BytesIO(data)), LARGEST_WEIGHTS)
+    except (lzma.LZMAError, EOFError) as e:
+        raise ValueError(f"{path.name} is damaged or cut short ({e}): fetch or write it again.") from None
+    except ValueError as e:
+        raise ValueError(f"{path.name} {e}: it is not a file of weights for a backbone of this library.") from None
+    try:
         return load_safetensors(data)
-    except (lzma.LZMAError, SafetensorError) as e:
+    except SafetensorError as e:
         raise ValueError(f"{path.name} is damaged or cut short ({e}): fetch or write it again.") from None
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-028
@@ -173,10 +182,7 @@ def save_weights(module: nn.Module,  # a network
                 ) -> None:
     "Write what a backbone needs of a network in half precision; the file appears whole or not at all."
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in module.state_dict().items() if needed(k)}
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save_safetensors(tensors, {k: str(v) for k, v in facts.items()}))
-    os.replace(partial, path)                       # one step: nobody ever sees half a file
+    write_whole(path, save_safetensors(tensors, {k: str(v) for k, v in facts.items()}))
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-037
 def load_imagenet(module: nn.Module,  # a whole torchvision network, filled in place
@@ -213,39 +219,127 @@ def pretrained(name: str,                            # as in `build_network`
         raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {name}: use 'imagenet' or a file.")
     return load_weights(network, data_path("weights/scene_net_shapes.safetensors"))
 
+# %% ../nbs/03_backbones.ipynb #03-backbones-042b
+TIMM = "timm:"               # what the names of timm's networks begin with
+_REDUCTIONS = dict(zip((2, 4, 8, 16, 32), STAGES))      # side of the image by side of the features
+
+class TimmStages(nn.Module):
+    "Stages of a network of timm: images B x 3 x H x W -> {stage: B x c x h x w}."
+    def __init__(self,
+                 name: str,               # such as 'timm:efficientnet_b0'
+                 stages: list[str],
+                 weights=None,            # None (random), 'imagenet' (downloaded) or a file
+                 freeze: str | None = None,
+                ):
+        super().__init__()
+        try:
+            import timm
+        except ImportError:
+            raise ValueError(f"The backbone {name!r} needs the package timm: pip install timm.") from None
+        name = name.removeprefix(TIMM)
+        try:
+            here = timm.create_model(name, features_only=True, pretrained=False)
+        except Exception as e:           # timm has many kinds of errors for a name it does not know
+            raise ValueError(f"timm has no network {name!r} that hands out features by resolution ({e}).") from None
+        found = {_REDUCTIONS.get(r): i for i, r in enumerate(here.feature_info.reduction())}
+        needed_stages = stages + [freeze]*(freeze is not None)
+        missing = [stage for stage in needed_stages if stage not in found]
+        if missing:
+            known = ", ".join(stage for stage in STAGES if stage in found)
+            raise ValueError(f"Unknown stage {missing[0]!r} of {TIMM}{name}: choose from {known}.")
+        self.wanted, self.stages = stages, sorted(set(needed_stages), key=STAGES.index)
+        settings = dict(features_only=True, out_indices=[found[stage] for stage in self.stages])
+        self.network = _timm_network(name, settings, weights)
+
+    def all_stages(self, images) -> dict[str, torch.Tensor]:
+        return dict(zip(self.stages, self.network(images)))
+
+    def forward(self, images):
+        found = self.all_stages(images)
+        return {stage: found[stage] for stage in self.wanted}
+
+# %% ../nbs/03_backbones.ipynb #03-backbones-042c
+def _timm_network(name: str, settings: dict, weights) -> nn.Module:
+    "A network of timm with random weights, its published ones ('imagenet') or those of a file."
+    import timm
+    if weights == "shapes":
+        raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {TIMM}{name}: use 'imagenet' or a "
+                         f"file.")
+    if weights == "imagenet":
+        try:
+            return timm.create_model(name, pretrained=True, **settings)
+        except Exception as e:           # of timm, of the hub, of the connection
+            raise FileNotFoundError(f"The published weights of {TIMM}{name} could not be fetched ({e}): give "
+                                    f"weights='FILE.safetensors' with timm's names.") from None
+    network = timm.create_model(name, pretrained=False, **settings)
+    if weights is None:
+        return network
+    tensors = read_weights(weights)
+    given = {}
+    for own in network.state_dict():     # timm writes stages.0 as stages_0 where it hands out features
+        first, _, rest = own.partition(".")
+        whole = f"{first.replace('_', '.')}.{rest}"
+        given |= {own: tensors[key] for key in (own, whole) if key in tensors}
+    return copy_weights(network, given, Path(weights).name)
+
+def _parameters_before(network: TimmStages, stage: str | None) -> set:
+    "The parameters that have a say in this stage, found by asking for their gradients."
+    if stage is None:
+        return set()
+    everything = list(network.parameters())
+    features = network.eval().all_stages(torch.zeros(1, 3, 64, 64))[stage]
+    gradients = torch.autograd.grad(features.sum(), everything, allow_unused=True)
+    return {p for p, gradient in zip(everything, gradients) if gradient is not None}
+
 # %% ../nbs/03_backbones.ipynb #03-backbones-044
+def _tapped(name: str, stages: list[str], weights, freeze: str | None) -> tuple[nn.Module, set]:
+    "A network cut to these stages, images -> {stage: features}, and the parameters up to the stage `freeze`."
+    from torchvision.models.feature_extraction import create_feature_extractor
+    if name.startswith(TIMM):
+        network = TimmStages(name, stages, weights, freeze)
+        return network, _parameters_before(network, freeze)
+    whole = pretrained(name, weights)
+    nodes = stage_nodes(name, whole)
+    for stage in stages + [freeze]*(freeze is not None):
+        if stage not in nodes:
+            raise ValueError(f"Unknown stage {stage!r} of {name}: choose from {', '.join(nodes)}.")
+    network = create_feature_extractor(whole, {nodes[stage]: stage for stage in stages})
+    # the network cut after stage `freeze` has exactly the layers to freeze; it shares them with `network`
+    frozen = create_feature_extractor(whole, {nodes[freeze]: freeze}) if freeze else nn.Module()
+    return network, set(frozen.parameters())
+
+def _check_images(images: torch.Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(f"A backbone takes floats of shape B x 3 x H x W, not {images.dtype} of shape "
+                         f"{' x '.join(map(str, images.shape))}: turn bytes into floats with `augment` or "
+                         f"`center_crop`.")
+
+# %% ../nbs/03_backbones.ipynb #03-backbones-044a
 class Backbone(nn.Module):
     """The first stages of a classification network: images B x 3 x H x W -> {stage: B x c x h x w}.
 
-    `channels` gives c for each stage. Parameters keep the names they have in the network. Bad settings raise `ValueError`, missing weights `FileNotFoundError`.
+    `channels` gives c for each stage. Parameters keep the names they have in the network. Bad settings raise
+    `ValueError`, missing weights `FileNotFoundError`.
     """
     def __init__(self,
-                 name: str = "resnet50",  # 'scene_net' or a ResNet, VGG, AlexNet or GoogLeNet of torchvision
+                 # 'scene_net', a ResNet, VGG, AlexNet or GoogLeNet of torchvision, or 'timm:NAME' (needs timm)
+                 name: str = "resnet50",
                  stages=("conv3", "conv5"),             # which stages to return, of conv1..conv5
-                 # None (random), 'imagenet' (downloaded), 'shapes' (shipped, for scene_net) or a
-                 # file
+                 # None (random), 'imagenet' (downloaded), 'shapes' (shipped, for scene_net) or a file
                  weights: str | Path | None = None,
                  frozen_bn: bool = False,  # batch norms use and keep their running statistics, also in training
                  freeze: str | None = None,             # everything up to and including this stage stays as it is
                 ):
         super().__init__()
-        from torchvision.models.feature_extraction import create_feature_extractor
-        whole = pretrained(name, weights)
-        nodes = stage_nodes(name, whole)
         stages = [stages] if isinstance(stages, str) else list(stages)
         if not stages:
             raise ValueError("Name at least one stage to return, such as 'conv5'.")
-        for stage in stages + [freeze]*(freeze is not None):
-            if stage not in nodes:
-                raise ValueError(f"Unknown stage {stage!r} of {name}: choose from {', '.join(nodes)}.")
         self.name = name
-        self.network = create_feature_extractor(whole, {nodes[stage]: stage for stage in stages})
-        # the network cut after stage `freeze` has exactly the layers to freeze; it shares them with self.network
-        frozen = create_feature_extractor(whole, {nodes[freeze]: freeze}) if freeze else nn.Module()
-        for p in frozen.parameters():
+        self.network, frozen = _tapped(name, stages, weights, freeze)
+        for p in frozen:
             p.requires_grad_(False)
-        norms = {n for n, m in self.network.named_modules() if isinstance(m, nn.BatchNorm2d)}
-        self.still_norms = norms if frozen_bn else norms & {n for n, _ in frozen.named_modules()}
+        norms = {n: m for n, m in self.network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+        self.still_norms = {n for n, m in norms.items() if frozen_bn or m.weight in frozen}
         self.eval()  # a look at the channels must not move batch norm
         with torch.no_grad():
             features = self(torch.zeros(1, 3, 64, 64))
@@ -264,10 +358,7 @@ class Backbone(nn.Module):
                 images: torch.Tensor,           # B x 3 x H x W, normalised with ImageNet's mean and deviation
                ) -> dict[str, torch.Tensor]:    # stage -> B x c x h x w
         "The features of every stage asked for; `ValueError` for anything but floats with three channels."
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"A backbone takes floats of shape B x 3 x H x W, not {images.dtype} of shape "
-                             f"{' x '.join(map(str, images.shape))}: "
-                             "turn bytes into floats with `augment` or `center_crop`.")
+        _check_images(images)
         return self.network(images)
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-071
