@@ -76,7 +76,7 @@ class Pooling(nn.Module):
             if level.ndim != 4 or level.shape[1] != channels:
                 raise ValueError(f"The {name} level must be B x {channels} x h x w, not "
                                  f"{' x '.join(map(str, level.shape))}.")
-        if len(low) != len(high):
+        if low.shape[0] != high.shape[0]:                 # len() would be a constant in an exported network
             raise ValueError(f"The two levels hold {len(low)} and {len(high)} images; they must be of the same batch.")
         return self.pool(match_size(low, high), high)
 

@@ -1,5 +1,5 @@
-"""The captured step without a GPU: a recorder that writes down every operation and carries the list out again on the same memory. What a number in Python or an address that
-changed would spoil on a GPU, it spoils here."""
+"""The captured step without a GPU: a recorder that writes down every operation and carries the list out again on the
+same memory. What a number in Python or an address that changed would spoil on a GPU, it spoils here."""
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -79,8 +79,8 @@ def recorder(monkeypatch):
 
     def remember(self, *args):
         progress(self, *args)
-        Mine.state = lambda: [*self.model.state_dict().values(), *self.objective.state_dict().values(), *self.sums.values(),
-                              *(s["momentum_buffer"] for s in self.optimizer.state.values())]
+        Mine.state = lambda: [*self.model.state_dict().values(), *self.objective.state_dict().values(),
+                              *self.sums.values(), *(s["momentum_buffer"] for s in self.optimizer.state.values())]
     monkeypatch.setattr(training._Progress, "__init__", remember)
     monkeypatch.setattr(training, "_recorder", lambda device: Mine)
     return Mine
@@ -105,7 +105,8 @@ def eager(*args, **kwargs):
 def same(a, b):
     "Two runs ended with the same weights and the same log."
     assert all(torch.equal(v, b.model.state_dict()[k]) for k, v in a.model.state_dict().items())
-    fixed = [[{k: v for k, v in row.items() if k not in ("minutes", "images_per_second")} for row in run.log] for run in (a, b)]
+    fixed = [[{k: v for k, v in row.items() if k not in ("minutes", "images_per_second")} for row in run.log]
+             for run in (a, b)]
     assert fixed[0] == fixed[1]
 
 
