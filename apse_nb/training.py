@@ -46,13 +46,66 @@ __all__ = ['METHODS', 'SEEN', 'Recipe', 'learning_rate', 'Method', 'make_pair_lo
            'accuracy', 'assess', 'save_model', 'trained_on', 'load_model', 'start_from', 'Run', 'epoch_batches',
            'place_images', 'fit']
 
+# %% ../nbs/10_training.ipynb #10-training-005a
+class _Presets:
+    "Recipes that have a name."
+    @classmethod
+    def paper(cls, **changes) -> Recipe:
+        "Section IV-D as printed; meant for ResNet-50 on a GPU."
+        return replace(cls(), **changes)
+
+    @classmethod
+    def cpu(cls, **changes) -> Recipe:
+        "For ResNet-18 on two CPU cores: small images, few epochs, a one-cycle schedule."
+        return replace(cls(epochs=6, resize=128, crop=112, lr=0.02, schedule="one_cycle", head_lr_factor=2.0,
+                           bf16=True, channels_last=True), **changes)
+
+    @classmethod
+    def gpu(cls, **changes) -> Recipe:
+        "For ResNet-50 on a GPU: the paper's images, few epochs, a one-cycle schedule. A minute for FI at 1,900/s."
+        return replace(cls(epochs=6, lr=0.01, schedule="one_cycle", head_lr_factor=2.0, bf16=True,
+                           channels_last=True), **changes)
+
+    @classmethod
+    def strong(cls, **changes) -> Recipe:
+        """The notebook `methods/strong`'s: every image once an epoch, for the network `CosineClassifier`. An hour on
+        one processor core for FI."""
+        return cls.cpu(**dict(epochs=8, sampler="natural", mirror=True) | changes)
+
+    @classmethod
+    def scenes(cls, **changes) -> Recipe:
+        "For the drawn scenes and the small shipped backbone: about a minute a run on one core."
+        return replace(cls(epochs=8, resize=96, crop=88, lr=0.05, schedule="one_cycle", channels_last=True), **changes)
+
+# %% ../nbs/10_training.ipynb #10-training-005b
+def _check_recipe(recipe: Recipe) -> None:
+    "`ValueError` for settings that make no sense."
+    if recipe.schedule not in ("step", "one_cycle"):
+        raise ValueError(f"The schedule is 'step' or 'one_cycle', not {recipe.schedule!r}.")
+    if recipe.sampler not in ("balanced", "natural"):
+        raise ValueError(f"The sampler is 'balanced' or 'natural', not {recipe.sampler!r}.")
+    if not 0 <= recipe.label_smoothing < 1:
+        raise ValueError("label_smoothing lies between 0 and 1, and 1 is too much: nothing would be learned.")
+    if recipe.crop > recipe.resize:
+        raise ValueError(f"A crop of {recipe.crop} pixels does not fit into images of {recipe.resize}; lower crop "
+                         f"or raise resize.")
+    for name, low, high in (("epochs", 1, 10_000), ("images_per_class", 1, 1000), ("resize", 8, 4096),
+                            ("crop", 8, 4096), ("drop_every", 1, 10_000), ("lr", 0, 1e30), ("momentum", 0, 1),
+                            ("weight_decay", 0, 1e6), ("head_lr_factor", 0, 1e6), ("lam", 0, 1),
+                            ("seed", 0, 2**40)):
+        if not low <= getattr(recipe, name) <= high:
+            raise ValueError(f"{name} lies between {low} and {high:g}, and {getattr(recipe, name)} does not.")
+    if recipe.epochs < 1 or recipe.images_per_class < 2:
+        raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first "
+                         "one's positive.")
+
 # %% ../nbs/10_training.ipynb #10-training-006
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(_Presets):
     "How a network is optimised. The defaults are the paper's Section IV-D."
     epochs: int = 100                # passes over the training images
     images_per_class: int = 4        # K: a batch has K images of every class
-    resize: int = 256                # side of the stored square pictures, pixels
+    resize: int = 256                # side of the stored square images, pixels
     crop: int = 224                  # side of the random crop the network sees, pixels
     lr: float = 0.001                # highest learning rate
     schedule: str = "step"  # 'step': a tenth every `drop_every` epochs; 'one_cycle': warm up, then cosine to zero
@@ -61,61 +114,20 @@ class Recipe:
     weight_decay: float = 0.0005
     head_lr_factor: float = 1.0      # learning rate of everything new, relative to the pretrained backbone
     lam: float = 0.5                 # Eq. 14: weight of the pair loss; 1 - lam goes to the attention losses
-    # 'balanced': K images of every class in each batch, which pair losses need; 'natural': every image once an
-    # epoch
-    sampler: str = "balanced"
+    sampler: str = "balanced"        # 'balanced': K images of every class in a batch; 'natural': each one once an epoch
     label_smoothing: float = 0.0     # of the heads' targets, 0..1
-    mirror: bool = False             # embed the mean of each picture and its mirror image
+    mirror: bool = False             # embed the mean of each image and its mirror image
     bf16: bool = False               # matrix work in bfloat16 (autocast); losses stay in float32
     channels_last: bool = False      # memory layout that CPUs and tensor cores prefer
     seed: int = 0                    # batches, crops and flips follow from it
 
     def __post_init__(self):
-        if self.schedule not in ("step", "one_cycle"):
-            raise ValueError(f"The schedule is 'step' or 'one_cycle', not {self.schedule!r}.")
-        if self.sampler not in ("balanced", "natural"):
-            raise ValueError(f"The sampler is 'balanced' or 'natural', not {self.sampler!r}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError("label_smoothing lies between 0 and 1, and 1 is too much: nothing would be learned.")
-        if self.crop > self.resize:
-            raise ValueError(f"A crop of {self.crop} pixels does not fit into pictures of {self.resize}; lower crop "
-                             f"or raise resize.")
-        for name, low, high in (("epochs", 1, 10_000), ("images_per_class", 1, 1000), ("resize", 8, 4096),
-                                ("crop", 8, 4096), ("drop_every", 1, 10_000), ("lr", 0, 1e30), ("momentum", 0, 1),
-                                ("weight_decay", 0, 1e6), ("head_lr_factor", 0, 1e6), ("lam", 0, 1),
-                                ("seed", 0, 2**40)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} lies between {low} and {high:g}, and {getattr(self, name)} does not.")
-        if self.epochs < 1 or self.images_per_class < 2:
-            raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first "
-                             "one's positive.")
+        _check_recipe(self)
 
     @property
     def look(self) -> dict:
-        "How a network trained by this recipe looks at pictures: arguments of `embed`."
+        "How a network trained by this recipe looks at images: arguments of `embed`."
         return dict(crop=self.crop, bf16=self.bf16, channels_last=self.channels_last, mirror=self.mirror)
-
-    @classmethod
-    def paper(cls, **changes) -> Recipe:
-        "Section IV-D as printed; meant for ResNet-50 on a GPU."
-        return replace(cls(), **changes)
-
-    @classmethod
-    def cpu(cls, **changes) -> Recipe:
-        "For ResNet-18 on two CPU cores: small pictures, few epochs, a one-cycle schedule."
-        return replace(cls(epochs=6, resize=128, crop=112, lr=0.02, schedule="one_cycle", head_lr_factor=2.0,
-                           bf16=True, channels_last=True), **changes)
-
-    @classmethod
-    def strong(cls, **changes) -> Recipe:
-        """The notebook `methods/strong`'s: every picture once an epoch, for the network `CosineClassifier`. An hour on
-        one processor core for FI."""
-        return cls.cpu(**dict(epochs=8, sampler="natural", mirror=True) | changes)
-
-    @classmethod
-    def scenes(cls, **changes) -> Recipe:
-        "For the drawn scenes and the small shipped backbone: about a minute a run on one core."
-        return replace(cls(epochs=8, resize=96, crop=88, lr=0.05, schedule="one_cycle", channels_last=True), **changes)
 
 # %% ../nbs/10_training.ipynb #10-training-008
 def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -176,8 +188,8 @@ class Batch(NamedTuple):
         return cls(labels, here, here if targets is None else targets.to(device, non_blocking=True))
 
 class Objective(nn.Module):
-    """What training makes small: `forward(output, batch)`, of an `APSEOutput` and a `Batch` of B images, returns scalars
-    by name, 'loss' among them; the log has the mean of each. Parameters of an objective are trained too."""
+    """What training makes small: `forward(output, batch)`, of an `APSEOutput` and a `Batch` of B images, returns
+    scalars by name, 'loss' among them; the log has the mean of each. Parameters of an objective are trained too."""
     reads_labels = True       # does its result depend on `batch.labels`, which a recorded step cannot change?
 
 # %% ../nbs/10_training.ipynb #10-training-025a
@@ -217,8 +229,8 @@ class PairAndAttention(Objective):
         if not parts:
             raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the "
                              "two.")
-        loss = total_loss(parts["pair"], parts["attention"], self.lam) if len(parts) == 2 else next(iter(parts.values()))
-        return {"loss": loss, **parts}
+        both = len(parts) == 2
+        return {"loss": total_loss(*parts.values(), self.lam) if both else next(iter(parts.values())), **parts}
 
 # %% ../nbs/10_training.ipynb #10-training-027
 def read_ahead(images: LabelledImages,
@@ -262,7 +274,7 @@ def embed(model: APSE,
           batch_size: int = 64,
           bf16: bool = False,            # matrix work in bfloat16
           channels_last: bool = False,
-          mirror: bool = False,          # the mean over each picture and its mirror image
+          mirror: bool = False,          # the mean over each image and its mirror image
           progress: bool = False,
          ) -> Embedded:
     "Embeddings (and emotion scores) of all images, in their order; the work is shared when several processes run."
@@ -475,6 +487,7 @@ def _resume(state: _Progress) -> None:
     device = next(state.model.parameters()).device
     state.sums = {k: torch.tensor(v, dtype=torch.float64, device=device) for k, v in state.sums.items()}
 
+# %% ../nbs/10_training.ipynb #10-training-053c
 def _compare(state: _Progress, facts: dict, path) -> None:
     "`ValueError` that names the first setting in which a found run differs from this one; more epochs are fine."
     for what in ("network", "recipe", "loss", "data"):
@@ -486,8 +499,8 @@ def _compare(state: _Progress, facts: dict, path) -> None:
         known = isinstance(there, dict) and isinstance(here, dict)
         fields = [k for k in here if there.get(k) != here[k]] if known else []
         detail = f" ({', '.join(f'{k}: {there.get(k)} there, {here[k]} now' for k in fields[:3])})"[:200]
-        raise ValueError(f"{path} was trained with another {what}{detail if fields else ''}; choose an empty folder for "
-                         f"the new run, or repeat the old settings to resume it.")
+        raise ValueError(f"{path} was trained with another {what}{detail if fields else ''}; choose an empty folder "
+                         f"for the new run, or repeat the old settings to resume it.")
 
 def _may_be_longer(there: dict, here: dict, finished: bool) -> bool:
     """May a run of the recipe `there` go on for more epochs? Always where the learning rate does not depend on their
@@ -531,13 +544,13 @@ def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndar
     if recipe.sampler == "balanced":
         return balanced_batches(images.labels, images_per_class=recipe.images_per_class, seed=recipe.seed, epoch=epoch)
     if len(images) < size:
-        raise ValueError(f"{len(images)} pictures do not fill one batch of {size}: lower images_per_class.")
+        raise ValueError(f"{len(images)} images do not fill one batch of {size}: lower images_per_class.")
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(images))
     return order[:len(order)//size*size].reshape(-1, size)
 
 # %% ../nbs/10_training.ipynb #10-training-062
 class _Step:
-    """One training step: crop, forward, objective, backward, update. All that changes from step to step comes in through
+    """One training step: crop, forward, objective, backward, update. What changes from step to step comes in through
     `inputs`; where there is a recorder they stay in place, so that the recorded step sees the new numbers."""
     def __init__(self, network, optimizer, recipe, state, share=(0, 1), stored=None, recorder=None, rates=None):
         self.network, self.optimizer, self.recipe, self.state = network, optimizer, recipe, state
@@ -661,6 +674,7 @@ def place_images(images: LabelledImages,
                          f"images_on='host', or decode them smaller (resize).")
     return upload(images.pixels, device), f"images ({size/1e9:.1f} GB): in the device's memory"
 
+# %% ../nbs/10_training.ipynb #10-training-069aa
 class _Feed:
     "The batches of each epoch with all that a step is told."
     def __init__(self, train, recipe, targets, device):
@@ -725,9 +739,9 @@ def _enough_memory(recipe: Recipe):
     try:
         yield
     except torch.OutOfMemoryError as e:
-        raise ValueError(f"The GPU's memory is too small for batches of {recipe.images_per_class} images of every class "
-                         f"at {recipe.crop} pixels: lower images_per_class or crop, keep the images in main memory "
-                         f"(images_on='host'), or run fewer rows side by side.") from e
+        raise ValueError(f"The GPU's memory is too small for {recipe.images_per_class} images of every class in a "
+                         f"batch at {recipe.crop} pixels: lower images_per_class or crop, keep the images in main "
+                         f"memory (images_on='host'), or run fewer rows side by side.") from e
 
 # %% ../nbs/10_training.ipynb #10-training-069d
 class _Loop:
