@@ -183,10 +183,11 @@ class Gallery:
                workers: int | None = None,  # threads that read and decode; None: one a core
               ) -> Update:
         "Bring the index up to date with the folder. Killed anywhere, the next call resumes."
-        from apse_nb.images import walk_images
-        began, done, folder = time.perf_counter(), Update(), os.fspath(self.folder)
+        from apse_nb.images import WalkReport, walk_images
+        began, done, folder, walk = time.perf_counter(), Update(), os.fspath(self.folder), WalkReport()
         known = {os.fsdecode(row.name): row for row in self.store.rows()}
-        names = walk_images(self.folder)
+        names = walk_images(self.folder, walk)
+        done.refused += walk.refused
         if known and not names:
             raise ValueError(f"{one_line(folder)} has no images any more, but its index has {len(known)}: is a disk "
                              f"missing? If they are really gone, run apse_index with --rebuild.")
@@ -206,9 +207,10 @@ class Gallery:
                     bar.update(len(group))
         finally:
             pool.shutdown(cancel_futures=True)
-        there = set(names) - {name for name, _ in done.skipped}
-        kept = there | {name for name, _ in done.refused}
-        done.removed = self._remove(name for name in known if name not in kept)
+        there, refused = set(names) - {name for name, _ in done.skipped}, [name for name, _ in done.refused]
+        closed = tuple(f"{name}/" for name in refused)                        # folders that could not be read
+        done.removed = self._remove(name for name in known if name not in {*there, *refused}
+                                    and not name.startswith(closed))
         self.store.settle({os.fsencode(name): reason for name, reason in done.skipped + done.refused})
         done.seconds = time.perf_counter() - began
         return done
