@@ -32,6 +32,7 @@ from .methods.systems import multi_graph, read_features
 from .metrics import MEASURES, evaluate, evaluate_similarities
 from .network import APSE
 from .report.tables import Experiment, Profile, recipe_of
+from .tools.device import free_bytes, rows_that_fit
 from .tools.files import locked, one_line
 from .tools.registry import NETWORKS, find
 from .tools.results import ResultsStore
@@ -298,13 +299,22 @@ def _outcome(line: dict) -> str:
         return f"mAP8 {line['map8']:.3f}, mAP2 {line['map2']:.3f} in {line['minutes']:.1f} min"
     return "diverged" if line["status"] == "diverged" else f"FAILED: {line['remark']}"
 
+def _worker_count(profile: Profile, train, report) -> int:
+    "Rows side by side: one for each core, on a GPU as many as its memory holds."
+    if choose_device() != "cuda":
+        return core_count()
+    batch, free = profile.recipe.images_per_class*len(train.taxonomy), free_bytes("cuda")
+    count = rows_that_fit(int(np.prod(train.pixels.shape)), batch, profile.recipe.crop, free)
+    report(f"{free/1e9:.0f} GB of the GPU's memory are free: {count} row{'s'*(count > 1)} side by side")
+    return count
+
 # %% ../nbs/11_experiments.ipynb #16-experiments-026
 def run_rows(experiments: dict[str, Experiment],
              profile: Profile,
              source: str,                    # 'scenes' or a folder
              out,                            # folder of the results store, models and logs
              seeds: int | None = None,       # runs of each row; the profile's number when left out
-             workers: int | None = None,     # rows side by side; one on a GPU, one for each core otherwise
+             workers: int | None = None,     # rows side by side; as many as fit on a GPU, one for each core otherwise
              cache=None,                     # folder for decoded images
              queries: str = "test",          # 'val' for choices that must not see the test images
              report=print,                   # called with one line of text for each row
@@ -341,7 +351,7 @@ def run_rows(experiments: dict[str, Experiment],
             report(f"[{len(finished)}/{len(wanted)}] {e.name} seed {seed}: {_outcome(line)}")
 
         if wanted:
-            _side_by_side(wanted, workers or (1 if choose_device() == "cuda" else core_count()), run)
+            _side_by_side(wanted, workers or _worker_count(profile, parts[0], report), run)
     lines = store.frame()
     setups = {(e.name, setup_of(e, profile)) for e in experiments.values()}
     mine = (lines["data"] == data) & np.array([key in setups for key in zip(lines["name"], lines["setup"])], dtype=bool)

@@ -363,8 +363,8 @@ def _run_table(table: str, wanted: list[str], files: dict[str, str], profile, so
 @click.option("--data", "source", default="scenes", metavar="scenes|ROOT",
               help="The drawn scenes, or a folder (or list) of images with emotion labels.")
 @click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="quick",
-              help="How much: tiny (seconds), quick (scenes, ten minutes), cpu (a folder, ResNet-18 at 112 px), paper "
-              "(ResNet-50 at 224 px, GPU).")
+              help="How much: tiny (seconds), quick (scenes, ten minutes), cpu (a folder, ResNet-18 at 112 px), gpu "
+              "(ResNet-50 at 224 px, 6 epochs), paper (the same, 100 epochs as printed).")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("reports/quick"),
               help="Folder for the page, tables, figures, store and networks.")
 @click.option("--weights", default=None, help="Pretrained weights instead of the profile's: a .safetensors[.xz] file.")
@@ -381,10 +381,12 @@ def _run_table(table: str, wanted: list[str], files: dict[str, str], profile, so
               "profile's]")
 @click.option("--publish", "publish_as", default=None, metavar="NAME", help="Afterwards copy the finished lines into "
               "data/results/NAME.csv of this repository.")
+@click.option("--queue", is_flag=True, help="Train nothing: print the commands that are worth running on FI with a "
+              "GPU, in order of worth. They may be cut off and started again.")
 @_taxonomy_option("mikels, or what the folders' names say")
 @_cache_option()
-def apse_reproduce(source, profile_name, out, tables, features, weights, rows, seeds, epochs, publish_as, taxonomy,
-                   cache):
+def apse_reproduce(source, profile_name, out, tables, features, weights, rows, seeds, epochs, publish_as, queue,
+                   taxonomy, cache):
     """Train the rows of the paper's tables, measure them, and write a report.
 
     Without --table it executes the final notebook of the book: the ablation, figures, and a verdict on each claim.
@@ -400,9 +402,12 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     """
     from apse_nb.experiments import row_store
     from apse_nb.report.publish import execute_report, publish, published
-    from apse_nb.report.tables import find_profile, find_table
+    from apse_nb.report.tables import find_profile, find_table, queue_commands
     from apse_nb.tools.files import locked
     from apse_nb.training import METHODS
+    if queue:
+        click.echo("\n".join(queue_commands("data/fi" if source == "scenes" else source, out, weights)))
+        return
     started, profile = time.perf_counter(), find_profile(profile_name)
     files, wanted = _feature_files(features, tables), [r for r in (rows or "").split(",") if r]
     known = {name: None for table in tables for name in find_table(table, profile, files)} if tables else METHODS

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from ..tools.files import data_path
+from ..tools.files import data_path, shell_word
 from ..tools.registry import PROFILES, TABLES, find
 from ..methods.adml import ADML_ROWS
 from ..methods.losses import TUNING
@@ -19,10 +19,10 @@ from ..network import ABLATION, COMBINATIONS
 from ..training import METHODS, Recipe
 
 # %% auto #0
-__all__ = ['TITLES', 'TINY', 'QUICK', 'CPU', 'PAPER', 'FROZEN', 'PAPER_NAMES', 'WITHOUT_MODEL', 'CLASSIFIERS', 'Experiment',
-           'paper_table', 'table2', 'Profile', 'recipe_of', 'find_profile', 'table2_with_start', 'variant', 'controls',
-           'lambda_sweep', 'table3', 'readings', 'table1', 'table1_controlled', 'table1_untuned', 'strong_steps',
-           'adml', 'find_table', 'find_method']
+__all__ = ['TITLES', 'TINY', 'QUICK', 'CPU', 'GPU', 'PAPER', 'FI_QUEUE', 'FROZEN', 'PAPER_NAMES', 'WITHOUT_MODEL', 'CLASSIFIERS',
+           'Experiment', 'paper_table', 'table2', 'Profile', 'recipe_of', 'find_profile', 'queue_commands',
+           'table2_with_start', 'variant', 'controls', 'lambda_sweep', 'table3', 'readings', 'table1',
+           'table1_controlled', 'table1_untuned', 'strong_steps', 'adml', 'find_table', 'find_method']
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-007
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ TINY = Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, r
                lambdas=(0.5,), limit=160)
 QUICK = Profile("quick", "scene_net", "shapes", Recipe.scenes(), dim=128, lambdas=(0.1, 0.3, 0.7, 0.9))
 CPU = Profile("cpu", "resnet18", "imagenet", Recipe.cpu(), freeze="conv2", rows=("softmax", "clb", "gep"))
+GPU = Profile("gpu", "resnet50", "imagenet", Recipe.gpu(), seeds=2)
 PAPER = Profile("paper", "resnet50", "imagenet", Recipe.paper(bf16=True, channels_last=True))
 
 def recipe_of(experiment: Experiment, profile: Profile, seed: int = 0) -> Recipe:
@@ -92,6 +93,30 @@ def recipe_of(experiment: Experiment, profile: Profile, seed: int = 0) -> Recipe
 def find_profile(name: str) -> Profile:
     "The profile of this name; an unknown one is answered with the list."
     return find(PROFILES, name, "profile")
+
+# %% ../../nbs/report/tables.ipynb #15a-tables-015b
+FI_QUEUE = (                # what an item is for, and its options of `apse_reproduce`
+    ("the paper as printed, 100 epochs", "--profile paper --table 2 --rows gep,clb"),
+    ("Table II at 30 epochs", "--profile gpu --epochs 30 --seeds 1 --table 2 --rows softmax,n_pair,at_ep,ha,clb,gep"),
+    ("the control at 30 epochs", "--profile gpu --epochs 30 --seeds 1 --table readings --rows concat_linear"),
+    ("the strong network at 30 epochs", "--profile gpu --epochs 30 --seeds 1 --table strong --rows strong"),
+    ("a third seed at 6 epochs", "--profile gpu --seeds 3 --table 2 --rows clb,gep"),
+    ("a third seed of the control", "--profile gpu --seeds 3 --table readings --rows concat_linear"),
+    ("Table I", "--profile gpu --seeds 1 --table 1 --rows arcface,softtriple,triplet,yang,wscnet,multi_graph"),
+    ("Table III", "--profile gpu --seeds 1 --table 3"),
+    ("Fig. 6", "--profile gpu --seeds 1 --table fig6"),
+    ("generated negatives in inter only", "--profile gpu --seeds 1 --table readings --rows gep_inter"),
+)
+
+def queue_commands(root,                  # FI's folder
+                   out,                   # folder of the store
+                   weights=None,          # pretrained weights instead of the profiles'
+                  ) -> list[str]:         # lines for a shell
+    "The queue as commands, in order of worth."
+    common = f"--data {shell_word(str(root))} --out {shell_word(str(out))}"
+    if weights:
+        common += f" --weights {shell_word(str(weights))}"
+    return [f"apse_reproduce {options} {common}    # {what}" for what, options in FI_QUEUE]
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-018
 # the averages of conv5; no loss and no head, so nothing is trained

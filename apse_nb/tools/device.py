@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 # %% auto #0
-__all__ = ['kept', 'CudaGraphs', 'Captured', 'free_bytes', 'upload']
+__all__ = ['kept', 'CudaGraphs', 'Captured', 'free_bytes', 'upload', 'rows_that_fit']
 
 # %% ../../nbs/tools/device.ipynb #device-004
 _constants: dict = {}
@@ -101,3 +101,14 @@ def upload(array: np.ndarray,       # N x ..., perhaps a memory map
     for start in range(0, len(array), rows):
         whole[start:start + rows] = torch.from_numpy(np.array(array[start:start + rows]))
     return whole
+
+# %% ../../nbs/tools/device.ipynb #device-015
+def rows_that_fit(images: int,           # bytes of the decoded images
+                  batch: int,            # images in a batch
+                  crop: int,             # side of a crop, pixels
+                  free: int,             # bytes that the GPU has left
+                  most: int = 3,         # more gain little
+                 ) -> int:
+    "How many trainings of ResNet-50 fit side by side on a GPU; at least one, which says itself if it does not."
+    each = 2*2**30 + images + int(2e8*batch*(crop/224)**2)
+    return max(1, min(most, int(0.9*free)//each))

@@ -38,6 +38,7 @@ LOSSES = {        # a function or class that returns a pair loss; of `taxonomy` 
 RECIPES = {       # a function that returns a chapter 10 `Recipe`
     "scenes": "apse_nb.training:Recipe.scenes",
     "cpu": "apse_nb.training:Recipe.cpu",
+    "gpu": "apse_nb.training:Recipe.gpu",
     "paper": "apse_nb.training:Recipe.paper",
 }
 
@@ -45,6 +46,7 @@ PROFILES = {      # a `Profile` (the notebook `report/tables`): what every row o
     "tiny": "apse_nb.report.tables:TINY",
     "quick": "apse_nb.report.tables:QUICK",
     "cpu": "apse_nb.report.tables:CPU",
+    "gpu": "apse_nb.report.tables:GPU",
     "paper": "apse_nb.report.tables:PAPER",
 }
 
