@@ -18,7 +18,7 @@ from apse_nb.scenes import make_scenes
 from apse_nb.training import Diverged, Objective, Recipe, fit, read_checkpoint
 
 ANSWERS = {"_local_scalar_dense", "equal", "nonzero", "_unique2", "masked_select"}
-CPU_ONLY = {"check_batch", "check_confidences"}      # look at numbers in main memory, and on a GPU do not
+CPU_ONLY = {"check_batch", "check_confidences", "_unit_length"}      # look at numbers in main memory, and on a GPU do not
 
 
 class Notes(TorchDispatchMode):
