@@ -1,4 +1,4 @@
-"""What a user of apse_train and apse_evaluate relies on: numbers that are not too good, settings that arrive, sentences."""
+"""What a user of apse_train and apse_evaluate relies on: honest numbers, settings that arrive, sentences."""
 import json
 import os
 import shutil
@@ -153,7 +153,8 @@ def test_fine_tuning_starts_from_the_checkpoint(small, tmp_path):
 
 @pytest.mark.parametrize("words, sentence", [
     (["--set", "speed=3"], "one of epochs, images_per_class"), (["--set", "lr=fast"], "--set lr takes float"),
-    (["--set", "sampler=natural"], "needs several images of each class"), (["--from", "no.safetensors"], "no checkpoint"),
+    (["--set", "sampler=natural"], "needs several images of each class"),
+    (["--from", "no.safetensors"], "no checkpoint"),
     (["--taxonomy", "colours"], "Unknown taxonomy"), (["--set", "crop=4000"], "does not fit"),
     (["--cache", "/proc/nowhere"], "--cache FOLDER"), (["--method", "gepp"], "choose one of frozen, softmax")])
 def test_settings_that_cannot_be_are_one_sentence(words, sentence, tmp_path):

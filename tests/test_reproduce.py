@@ -1,4 +1,4 @@
-"""The main job, as small as it gets: the command runs the final notebook and leaves a report; a second call repeats nothing."""
+"""The main job, as small as it gets: the command runs the final notebook; a second call repeats nothing."""
 import configparser
 import errno
 import json
@@ -95,7 +95,8 @@ def test_an_older_store_gets_the_new_columns(tmp_path):
     (tmp_path/"results.csv").write_text("name,status,setup,data,seed,map8\nclb,ok,1234e567,a-b,0,0.41250\n")
     store = row_store(tmp_path/"results.csv")
     store.add(dict(name="gep", status="failed", setup="1", data="a-b", seed=0, remark="no weights"))
-    assert store.has(name="clb", setup="1234e567", data="a-b", seed=0) and not store.has(name="gep", setup="1", data="a-b", seed=0)      # failed is not finished
+    assert store.has(name="clb", setup="1234e567", data="a-b", seed=0)
+    assert not store.has(name="gep", setup="1", data="a-b", seed=0)      # failed is not finished
     assert "0.41250" in (tmp_path/"results.csv").read_text() and store.frame()["remark"].tolist()[1] == "no weights"
 
 
@@ -109,9 +110,11 @@ def test_full_disk_keeps_the_store(tmp_path, monkeypatch):
         m.setattr(os, "fsync", no_space)
         with pytest.raises(OSError):
             store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
-    assert len(store.frame()) == 1 and store.has(name="clb", setup="1234e567", data="a-b", seed=0) and not store.has(name="gep", setup="1234e568", data="a-b", seed=0)
+    assert len(store.frame()) == 1 and store.has(name="clb", setup="1234e567", data="a-b", seed=0)
+    assert not store.has(name="gep", setup="1234e568", data="a-b", seed=0)
     store.add(dict(name="gep", status="ok", setup="1234e568", data="a-b", seed=0))
-    assert store.has(name="clb", setup="1234e567", data="a-b", seed=0) and store.has(name="gep", setup="1234e568", data="a-b", seed=0)
+    assert store.has(name="clb", setup="1234e567", data="a-b", seed=0)
+    assert store.has(name="gep", setup="1234e568", data="a-b", seed=0)
 
 
 PARENT = """

@@ -28,8 +28,8 @@ from apse_nb.scenes import make_scenes
 from apse_nb.training import Recipe, fit
 torch.manual_seed(0)
 model = APSE(MIKELS, backbone="scene_net", weights="shapes", dim=32)
-fit(model, make_scenes(160, size=32, seed=0, workers=1), Recipe.scenes(epochs=3, resize=32, crop=32), EmotionPairLoss(MIKELS),
-    valid=make_scenes(40, size=32, seed=1, workers=1), out=sys.argv[1], checkpoint_seconds=0, progress=False)
+fit(model, make_scenes(160, size=32, seed=0, workers=1), Recipe.scenes(epochs=3, resize=32, crop=32),
+    EmotionPairLoss(MIKELS), valid=make_scenes(40, size=32, seed=1, workers=1), out=sys.argv[1], checkpoint_seconds=0, progress=False)
 """
 
 
@@ -90,7 +90,9 @@ run = fit(model, images, recipe, GeneratedEmotionPairLoss(MIKELS), progress=Fals
 seen = assess(model, images, images, recipe)
 rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-if rank == 0: open(sys.argv[1], "w").write(json.dumps(dict(world=world, loss=run.log[-1]["loss"], map8=seen.report.map8, map2=seen.report.map2)))
+if rank == 0:
+    measured = dict(world=world, loss=run.log[-1]["loss"], map8=seen.report.map8, map2=seen.report.map2)
+    open(sys.argv[1], "w").write(json.dumps(measured))
 """
 
 
@@ -138,7 +140,8 @@ def test_wrong_words_are_answered_in_one_line(words, sentence, tmp_path):
 
 def tampered(facts: dict, rng: random.Random) -> dict:
     "The same facts with one value somewhere replaced, removed or added."
-    facts, odd = json.loads(json.dumps(facts)), [None, [], {}, "", "x", -1, 0, 10**8, 1e300, True, [[]], {"a": 1}, "∞"*50]
+    facts = json.loads(json.dumps(facts))
+    odd = [None, [], {}, "", "x", -1, 0, 10**8, 1e300, True, [[]], {"a": 1}, "∞"*50]
     place = facts
     while True:
         keys = list(place) if isinstance(place, dict) else range(len(place))

@@ -23,7 +23,7 @@ from .systems import GramVector, System, companions, ordered_hinge
 from ..training import Assessment
 
 # %% auto #0
-__all__ = ['RULES', 'ADML_ROWS', 'StageVectors', 'standing', 'AdaptiveSimilarityLoss', 'ADML', 'goals']
+__all__ = ['RULES', 'ADML_ROWS', 'StageVectors', 'clipped_zscore', 'AdaptiveSimilarityLoss', 'ADML', 'goals']
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-021
 class StageVectors(nn.Module):
@@ -51,7 +51,7 @@ class StageVectors(nn.Module):
         return torch.cat([F.normalize(part) for part in parts], 1)/len(parts)**0.5  # (B, out_dim), unit length
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-028
-def standing(values: torch.Tensor,   # B x B, one number for each pair
+def clipped_zscore(values: torch.Tensor,   # B x B, one number for each pair
              where: torch.Tensor,    # B x B booleans: the pairs that are compared with each other
             ) -> torch.Tensor:       # B x B in [-1, 1]; means something for the pairs in `where`
     """How far a value lies above the mean of its kind, in units of two standard deviations, cut at one unit; no
@@ -67,7 +67,8 @@ RULES = ("fixed", "wheel", "distance", "confusion")
 class AdaptiveSimilarityLoss(nn.Module):
     """Sentiment constraints whose margins adapt to the pair (after ADML, IEEE TMM 2020; the form is inferred).
 
-    [d_ap - d_ar + m_ar]+ + [d_ar - d_an + m_an]+ + [d_ap - d_an + m'_an]+ with squared distances, each averaged over its violated triplets;
+    [d_ap - d_ar + m_ar]+ + [d_ar - d_an + m_an]+ + [d_ap - d_an + m'_an]+ with squared distances, each averaged over
+    its violated triplets;
     m_ay = m (1 + strength q_ay), where q_ay in [-1, 1] is how much the pair stands out among its kind in this batch."""
 
     def __init__(self,
@@ -88,7 +89,7 @@ class AdaptiveSimilarityLoss(nn.Module):
         if rule == "wheel":
             self.register_buffer("steps", torch.tensor(taxonomy.wheel_distance()), persistent=False)   # (K, K)
 
-    def told(self, distances, labels, confidences) -> torch.Tensor:
+    def pair_values(self, distances, labels, confidences) -> torch.Tensor:
         "B x B: the number that the rule listens to; a large one asks for a wide margin."
         if self.rule == "wheel":
             return self.steps.to(distances, non_blocking=True)[labels[:, None], labels]     # steps around the wheel
@@ -114,20 +115,22 @@ class AdaptiveSimilarityLoss(nn.Module):
                              "balanced_batches.")
         p, r, n, labels = (t.to(embeddings.device, non_blocking=True) for t in (p, r, n, labels))
         distances = 2 - 2*gram(embeddings)                                                    # (B, B)
-        value = None if self.rule == "fixed" else self.told(distances, labels, confidences)
+        value = None if self.rule == "fixed" else self.pair_values(distances, labels, confidences)
         total = distances.new_zeros(())
         for near, far, margin in ((p, r, self.margins[0]), (r, n, self.margins[1]), (p, n, self.margins[2])):
             # (B, 1, B): anchor, -, far
-            wide = margin if value is None else margin*(1 + self.strength*standing(value, far))[:, None, :]
+            wide = margin if value is None else margin*(1 + self.strength*clipped_zscore(value, far))[:, None, :]
             total = total + ordered_hinge(distances, near, far, wide)
         return total
 
     def extra_repr(self) -> str:
-        return f"taxonomy={self.taxonomy.name!r}, rule={self.rule!r}, margins={self.margins}, strength={self.strength:g}"
+        return (f"taxonomy={self.taxonomy.name!r}, rule={self.rule!r}, margins={self.margins}, "
+                f"strength={self.strength:g}")
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-048
 class ADML(System):
-    """Adaptive deep metric learning, reconstructed: one network for retrieval and classification; images B x 3 x H x W -> `APSEOutput`.
+    """Adaptive deep metric learning, reconstructed: one network for retrieval and classification; images B x 3 x H x W
+    -> `APSEOutput`.
 
     `high` is the softmax head (None without one); there is no `low`."""
 

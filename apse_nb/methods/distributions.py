@@ -43,10 +43,10 @@ __all__ = ['ANGLES', 'DISTANCES', 'GRADED', 'SOFT_ROWS', 'REACH', 'vote_shares',
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-007
 def vote_shares(votes,              # N x K votes, ratings or probabilities, not negative
                ) -> torch.Tensor:   # N x K, float64, each row sums to 1
-    "Label distributions from votes; `ValueError` for a picture without a vote, negative numbers or NaN."
+    "Label distributions from votes; `ValueError` for a image without a vote, negative numbers or NaN."
     votes = torch.as_tensor(np.asarray(votes), dtype=torch.float64)
     if votes.ndim != 2 or not votes.isfinite().all() or (votes < 0).any() or not (votes.sum(1) > 0).all():
-        raise ValueError("Votes are a table of pictures x emotions with numbers from 0 up, and every picture needs at "
+        raise ValueError("Votes are a table of images x emotions with numbers from 0 up, and every image needs at "
                          "least one vote.")
     return votes/votes.sum(1, keepdim=True)
 
@@ -55,12 +55,12 @@ def distributions_of(images: LabelledImages) -> torch.Tensor:   # N x K, float64
     votes = images.distributions if isinstance(images, Scenes) else images.files.votes if isinstance(images,
             DecodedImages) else None
     if votes is None:
-        raise ValueError("These pictures have one label each and no votes: use scenes, Flickr_LDL, Abstract or "
+        raise ValueError("These images have one label each and no votes: use scenes, Flickr_LDL, Abstract or "
                          "Emotion6, or one-hot labels.")
     return vote_shares(votes)
 
 def draw_votes(distributions,       # N x K probabilities
-               votes: int = 11,     # viewers a picture
+               votes: int = 11,     # viewers a image
                seed: int = 0,
               ) -> torch.Tensor:    # N x K shares of the votes
     "What so many viewers would say, drawn at random."
@@ -78,7 +78,10 @@ def jensen_shannon(a: torch.Tensor,     # A x K distributions
                   ) -> torch.Tensor:    # A x B, from 0 to 1
     "Jensen-Shannon distance: the root of the divergence, in bits."
     middle = (a[:, None] + b[None])/2                                                   # (A, B, K)
-    entropy = lambda p: -torch.xlogy(p, p).sum(-1)/np.log(2)
+
+    def entropy(p):
+        return -torch.xlogy(p, p).sum(-1)/np.log(2)
+
     # the same as the mean of the two KL divergences
     divergence = entropy(middle) - (entropy(a)[:, None] + entropy(b)[None])/2
     return divergence.clamp(min=0).sqrt()
@@ -139,19 +142,21 @@ def check_targets(embeddings: torch.Tensor,   # B x D
     "What a loss on graded labels asks of its input; `ValueError` otherwise."
     targets = torch.as_tensor(targets, device=embeddings.device)
     if targets.ndim != 2:
-        raise ValueError(f"Give one row of numbers for each picture (a distribution, or valence and arousal), not a "
+        raise ValueError(f"Give one row of numbers for each image (a distribution, or valence and arousal), not a "
                          f"tensor of shape {tuple(targets.shape)}.")
     embeddings, _ = check_batch(embeddings, torch.zeros(len(targets), dtype=torch.long))
     if len(embeddings) < 3:
-        raise ValueError(f"A ratio of two distances needs three pictures, but this batch has {len(embeddings)}.")
+        raise ValueError(f"A ratio of two distances needs three images, but this batch has {len(embeddings)}.")
     if not targets.isfinite().all():
-        raise ValueError("The targets hold NaN or infinity: every picture needs its votes or coordinates.")
+        raise ValueError("The targets hold NaN or infinity: every image needs its votes or coordinates.")
     return embeddings, targets.to(embeddings.dtype)
 
 class LogRatioLoss(nn.Module):
-    """Log-ratio loss (Kim et al., CVPR 2019): ratios of embedding distances follow ratios of label distances, mean over all triples of the batch.
+    """Log-ratio loss (Kim et al., CVPR 2019): ratios of embedding distances follow ratios of label distances, mean over
+    all triples of the batch.
 
-    Called with embeddings B x D (unit vectors) and targets B x M; returns a scalar. `ValueError` for NaN, shapes that do not fit, or fewer than three pictures."""
+    Called with embeddings B x D (unit vectors) and targets B x M; returns a scalar. `ValueError` for NaN, shapes that
+    do not fit, or fewer than three images."""
     def __init__(self,
                  distance: Callable = overlap_distance,   # function(A x M, B x M) -> A x B label distances
                  floor: float = 0.2,                      # label distances below it count as it
@@ -172,7 +177,7 @@ class LogRatioLoss(nn.Module):
         found = ((2 - 2*gram(embeddings)).clamp(min=0) + self.eps).log()  # (B, B) log D(f_a, f_i), D squared
         wanted = 2*self.distance(targets, targets).clamp(min=self.floor).log()        # (B, B) log D(y_a, y_i)
         others = ~torch.eye(B, dtype=torch.bool, device=found.device)
-        residual = (found - wanted)[others].view(B, B - 1)  # each row: one anchor's other pictures
+        residual = (found - wanted)[others].view(B, B - 1)  # each row: one anchor's other images
         return 2*residual.var(1).mean()
 
     def extra_repr(self) -> str:
@@ -186,7 +191,7 @@ class LogRatioLoss(nn.Module):
 GRADED = ("dcg", "ndcg", "spearman", "kendall")      # the graded measures; larger is better for all
 
 def graded_gains(distance,          # label distances, any shape
-                 reach: float = 1., # from here on a picture is worth nothing
+                 reach: float = 1., # from here on a image is worth nothing
                 ):                  # the same shape, 1 for distance 0, falling to 0
     "What a result is worth."
     if not reach > 0:
@@ -242,9 +247,10 @@ def evaluate_graded(query,                                    # Q x D embeddings
                     same_set: bool = False,  # query i is gallery image i and is left out of its own list
                     chunk: int = 128,                         # queries at a time
                    ) -> GradedReport:
-    """Graded measures by cosine similarity, ties in gallery order. Raises `ValueError` for NaN or shapes that do not fit.
+    """Graded measures by cosine similarity, ties in gallery order; `ValueError` for NaN or shapes that do not fit.
 
-    A query whose gallery holds nothing of any worth has no nDCG, one whose gallery is all equally far has no rank correlation; both are left out of the means."""
+    A query whose gallery holds nothing of any worth has no nDCG, one whose gallery is all equally far has no rank
+    correlation; both are left out of the means."""
     q, g = unit_rows(query, "query"), unit_rows(gallery, "gallery")
     wants, has = (torch.as_tensor(np.asarray(t), dtype=torch.float64) for t in (query_targets, gallery_targets))
     check_sets(q, wants, g, has, same_set)
@@ -269,7 +275,7 @@ def evaluate_graded(query,                                    # Q x D embeddings
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-072
 def read_valence_arousal(files: ImageFiles,   # of Emotion6, see `open_dataset`
                         ) -> torch.Tensor:    # N x 2, float64: the file's 1..9 moved to -1..1
-    "Valence and arousal of the pictures of Emotion6, from the columns of `ground_truth.txt`."
+    "Valence and arousal of the images of Emotion6, from the columns of `ground_truth.txt`."
     path = files.root/"ground_truth.txt"
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}: valence and arousal are read from Emotion6's table.")
@@ -342,7 +348,7 @@ class Trial(NamedTuple):
     query_truth: torch.Tensor  # Q x K
 
 def _winners(images: LabelledImages, shares: torch.Tensor) -> LabelledImages:
-    "The pictures with the first emotion that has most votes as their label."
+    "The images with the first emotion that has most votes as their label."
     return LabelledImages(images.pixels, shares.argmax(1).numpy(), images.taxonomy, images.names)
 
 def scene_trials(seeds, size: int, votes: int = 11, limit: int | None = None):
@@ -355,7 +361,7 @@ def scene_trials(seeds, size: int, votes: int = 11, limit: int | None = None):
         yield Trial(seed, 0, _winners(train, drawn), drawn, truth, _winners(query, query_truth), query_truth)
 
 def folder_trials(images: LabelledImages, seeds, folds: int = 5):
-    "Yields the folds of a set with votes; classes with fewer than two training pictures take no part in training."
+    "Yields the folds of a set with votes; classes with fewer than two training images take no part in training."
     shares = distributions_of(images)
     images = _winners(images, shares)
     for seed in seeds:
@@ -369,7 +375,10 @@ def folder_trials(images: LabelledImages, seeds, folds: int = 5):
 # kinds of distance that every line is measured by, and where their gains end
 REACH = {"overlap": 1., "wheel": 1., "plane": 1.}
 
-def soft_measures(query, gallery, trial: Trial) -> dict[str, float]:   # embeddings of both sets -> measures, against the training pictures and (own_) among the queries
+def soft_measures(query,           # embeddings of the query images
+                  gallery,         # embeddings of the training images
+                  trial: Trial,
+                 ) -> dict[str, float]:      # against the training images and (own_) among the queries
     "Graded measures by three distances (wheel and plane where the taxonomy has them), and the two mAP of the winners."
     taxonomy, line = trial.query.taxonomy, {}
     sides = {"": (gallery, trial.truth, trial.train.labels, False),
@@ -400,7 +409,7 @@ def run_trial(row: SoftRow, trial: Trial, recipe: Recipe, start=None) -> dict[st
     model = APSE(taxonomy, backbone="scene_net", weights="shapes",
                  **row.network) if start is None else load_model(start)[0]
     if model.taxonomy.fine != taxonomy.fine:
-        raise ValueError(f"The checkpoint knows the emotions of {model.taxonomy.name!r} and the pictures those of "
+        raise ValueError(f"The checkpoint knows the emotions of {model.taxonomy.name!r} and the images those of "
                          f"{taxonomy.name!r}.")
     model.to(choose_device())
     try:
@@ -433,7 +442,7 @@ def run_distributions(source: str,                # 'scenes', or a folder with v
                       folds: int = 5,             # of a folder
                       start=None,                 # checkpoint to start from; None: the small shipped backbone (scenes)
                       recipe: Recipe | None = None,
-                      cache=None,                 # folder for decoded pictures
+                      cache=None,                 # folder for decoded images
                       limit: int | None = None,   # draw at most so many scenes
                       report=print,               # called with one line of text for each finished line
                      ) -> pd.DataFrame:           # all lines of this call

@@ -31,9 +31,11 @@ def coarse_scores(scores: torch.Tensor,    # B x K logits of the fine classes
 
 # %% ../../nbs/methods/strong.ipynb #14b-strong-011
 class CosineClassifier(System):
-    """A classifier by cosines with one proxy an emotion, whose confidences are the embedding: images B x 3 x H x W -> `APSEOutput`.
+    """A classifier by cosines with one proxy for each emotion, whose class probabilities are the embedding: images
+    B x 3 x H x W -> `APSEOutput`.
 
-    Train it with `pair_loss=None`: the attention loss is the cross-entropy of emotions plus that of polarities (NormFace, Wang et al. 2017; the sum over polarities is this book's)."""
+    Train it without a pair loss: the attention loss is the cross-entropy of emotions plus that of polarities (NormFace,
+    Wang et al. 2017; the sum over polarities is this book's)."""
 
     LABELS = dict(low_labels="coarse", high_labels="fine")
 
@@ -53,18 +55,19 @@ class CosineClassifier(System):
         if scale <= 0 or sharpness <= 0:
             raise ValueError("scale and sharpness multiply scores: give numbers above 0.")
         self.describe(locals())
-        self.taxonomy, self.scale, self.sharpness, self.polarity, self.vector = taxonomy, scale, sharpness, polarity, vector
+        self.taxonomy, self.scale, self.sharpness = taxonomy, scale, sharpness
+        self.polarity, self.vector = polarity, vector
         self.backbone = Backbone(backbone, ["conv3", "conv5"], weights, frozen_bn, freeze)
         low, high = (self.backbone.channels[stage] for stage in ("conv3", "conv5"))
         self.project = make_pooling("concat_linear", low, high, dim)
         self.proxies = nn.Parameter(F.normalize(torch.randn(len(taxonomy), dim)))
-        self.believe = Confidences(taxonomy)
-        self.dim = dim if vector else self.believe.out_dim
+        self.confidences = Confidences(taxonomy)
+        self.dim = dim if vector else self.confidences.out_dim
 
     def forward(self,
                 images: torch.Tensor,   # B x 3 x H x W, normalised with ImageNet's mean and deviation
                ) -> APSEOutput:
-        "Beliefs and what they rest on."
+        "Embedding, and the scores of emotions and polarities."
         stages = self.backbone(images)
         low, high = stages["conv3"], stages["conv5"]                                 # (B, c1, h1, w1), (B, c2, h2, w2)
         with torch.autocast(images.device.type, enabled=False):                      # cosines need the digits
@@ -77,5 +80,5 @@ class CosineClassifier(System):
         attention = normalize_map((scores.softmax(1)[:, :, None, None]*maps).sum(1, keepdim=True))
         fine = HeadOutput(high, scores, maps, attention)
         coarse = HeadOutput(high, coarse_scores(scores, self.taxonomy), maps, attention) if self.polarity else None
-        embedding = vector if self.vector else F.normalize(self.believe(self.sharpness*scores))
+        embedding = vector if self.vector else F.normalize(self.confidences(self.sharpness*scores))
         return APSEOutput(embedding, coarse, fine)

@@ -36,7 +36,8 @@ class System(Network):
 class WSCNet(System):
     """Weakly supervised coupled network (Yang et al., CVPR 2018): images B x 3 x H x W -> `APSEOutput`.
 
-    `low` is the detection branch, `high` the classification branch, both for emotions; the sum of their two softmax losses is `attention_loss`."""
+    `low` is the detection branch, `high` the classification branch, both for emotions; the sum of their two softmax
+    losses is `attention_loss`."""
 
     def __init__(self,
                  taxonomy: Taxonomy = MIKELS,
@@ -126,7 +127,8 @@ class GramVector(nn.Module):
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-036
 class SentimentVector(System):
-    """The sentiment vector of Yang et al. (AAAI 2018), a reconstruction: images B x 3 x H x W -> `APSEOutput` with a texture embedding.
+    """The sentiment vector of Yang et al. (AAAI 2018), a reconstruction: images B x 3 x H x W -> `APSEOutput` with a
+    texture embedding.
 
     `high` is a plain softmax head on the last stage; there is no `low`."""
 
@@ -229,7 +231,9 @@ def _plain(name) -> str:
 
 def _read_table(path: Path) -> tuple[list[str] | None, np.ndarray]:
     "Names (None if the file has none) and numbers of a CSV file; a missing number is NaN."
-    read = lambda **options: pd.read_csv(path, header=None, encoding="utf-8-sig", **options)
+    def read(**options):
+        return pd.read_csv(path, header=None, encoding="utf-8-sig", **options)
+
     try:
         first = read(nrows=2, dtype=str, keep_default_na=False)
         heading = not any(map(_number, first.iloc[0, 1:] if first.shape[1] > 1 else first.iloc[0]))
@@ -272,7 +276,8 @@ def read_features(path,  # .npy (N x D numbers) or .csv (N rows, optionally with
                  ) -> np.ndarray:                  # N x D float32
     """Features that another program computed, one row an image.
 
-    Raises `FileNotFoundError` or a one-sentence `ValueError` for anything but a complete table of finite numbers that fits the images. Nothing is unpickled."""
+    Raises `FileNotFoundError` or a one-sentence `ValueError` for anything but a complete table of finite numbers that
+    fits the images. Nothing is unpickled."""
     path, found = Path(path), None
     if not path.is_file():
         raise FileNotFoundError(f"There is no feature file {path}.")
