@@ -29,7 +29,8 @@ from apse_nb.training import Recipe, fit
 torch.manual_seed(0)
 model = APSE(MIKELS, backbone="scene_net", weights="shapes", dim=32)
 fit(model, make_scenes(160, size=32, seed=0, workers=1), Recipe.scenes(epochs=3, resize=32, crop=32),
-    EmotionPairLoss(MIKELS), valid=make_scenes(40, size=32, seed=1, workers=1), out=sys.argv[1], checkpoint_seconds=0, progress=False)
+    EmotionPairLoss(MIKELS), valid=make_scenes(40, size=32, seed=1, workers=1), out=sys.argv[1],
+    checkpoint_seconds=0, progress=False)
 """
 
 
