@@ -142,7 +142,7 @@ def controls() -> dict[str, Experiment]:
 # %% ../../nbs/report/tables.ipynb #15a-tables-020
 def lambda_sweep(values=(0.1, 0.3, 0.5, 0.7, 0.9)) -> dict[str, Experiment]:
     """Fig. 6: the full system with other weights between pair and attention loss. The paper prints the curve only as a
-    picture."""
+    image."""
     full = table2()["gep"]
     rows = {v: full if v == 0.5 else variant(full, f"gep_lambda{v}", f"{full.title}, $\\lambda$ = {v}",
                                              recipe=dict(lam=v)) for v in values}
@@ -195,8 +195,10 @@ def table1(profile: Profile, files: dict[str, str] | None = None) -> dict[str, E
     "Table I in the paper's setting. `files`: name of a row without a public model -> its feature file."
     printed = paper_table("table1_fi").set_index("method")
     paper = {name: {m: printed.loc[title, m] for m in MEASURES if m in printed} for name, title in PAPER_NAMES.items()}
-    row = lambda name, **settings: Experiment(name, settings.pop("title", PAPER_NAMES[name]), paper=paper[name],
-                                              **settings)
+
+    def row(name, **settings):
+        return Experiment(name, PAPER_NAMES[name], paper=paper[name], **settings)
+
     start, short = (dict(weights=None, freeze=None),
                     dict(epochs=2)) if profile.backbone == "scene_net" else (dict(weights="imagenet"), {})
     files = files or {}

@@ -51,7 +51,7 @@ PROFILES = {      # a `Profile` (the notebook `report/tables`): what every row o
 }
 
 TABLES = {        # a function profile -> {row name: `Experiment`}; a row's name is a method's name
-    "2": "apse_nb.report.tables:table2",
+    "2": "apse_nb.report.tables:table2_with_start",
     "1": "apse_nb.report.tables:table1",
     "controlled": "apse_nb.report.tables:table1_untuned",
     "3": "apse_nb.report.tables:table3",
