@@ -52,7 +52,8 @@ def _head_classes(model: nn.Module) -> dict[str, tuple]:    # 'low', 'high' -> t
     classes = {"coarse": ("polarity", t.coarse, ("#777777",)*len(t.coarse)), "fine": ("emotion", t.fine, t.palette)}
     kinds = {level: classes[model.config[f"{level}_labels"]] for level in ("low", "high")}
     same = kinds["low"] is kinds["high"]                 # two emotion maps need more than one name
-    return {level: (f"{kind[0]} map" + f" ({model.config.get(level, level)})"*same, *kind[1:]) for level, kind in kinds.items()}
+    where = {level: f" ({model.config.get(level, level)})"*same for level in kinds}
+    return {level: (f"{name} map{where[level]}", *others) for level, (name, *others) in kinds.items()}
 
 def _head_view(head,                 # HeadOutput of one image
                title: str, names: tuple, colours: tuple) -> HeadView:
@@ -262,8 +263,9 @@ def draw_attention(view: NetworkView,
         y += _SIDE + top
     for i, (head, k) in enumerate(panels):
         one, scale = head.class_maps[k], (head.class_maps.min(), head.class_maps.max())    # one scale for all classes
+        words = f"{head.names[k]}, {one.min():.1f} to {one.max():.1f}"
         sheet.image(.05 + i % columns*(small + .2), y + i//columns*(small + top), small,
-                    blend(view.image, one, opacity, scale), f"{head.names[k]}, {one.min():.1f} to {one.max():.1f}", mask)
+                    blend(view.image, one, opacity, scale), words, mask)
     return sheet.figure
 
 # %% ../nbs/12_explore.ipynb #12-explore-037

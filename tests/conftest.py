@@ -98,12 +98,13 @@ def launch(tmp_path):
 @pytest.fixture
 def serve(tmp_path, launch):
     "Serve code cells as `apse_explore` serves its page: `serve('from apse_nb... ', ...) -> address`."
-    from apse_nb.widgets.app import server_arguments, write_page
+    from apse_nb.widgets.server import write_page
 
     def start(*cells: str) -> str:
         port = free_port()
-        arguments = [sys.executable, "-m", "voila", *server_arguments(write_page(tmp_path, *cells), port, "test")]
-        launch(arguments, f"http://127.0.0.1:{port}/voila/static/voila.js", cwd=tmp_path)
+        code = "from apse_nb.widgets.server import serve_page; serve_page"
+        code += repr((str(write_page(tmp_path, *cells)), port, "test"))
+        launch([sys.executable, "-c", code], f"http://127.0.0.1:{port}/voila/static/voila.js", cwd=tmp_path)
         return f"http://127.0.0.1:{port}/?token=test"
     return start
 

@@ -11,15 +11,15 @@ from conftest import free_port
 
 WIDGET = """
 from apse_nb.tools.files import data_path
-from apse_nb.explore import AttentionExplorer
+from apse_nb.widgets.attention import AttentionExplorer
 from apse_nb.scenes import make_scenes
 from apse_nb.training import Recipe, load_model
 
 model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
 AttentionExplorer(model, make_scenes(8, seed=1), Recipe(**facts["recipe"]).crop)
 """
-CONTROLS = ["picture", "upload a picture", "opacity", "outline of the true region", "map of every class", "spatial",
-            "rescale by h·w", "norm", "grad-cam towards the reference"]
+CONTROLS = ["image", "upload an image", "opacity", "outline of the true region", "map of every class",
+            "grad-cam towards the reference", "spatial", "rescale by h·w", "norm"]
 
 
 def shown(page) -> str:
@@ -90,10 +90,10 @@ def test_scores_are_those_of_the_experiments():
 def test_attention_explorer_in_voila(page, serve, shot, files):
     from playwright.sync_api import expect
     page.goto(serve(WIDGET))
-    img, status, alert, upload = page.locator("img[alt]"), page.get_by_role("status"), page.get_by_role("alert"), page.get_by_label("upload a picture")
+    img, status, alert, upload = page.locator("img[alt]"), page.get_by_role("status"), page.get_by_role("alert"), page.get_by_label("upload an image")
     said = lambda words: expect(img).to_have_attribute("alt", re.compile(words))
     expect(status).to_contain_text("of it inside")
-    said(r"^Picture 0, amusement\. Polarity map: (posi|nega)tive \d+ % .*, highest .*Emotion map: \w+ \d+ % and \w+ "
+    said(r"^Image 0, amusement\. Polarity map: (posi|nega)tive \d+ % .*, highest .*Emotion map: \w+ \d+ % and \w+ "
          r"\d+ %, highest ")
     first = shown(page)
 
@@ -105,15 +105,15 @@ def test_attention_explorer_in_voila(page, serve, shot, files):
         page.keyboard.press("Tab")
     assert [name for name in reached if name in CONTROLS] == CONTROLS, reached
 
-    tab_to(page, "picture")                                          # another picture, by keyboard
+    tab_to(page, "image")                                          # another picture, by keyboard
     page.keyboard.press("ArrowRight")
     second = after(page, first)
-    said("^Picture 1, awe")
+    said("^Image 1, awe")
     tab_to(page, "opacity")                                          # opacity, by keyboard and by mouse
     page.keyboard.press("Home")
     clear = after(page, second)
     assert page.get_by_role("slider", name="opacity").input_value() == "0"
-    said("^Picture 1, awe")
+    said("^Image 1, awe")
     box = page.get_by_role("slider", name="opacity").bounding_box()
     page.mouse.click(box["x"] + .9*box["width"], box["y"] + box["height"]/2)
     dense = after(page, clear)
@@ -135,11 +135,11 @@ def test_attention_explorer_in_voila(page, serve, shot, files):
     tab_to(page, "grad-cam towards the reference")
     page.keyboard.press("Space")
     compared = after(page, outlined)
-    said(r"Grad-cam towards picture 1, awe \(cosine 1.00\): highest nowhere")      # the picture itself
+    said(r"Grad-cam towards image 1, awe \(cosine 1.00\): highest nowhere")      # the picture itself
     tab_to(page, "reference")
     page.keyboard.press("ArrowRight")
     compared = after(page, compared)
-    said(r"Grad-cam towards picture 2, contentment \(cosine -?0\.\d\d\)")
+    said(r"Grad-cam towards image 2, contentment \(cosine -?0\.\d\d\)")
     page.get_by_label("map of every class").check()
     many = after(page, compared)
     shot(page, "explore_attention_everything")
@@ -148,33 +148,33 @@ def test_attention_explorer_in_voila(page, serve, shot, files):
 
     upload.set_input_files(files["good"])                            # a picture from outside
     own = after(page, compared)
-    said("^Your picture harbour.png")
-    expect(status).to_contain_text("your picture")
+    said("^Your image harbour.png")
+    expect(status).to_contain_text("harbour.png")
     expect(page.get_by_label("outline of the true region")).to_be_disabled()
     for file, words in (("text", "notes.png cannot be read as an image"),
                         ("large", "large.png was not taken. It has 12.0 MB")):
         upload.set_input_files(files[file])
         expect(alert).to_contain_text(words)
         assert shown(page) == own
-        said("^Your picture harbour.png")
+        said("^Your image harbour.png")
     shot(page, "explore_attention_refused")
     upload.set_input_files(files["hostile"])
     hostile = after(page, own)
-    said(r"^Your picture \$\\frac\{<img src=x onerror='window.hacked=1'>.png\. Polarity map")
+    said(r"^Your image \$\\frac\{<img src=x onerror='window.hacked=1'>.png\. Polarity map")
     expect(alert).to_have_count(0)
     assert page.evaluate("window.hacked") is None and page.locator("img").count() == 1
     shot(page, "explore_attention_hostile")
 
-    tab_to(page, "picture")                                          # back to the collection
+    tab_to(page, "image")                                          # back to the collection
     page.keyboard.press("End")
     after(page, hostile)
-    said("^Picture 7, sadness")
+    said("^Image 7, sadness")
 
 
 def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
     from playwright.sync_api import expect
     pytest.importorskip("jupyterlab", reason="this test needs JupyterLab: pip install jupyterlab")
-    shutil.copy(Path(__file__).parent.parent/"nbs"/"12_explore.ipynb", tmp_path/"chapter.ipynb")
+    shutil.copy(Path(__file__).parent.parent/"nbs"/"widgets"/"attention.ipynb", tmp_path/"chapter.ipynb")
     port = free_port()
     settings = {name: str(tmp_path/name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR",
                                                               "JUPYTERLAB_WORKSPACES_DIR")}
@@ -192,17 +192,17 @@ def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
     page.wait_for_function("""() => { const panel = window.jupyterapp.shell.currentWidget;
         return panel && panel.sessionContext && panel.sessionContext.session && panel.sessionContext.session.kernel && panel.sessionContext.session.kernel.status === 'idle'; }""")
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    img = page.locator(".widget-hbox img[alt^='Picture']")
+    img = page.locator(".widget-hbox img[alt^='Image']")
     img.wait_for(state="attached", timeout=120_000)
     img.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector(\".widget-hbox img[alt^='Picture']\").naturalWidth === 900")
+    page.wait_for_function("document.querySelector(\".widget-hbox img[alt^='Image']\").naturalWidth === 900")
     # what the last cells set
-    expect(img).to_have_attribute("alt", re.compile("^Picture 3, .* Grad-cam towards"), timeout=120_000)
+    expect(img).to_have_attribute("alt", re.compile("^Image 3, .* Grad-cam towards"), timeout=120_000)
     page.wait_for_timeout(1000)
     img.click()                                                      # after the run the focus is on the last cell
-    page.get_by_role("slider", name="picture").focus()
+    page.get_by_role("slider", name="image").focus()
     page.keyboard.press("ArrowRight")                                # JupyterLab would like to have this key for itself
-    expect(img).to_have_attribute("alt", re.compile("^Picture 4, "), timeout=30_000)
+    expect(img).to_have_attribute("alt", re.compile("^Image 4, "), timeout=30_000)
     before = img.get_attribute("alt")
     page.get_by_label("spatial").focus()
     page.keyboard.press("ArrowDown")

@@ -1,4 +1,4 @@
-"The retrieval browser and the embedding map in a real browser (the notebook `widgets/browser`)."
+"The retrieval browser and the embedding map in a real browser (the notebook `widgets/browser` and `widgets/map`)."
 import re
 
 import numpy as np
@@ -8,7 +8,8 @@ HOSTILE = "<img src=x onerror=window.hacked=1>"
 COLLECTION = f"""
 import numpy as np
 from apse_nb.tools.files import data_path
-from apse_nb.widgets.browser import Collection, LinkedBrowser
+from apse_nb.widgets.collection import Collection
+from apse_nb.widgets.map import LinkedBrowser
 from apse_nb.datasets.decoding import load_images
 from apse_nb.training import Recipe, embed, load_model
 model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
@@ -43,7 +44,8 @@ def alts(grid) -> list[str]:
 def test_browser_and_map(page, serve, shot, known):
     from playwright.sync_api import expect
 
-    from apse_nb.widgets.browser import Filter, failure_cases, nearest, on_canvas
+    from apse_nb.widgets.collection import Filter, failure_cases, nearest_images
+    from apse_nb.widgets.map import on_canvas
     from apse_nb.tools.embedding_map import flatten
     expect.set_options(timeout=30_000)
     page.goto(serve(COLLECTION, 'LinkedBrowser(collection, query=0, method="pca")', UNLABELLED))
@@ -53,7 +55,7 @@ def test_browser_and_map(page, serve, shot, known):
 
     def shows(query: int, allowed=None) -> list[int]:
         "Wait until this is the query; results, frames, words and marks on the map must be what the library says."
-        found, _ = nearest(known, query, 12, allowed)
+        found, _ = nearest_images(known, query, 12, allowed)
         text = " ".join(map(str, found))
         page.wait_for_function("([g, want]) => [...g.children].map(b => b.dataset.id).join(' ') === want",
                                arg=[grid.element_handle(), text])
@@ -121,7 +123,7 @@ def test_browser_and_map(page, serve, shot, known):
     shot(page, "12b_filter")
     emotion.select_option("fear")
     expect(grid.locator(".apse-tile")).to_have_count(0)
-    expect(page.get_by_text("No picture passes the filters: open one of them.").first).to_be_visible()
+    expect(page.get_by_text("No image passes the filters: open one of them.").first).to_be_visible()
     emotion.select_option("any")
     polarity.select_option("any")
     slider.focus()
@@ -202,7 +204,7 @@ def test_browser_and_map(page, serve, shot, known):
     own = page.get_by_role("group", name="results, most similar first").nth(1)
     expect(own.locator(".apse-tile")).to_have_count(19)
     assert own.locator(".apse-sign").count() == 0
-    assert sorted(alt.split("; ", 1)[1] for alt in alts(own)) == sorted(f"picture {i}" + "; the picture cannot be "
+    assert sorted(alt.split("; ", 1)[1] for alt in alts(own)) == sorted(f"image {i}" + "; the image cannot be "
                                                                         "read any more"*(i == 3) for i in range(20)
                                                                         if i != 2)
     for control in (page.get_by_label("emotion"), page.get_by_role("slider", name="confidence"),

@@ -1,4 +1,4 @@
-"The notebook `widgets/geometry`'s widgets in a real browser: drag a point, move it with the keyboard, switch losses, choose a row."
+"The notebook `widgets/circle`'s and `widgets/playground`'s widgets in a real browser: drag a point, move it with the keyboard, switch losses, choose a row."
 import math
 import re
 import time
@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 pytest.importorskip("anywidget", reason="the widgets need anywidget: pip install anywidget")
-from apse_nb.widgets.geometry import (
-    Circle, ROLES, losses_sentence, make_batch, play, play_sentence, point_texts, positive_strip, read_circle,
-    strip_sentence, touch_counts)
+from apse_nb.widgets.circle import (
+    Circle, ROLES, circle_values, losses_sentence, point_texts, positive_strip, strip_sentence)
+from apse_nb.widgets.playground import loss_on_batch, loss_sentence, make_batch, pair_counts
 
-PAGE = ("from apse_nb.widgets.geometry import NegativeGeometry, LossPlayground", "NegativeGeometry()", "LossPlayground()")
+PAGE = ("from apse_nb.widgets.circle import NegativeGeometry\nfrom apse_nb.widgets.playground import LossPlayground",
+        "NegativeGeometry()", "LossPlayground()")
 
 
 def until(condition, message: str, seconds: float = 30):
@@ -38,17 +39,17 @@ def test_both_widgets(page, serve, shot):
 
     def agrees(circle: Circle):
         "The page shows what Python computes for this circle: texts of the points, losses, the turning point."
-        reading = read_circle(circle)
+        reading = circle_values(circle)
         until(lambda: [shown(role) for role in ROLES] == point_texts(circle, reading),
               f"points say {[shown(r) for r in ROLES]}, not {point_texts(circle, reading)}")
-        until(lambda: lines.nth(0).inner_text() == losses_sentence(reading),
-              f"the losses read {lines.nth(0).inner_text()!r}, not {losses_sentence(reading)!r}")
+        until(lambda: lines.nth(1).inner_text() == losses_sentence(reading),
+              f"the losses read {lines.nth(1).inner_text()!r}, not {losses_sentence(reading)!r}")
         until(lambda: (page.locator("img[alt^='Bars']").get_attribute("alt")
                        or "").endswith(f"{losses_sentence(reading)} "
                                        f"{strip_sentence(circle, positive_strip(circle))}"),
               "the bars show another state")
-        until(lambda: lines.nth(1).inner_text() == strip_sentence(circle, positive_strip(circle)),
-              f"the forces read {lines.nth(1).inner_text()!r}")
+        until(lambda: lines.nth(2).inner_text() == strip_sentence(circle, positive_strip(circle)),
+              f"the forces read {lines.nth(2).inner_text()!r}")
 
     circle = Circle()
     agrees(circle)
@@ -90,8 +91,8 @@ def test_both_widgets(page, serve, shot):
         field.press("Enter")
 
     type_into("anchor as excitement", "0.95")
-    until(lambda: lines.nth(1).get_attribute("role") == "alert", "confidences above 1 were not refused")
-    assert "cannot add up to more than 1" in lines.nth(1).inner_text()
+    until(lambda: lines.nth(2).get_attribute("role") == "alert", "confidences above 1 were not refused")
+    assert "cannot add up to more than 1" in lines.nth(2).inner_text()
     type_into("anchor as excitement", "0.6")
     circle = replace(circle, anchor_confidences=(.6, .125))
     agrees(circle)
@@ -109,12 +110,12 @@ def test_both_widgets(page, serve, shot):
 
     # the playground
     def touches(kind: str, loss: str, scale: float):
-        until(lambda: lines.nth(2).inner_text() == play_sentence(kind, loss, scale),
-              f"the playground reads {lines.nth(2).inner_text()!r}, not {play_sentence(kind, loss, scale)!r}")
+        until(lambda: lines.nth(4).inner_text() == loss_sentence(kind, loss, scale),
+              f"the playground reads {lines.nth(4).inner_text()!r}, not {loss_sentence(kind, loss, scale)!r}")
         until(lambda: (page.locator("img[alt^='Heat maps']").get_attribute("alt")
-                       or "").endswith(play_sentence(kind, loss, scale)), "the heat maps show another state")
-        count = sum(c["touched"] for c in touch_counts(play(kind, loss, scale), make_batch(kind).labels).values())
-        assert int(re.search(r"touches (\d+) of 992", lines.nth(2).inner_text())[1]) == count
+                       or "").endswith(loss_sentence(kind, loss, scale)), "the heat maps show another state")
+        count = sum(c["touched"] for c in pair_counts(loss_on_batch(kind, loss, scale), make_batch(kind).labels).values())
+        assert int(re.search(r"touches (\d+) of 992", lines.nth(4).inner_text())[1]) == count
         return count
 
     choose = lambda label, option: page.locator(".widget-dropdown",
@@ -139,7 +140,7 @@ def test_both_widgets(page, serve, shot):
           f"clicked row 20, chosen {rows.get_attribute('aria-valuetext')}")
     for key in ("ArrowDown", "ArrowDown", "PageUp"):
         page.keyboard.press(key)
-    gradient = play("random", "GEP", 1.).gradient[18]
+    gradient = loss_on_batch("random", "GEP", 1.).gradient[18]
     expected = f"row 18, anger: {(gradient < 0).sum()} pulled, {(gradient > 0).sum()} pushed"
     until(lambda: rows.get_attribute("aria-valuetext") == expected, f"{rows.get_attribute('aria-valuetext')!r}, not "
           f"{expected!r}")

@@ -253,7 +253,10 @@ def marks(circle: Circle, reading: CircleValues) -> list[dict]:
             if abs(length) < .004:
                 continue                                                   # no force, no arrow
             start, end = at[role]*radius, at[role]*(radius + 1j*length)  # i z is the anticlockwise direction at z
-            colour = _EP_COLOUR if real else "#000000" if role == "anchor" else PULL if reading.pull[role][1] > 0 else PUSH
+            if real or role == "anchor":
+                colour = _EP_COLOUR if real else "#000000"
+            else:
+                colour = PULL if reading.pull[role][1] > 0 else PUSH
             found.append(dict(kind="arrow", x1=start.real, y1=start.imag, x2=end.real, y2=end.imag, colour=colour,
                               real=real))
     return [{k: round(float(v), 4) if k not in ("kind", "colour", "real") else v for k, v in mark.items()}
@@ -402,12 +405,12 @@ class NegativeGeometry(widgets.VBox):
         for name, control in self.controls.items():
             control.observe(lambda change: self._busy or self._from_controls(), "value")
         c, wrap = self.controls, widgets.Layout(flex_flow="row wrap")
-        rows = (("hardness", "beta", "lambda_0"), ("anchor_same", "same_anchor"), ("anchor_opposite", "opposite_anchor"),
-                ("scale", "generate_in", "through_lambda", "negatives"))
+        rows = (("hardness", "beta", "lambda_0"), ("anchor_same", "same_anchor"),
+                ("anchor_opposite", "opposite_anchor"), ("scale", "generate_in", "through_lambda", "negatives"))
         panel = [widgets.HBox([c[name] for name in names], layout=wrap) for names in rows]
         note = Message(text="Drag a point along the circle, or Tab to it and use the arrow keys.")
-        super().__init__([note, widgets.HBox([self.sketch, self.readings], layout=wrap), self.losses, self.forces, *panel,
-                          OwnKeys()])
+        both = widgets.HBox([self.sketch, self.readings], layout=wrap)
+        super().__init__([note, both, self.losses, self.forces, *panel, OwnKeys()])
         self._refresh()
 
     def change(self, **changes) -> bool:      # fields of `Circle`; False if they were refused
@@ -437,7 +440,7 @@ class NegativeGeometry(widgets.VBox):
                  for name, text, options in (("hardness", "hardness", _HARDNESS),
                                              ("generate_in", "generate in", _GENERATE))}
         ticks = {name: widgets.Checkbox(description=text, indent=False, layout=widgets.Layout(width="190px"))
-                 for name, text in dict(through_lambda="gradient through λ₀", negatives="opposite negative too").items()}
+                 for name, text in (("through_lambda", "gradient through λ₀"), ("negatives", "opposite negative too"))}
         return dict(**sliders, **lists, **ticks,
                     scale=Slider(label="scale", min=1, max=HIGHEST_SCALE, step=1, layout=place))
 
@@ -485,5 +488,5 @@ class NegativeGeometry(widgets.VBox):
         self.losses.say(losses_sentence(reading))
         sentence = strip_sentence(self.circle, positive_strip(self.circle))
         self.forces.say(sentence)
-        self.readings.show(png(draw_readings(self.circle)), "Bars of the losses before and after, and two strips of the "
-                           f"pull on the positive. {losses_sentence(reading)} {sentence}")
+        words = "Bars of the losses before and after, and two strips of the pull on the positive."
+        self.readings.show(png(draw_readings(self.circle)), f"{words} {losses_sentence(reading)} {sentence}")

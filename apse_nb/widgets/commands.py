@@ -10,7 +10,6 @@ import secrets
 import socket
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 import click
@@ -40,22 +39,22 @@ def check_port(host: str, port: int) -> None:
 @click.option("--index", default=None, help="The folder where the index is.  [default: SOURCE/.apse_index]")
 @click.option("--port", type=click.IntRange(1, 65535), default=8866, help="Port of the page.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on. With any other than this one, people on the "
-              "network who know the printed address see your pictures.")
+              "network who know the printed address see your images.")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 def apse_explore(source, model, index, port, host, show):
-    """Explore the pictures in SOURCE, a folder (or the word 'scenes' for the embedded data set), in the browser.
+    """Explore the images in SOURCE, a folder (or the word 'scenes' for the embedded data set), in the browser.
 
-    The folder is indexed first, as by apse_index: only new and changed pictures are looked at. Then the address of the
+    The folder is indexed first, as by apse_index: only new and changed images are looked at. Then the address of the
     page is printed. Stop with Ctrl-C.
 
     \b
     Examples:
       apse_explore
-      apse_explore ~/pictures --model runs/mine/best.safetensors --open
+      apse_explore ~/images --model runs/mine/best.safetensors --open
     """
     from apse_nb.search.encoder import load_encoder
     from apse_nb.search.gallery import Gallery
-    from apse_nb.widgets.app import page_code, server_arguments, write_page
+    from apse_nb.widgets.server import page_code, serve_page, write_page
 
     check_port(host, port)
     if index and "://" in index:
@@ -65,17 +64,13 @@ def apse_explore(source, model, index, port, host, show):
     if source != "scenes":
         with Gallery.create(source, index, encoder) as gallery:
             done, total = gallery.update(sys.stderr.isatty()), len(gallery)
-        click.echo(f"{total} pictures, {len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped")
+        click.echo(f"{total} images, {len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped")
         if total < 2:
-            raise ValueError(f"There is nothing to explore in {one_line(source)}: at least two pictures are needed.")
+            raise ValueError(f"There is nothing to explore in {one_line(source)}: at least two images are needed.")
         source = os.path.abspath(index or Path(source)/".apse_index")
-    from voila.app import Voila                                              # a second to import
-
     token = secrets.token_urlsafe(16)
-    with tempfile.TemporaryDirectory(prefix="apse_explore_") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)                  # about how Voila's settings are written
+    with tempfile.TemporaryDirectory(prefix="apse_explore_") as folder:
         # its process runs elsewhere: no relative paths
-        notebook = write_page(folder, page_code(source, encoder and encoder.source))
-        click.echo(f"http://{host}:{port}/?token={token}\nOpen this address in a browser, the page takes some seconds "
-                   f"to start; stop with Ctrl-C.")
-        Voila.launch_instance([*server_arguments(notebook, port, token, host, show), "--Voila.log_level=ERROR"])
+        notebook = write_page(Path(folder), page_code(source, encoder and encoder.source))
+        click.echo(f"http://{host}:{port}/?token={token}\nOpen this address in a browser; stop with Ctrl-C.")
+        serve_page(notebook, port, token, host, show)

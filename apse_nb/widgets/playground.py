@@ -239,8 +239,9 @@ def draw_batch(kind: str,            # a key of BATCHES
     for ax, title in ((left, f"cosines: {batch.title}"),
                       (right, f"what {loss} touches" + ("" if loss in WITHOUT_SCALE else f", scale {scale:g}"))):
         _class_lines(ax, batch.labels, MIKELS)
-        ax.add_patch(Rectangle((-.5, anchor - .75), len(batch.labels), 1.5, fill=False, edgecolor="white", linewidth=1.2,
-                               path_effects=[Stroke(linewidth=2.8, foreground="black"), Normal()]))
+        outlined = [Stroke(linewidth=2.8, foreground="black"), Normal()]
+        ax.add_patch(Rectangle((-.5, anchor - .75), len(batch.labels), 1.5, fill=False, edgecolor="white",
+                               linewidth=1.2, path_effects=outlined))
         ax.set(xticks=places, yticks=places)
         ax.set_xticklabels(names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
         ax.set_yticklabels(names if ax is left else [], fontsize=7)
