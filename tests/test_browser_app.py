@@ -1,9 +1,11 @@
-"apse_explore as a user meets it: the command is started, the page opened, a click in one tab followed into the next."
+"apse_explore as a user meets it: the command is started, the page opened, searched, and closed; and as a stranger does."
+import http.client
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -12,26 +14,34 @@ from conftest import free_port, stop, wait_for
 from apse_nb.scenes import make_scenes, save_scenes
 
 HOSTILE = "<img src=x onerror=document.title='hit'>.png"
+# as the installed command, which does not have the current directory on Python's path
+CODE = "import sys; sys.path.remove(''); from apse_nb.widgets.commands import apse_explore; apse_explore()"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    "Forty drawn pictures in class folders, the first of them with a hostile name, and one file that is no picture."
+    """Forty drawn images in class folders, the first of them with a hostile name, one file that is no image, and what
+    a stranger might put beside them to have it executed."""
     root = tmp_path/"mine"
     save_scenes(make_scenes(40, size=96, seed=3, workers=1), root)
     os.rename(root/"masks", tmp_path/"masks")
     first = min((root/"amusement").iterdir())
     first.rename(first.with_name(HOSTILE))
-    (root/"awe"/"notes.png").write_text("not a picture")
+    (root/"awe"/"notes.png").write_text("not an image")
+    for place in (tmp_path, root):
+        for name in ("voila.py", "jupyter_config.py", "jupyter_server_config.py", "ipython_config.py", "sitecustomize.py"):
+            (place/name).write_text(f"open({str(tmp_path/'executed')!r}, 'a').write({name!r})")
+        (place/"voila.json").write_text('{"Voila": {"token": "", "ip": "0.0.0.0"}}')
     return root
 
 
 @pytest.fixture
 def explore(folder, tmp_path):
-    "The command, running: its process, what it said, and where its errors go."
-    code, errors = "from apse_nb.widgets.commands import apse_explore; apse_explore(prog_name='apse_explore')", tmp_path/"errors"
-    process = subprocess.Popen([sys.executable, "-c", code, folder.name, "--port", str(free_port())], cwd=tmp_path,
-                               stdout=subprocess.PIPE, stderr=errors.open("w"), text=True)
+    "The command, running in the folder with the traps: its process, what it said, and where its errors go."
+    errors = tmp_path/"errors"
+    process = subprocess.Popen([sys.executable, "-c", CODE, folder.name, "--port", str(free_port())], cwd=tmp_path,
+                               stdout=subprocess.PIPE, stderr=errors.open("w"), text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     said = ""
     for line in process.stdout:
         said += line
@@ -43,9 +53,23 @@ def explore(folder, tmp_path):
     stop(process)                              # if the test has not
 
 
-def test_apse_explore(explore, page, shot):
+def kernels(process) -> list[psutil.Process]:
+    "The Python processes behind pages."
+    return [p for p in psutil.Process(process.pid).children(recursive=True) if "ipykernel" in " ".join(p.cmdline())]
+
+
+def ask(port: int, path: str, host: str | None = None, **headers) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.putrequest("GET", path, skip_host=True)
+    for name, value in (("Host", host or f"127.0.0.1:{port}"), *headers.items()):
+        connection.putheader(name, value)
+    connection.endheaders()
+    return connection.getresponse()
+
+
+def test_apse_explore(explore, page, shot, tmp_path):
     process, said, errors = explore
-    assert "40 pictures, 1 file skipped" in said
+    assert "40 images, 1 file skipped" in said
     address, plain = re.search(r"^((http://127\.0\.0\.1:\d+/)\?token=\S{20,})$", said, re.M).groups()
     wait_for(plain + "login", process, errors)
     page.goto(plain)
@@ -53,29 +77,113 @@ def test_apse_explore(explore, page, shot):
     assert "/login" in page.url and page.get_by_label("Password or token").is_visible()
 
     page.goto(address, wait_until="commit")
-    page.get_by_text(re.compile("Running|Executing")).wait_for()  # something to look at while the network is loaded
+    # something to look at while the network is loaded
+    page.get_by_text(re.compile("Running|Executing|Starting|Loading")).first.wait_for()
     results = page.locator("[aria-label='results, most similar first'] button")
     results.first.wait_for()
-    assert page.get_by_text(f"Query: amusement/{HOSTILE}").is_visible()                          # shown as text,
-    assert page.locator("img[src=x]").count() == 0 and page.title() != "hit"                     # not obeyed
-    shot(page, "app_pictures")
+    assert page.get_by_text(re.compile("40 images of .*mine; searched with the small network")).is_visible()
+    for width in (1280, 800, 390):
+        page.set_viewport_size(dict(width=width, height=900))
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"cut off at {width} pixels"
+        shot(page, f"app_search_{width}")
+    page.set_viewport_size(dict(width=1280, height=900))
 
+    # an image from outside, dropped as a file: it finds itself; its name is shown as text
+    drawn = next(p for p in (tmp_path/"mine"/"amusement").iterdir() if p.name == HOSTILE)
+    page.locator(".apse-upload input").first.set_input_files(drawn)
+    page.get_by_text(f"Query: your image {HOSTILE}").wait_for()
+    found = results.first.locator("img")
+    assert found.get_attribute("alt").find(f"amusement/{HOSTILE}") > 0
+    assert page.locator("img[src=x]").count() == 0 and page.title() != "hit"                     # not obeyed
+
+    # pasted
+    page.evaluate("""async () => {
+        const image = document.querySelector("[aria-label^='results'] button:nth-child(3) img");
+        const blob = await (await fetch(image.src)).blob(), data = new DataTransfer();
+        data.items.add(new File([blob], "pasted.jpg", { type: "image/jpeg" }));
+        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true })); }""")
+    page.get_by_text("Query: your image pasted.jpg").wait_for()
+
+    # a feeling
+    page.get_by_label("feeling").select_option("awe")
+    page.get_by_text("Query: awe", exact=True).wait_for()
+    page.wait_for_function("""() => document.querySelector("[aria-label^='results'] .apse-line").textContent.endsWith("%")""")
+    shot(page, "app_feeling")
+
+    # the large image, by keyboard, with the path to copy
+    results.first.focus()
+    page.keyboard.press("o")
+    box = page.locator("dialog[open]")
+    box.wait_for()
+    assert str(tmp_path/"mine") in box.locator("code").inner_text()
+    assert box.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)") == 96
+    page.keyboard.press("Escape")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    lines = download.value.path().read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "rank,name,path,similarity,emotion" and len(lines) == 25
+
+    # the other tabs follow
     name = re.search(r"\w+/scene_\w+\.png", results.nth(2).locator("img").get_attribute("alt"))[0]
     results.nth(2).click()
-    page.get_by_text(f"Query: {name}").wait_for()
+    page.get_by_text(f"Query: {name}").first.wait_for()
     page.get_by_role("tab", name="Attention").click()
-    page.get_by_text(f"The query of the first tab: {name}").wait_for()  # the second tab follows the first
-    page.locator(f"img[alt^='Your picture {name}.']:visible").wait_for()
-    for tab in ("Attention", "Negatives", "Losses"):
+    page.get_by_text(f"The query of the search: {name}").wait_for()
+    page.locator(f"img[alt^='Your image {name}.']:visible").wait_for()
+    for tab in ("Map", "Attention", "Negatives", "Losses"):
         page.get_by_role("tab", name=tab).click()
-        picture = page.locator("img[alt]:visible").first
-        picture.wait_for()
-        assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 300
-        shot(page, f"app_{tab.lower()}")
+        page.locator(".apse-map canvas:visible" if tab == "Map" else "img[alt]:visible").first.wait_for()
+        for width in (1280, 390):
+            page.set_viewport_size(dict(width=width, height=900))
+            page.wait_for_timeout(500)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{tab} is cut at {width} pixels"
+            shot(page, f"app_{tab.lower()}_{width}")
+        page.set_viewport_size(dict(width=1280, height=900))
+    page.emulate_media(color_scheme="dark")
+    page.get_by_role("tab", name="Search").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 24, 27)"
+    shot(page, "app_search_dark")
+
+    # a page that is left takes its process along
+    assert len(kernels(process)) == 1
+    page.goto("about:blank")
+    end = time.monotonic() + 30
+    while kernels(process) and time.monotonic() < end:
+        time.sleep(.3)
+    assert not kernels(process)
 
     behind = psutil.Process(process.pid).children(recursive=True)
-    assert behind
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     assert not psutil.wait_procs(behind, 10)[1]  # no process stays behind
-    assert "Traceback" not in errors.read_text()
+    assert "Traceback" not in errors.read_text() and not (tmp_path/"executed").exists()
+
+
+def test_strangers_at_the_door(explore, tmp_path):
+    "Other hosts, odd paths, frames, cookies: refused, quietly."
+    process, said, errors = explore
+    port, token = re.search(r"^http://127\.0\.0\.1:(\d+)/\?token=(\S+)$", said, re.M).groups()
+    port = int(port)
+    wait_for(f"http://127.0.0.1:{port}/login", process, errors)
+    assert ask(port, f"/login?token={token}", "evil.example").status == 403           # DNS rebinding
+    assert ask(port, "/login", f"localhost:{port}").status == 200
+    for path in ("/voila/templates/x", "/voila/templates/lab/x", "/%ff", "/voila/static/%00", "/a%0ab", "/voila/static/"
+                 + "a"*3000, "/voila/static/..%2f..%2fetc/passwd", "/voila/files/..%2fx", "/voila/api/kernels/x",
+                 "/voila/static/no.js"):
+        assert ask(port, path).status in (400, 403, 404, 302), path
+    answer = ask(port, "/login")
+    headers = {k.lower(): v for k, v in answer.getheaders()}
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY" and headers["referrer-policy"] == "same-origin"
+    cookies = [v for k, v in ask(port, f"/login?token={token}").getheaders() if k.lower() == "set-cookie"]
+    assert cookies and all("samesite=strict" in c.lower() for c in cookies), cookies
+    assert not (tmp_path/"executed").exists() and "Traceback" not in errors.read_text()
+
+
+def test_the_page_says_what_is_wrong(page, serve):
+    "An index that has gone: one sentence on the page, no word of Voila."
+    page.goto(serve("from apse_nb.widgets.server import Shell\nShell('/no/such/index')"))
+    page.get_by_role("alert").wait_for()
+    assert "/no/such/index" in page.get_by_role("alert").inner_text()
+    assert "show_tracebacks" not in page.content() and "Traceback" not in page.content()

@@ -167,7 +167,7 @@ def serve_page(notebook: Path,              # what to show, in a private folder
     from traitlets.config import Config
 
     policy = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
-    headers = {"Content-Security-Policy": policy, "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+    headers = {"Content-Security-Policy": policy, "X-Frame-Options": "DENY", "Referrer-Policy": "same-origin"}
     tornado = dict(headers=headers, xsrf_cookie_kwargs=dict(samesite="Strict"), ws_ping_timeout=30_000)
     config = Config({
         "Voila": dict(ip=host, port=port, port_retries=0, token=token, open_browser=show, log_level="ERROR",
