@@ -32,14 +32,15 @@ setup(
     author_email=settings["author_email"],
     license="Apache-2.0",
     keywords=settings["keywords"],
-    classifiers=["Development Status :: 4 - Beta", "Intended Audience :: Education", "Intended Audience :: Science/Research",
-                 "Operating System :: OS Independent", "Programming Language :: Python :: 3",
+    classifiers=["Development Status :: 4 - Beta", "Intended Audience :: Education",
+                 "Intended Audience :: Science/Research", "Operating System :: OS Independent",
+                 "Programming Language :: Python :: 3",
                  "Programming Language :: Python :: 3 :: Only", "Framework :: Jupyter",
                  "Topic :: Scientific/Engineering :: Artificial Intelligence",
                  "Topic :: Scientific/Engineering :: Image Recognition", "Typing :: Typed"],
     python_requires=f">={settings['min_python']}",
-    # Paper tables, measured results, shipped weights and the final notebook travel inside the wheel; in an editable install
-    # the same files are found one level above the package.
+    # Paper tables, measured results, shipped weights and the final notebook travel inside the wheel; in an editable
+    # install the same files are found one level above the package.
     packages=[*find_packages(include=["apse_nb", "apse_nb.*"]), "apse_nb.data", "apse_nb.nbs"],
     package_dir={"apse_nb.data": "data", "apse_nb.nbs": "nbs"},
     package_data={"apse_nb": ["py.typed", "static/*", "static/**/*"],

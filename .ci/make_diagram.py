@@ -54,7 +54,8 @@ def draw(lit: tuple[str, ...], chapter: str) -> str:
         top = y + h/2 - 6.5*(len(lines) - 1) + 4
         for i, line in enumerate(lines):
             weight = ' font-weight="bold"' if on else ""
-            parts.append(f'<text x="{x + w/2}" y="{top + 13*i}" text-anchor="middle" fill="{INK if on else "#444444"}"{weight}>'
+            colour = INK if on else "#444444"
+            parts.append(f'<text x="{x + w/2}" y="{top + 13*i}" text-anchor="middle" fill="{colour}"{weight}>'
                          f"{line}</text>")
     return "\n".join([*parts, "</svg>"]) + "\n"
 

@@ -1,4 +1,5 @@
-"""Writes README.md from nbs/index.ipynb: prose, code cells without `#| hide`, text and Markdown outputs. Needs no Quarto."""
+"""Writes README.md from nbs/index.ipynb: prose, code cells without `#| hide`, text and Markdown outputs.
+Needs no Quarto."""
 import re
 from pathlib import Path
 

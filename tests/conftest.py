@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-# The background job of a script is started with SIGINT ignored, and hands that on to every process that a test starts. Tests of
-# Ctrl-C need what a terminal would give them.
+# The background job of a script is started with SIGINT ignored, and hands that on to every process that a test starts.
+# Tests of Ctrl-C need what a terminal would give them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHOTS = Path(os.environ.get("APSE_SHOTS", Path(__file__).parent.parent/"reports"/"browser"))

@@ -51,7 +51,8 @@ def test_arrows_go_up_the_table_of_wings(module):
         its_wing = other.split("/")[0] if "/" in other else "report" if other in REPORT_LEVEL else None
         if wing is None:
             assert its_wing in (None, "tools"), f"{module} is a chapter of the course and imports {other}"
-            assert its_wing or COURSE[other] < COURSE[module], f"chapter {module} imports {other}, which a reader has not met yet"
+            met = its_wing or COURSE[other] < COURSE[module]
+            assert met, f"chapter {module} imports {other}, which a reader has not met yet"
         elif its_wing is None:
             assert COURSE[other] <= HIGHEST_CHAPTER[wing], f"{module} imports chapter {other}"
         else:
@@ -84,8 +85,9 @@ def console_scripts() -> dict[str, str]:
     return dict(entry.split("=") for entry in config["DEFAULT"]["console_scripts"].split())
 
 
-HEAVY = {"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "skimage", "matplotlib", "accelerate", "PIL", "IPython",
-         "ipywidgets", "anywidget", "papermill", "nbconvert", "nbformat", "faiss", "qdrant_client", "qdrant_edge"}
+HEAVY = {"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "skimage", "matplotlib", "accelerate", "PIL",
+         "IPython", "ipywidgets", "anywidget", "papermill", "nbconvert", "nbformat", "faiss", "qdrant_client",
+         "qdrant_edge"}
 
 
 @pytest.mark.parametrize("name, place", console_scripts().items())
@@ -104,7 +106,8 @@ def test_version(name, place):
 
 
 def test_torchvision_works_beside_this_torch():
-    code = "import apse_nb, torchvision, torch; from torchvision.models import resnet18; print(tuple(resnet18()(torch.zeros(1, 3, 64, 64)).shape))"
+    code = ("import apse_nb, torchvision, torch; from torchvision.models import resnet18; "
+            "print(tuple(resnet18()(torch.zeros(1, 3, 64, 64)).shape))")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert out.stdout.strip() == "(1, 1000)", out.stderr[-500:]
 

@@ -1,4 +1,4 @@
-"""Whoever follows a pointer arrives: chapters, notebooks, sections, links between notebooks, modules that text names."""
+"""Whoever follows a pointer arrives: chapters, notebooks, sections, links between notebooks, modules named in text."""
 import importlib.util
 import json
 import re
@@ -29,7 +29,8 @@ def headings(name: str) -> set[str]:
 def wrong_pointers(text: str) -> list[str]:
     "Pointers in a text that lead nowhere."
     flat, wrong = re.sub(r"\s+(?:# )?", " ", text), []
-    wrong += [f"chapter {n}" for n in re.findall(r"\b[Cc]hapter (\d[a-z]?|\d\d[a-z]?)\b(?!\.)", flat) if n not in CHAPTERS]
+    for number in re.findall(r"\b[Cc]hapter (\d[a-z]?|\d\d[a-z]?)\b(?!\.)", flat):
+        wrong += [] if number in CHAPTERS else [f"chapter {number}"]
     for several in re.findall(r"\b[Cc]hapters ((?:\d+[a-z]?\b(?:, and |, | and | or | to )?)+)", flat):
         wrong += [f"chapter {number}" for number in re.findall(r"\d+[a-z]?", several) if number not in CHAPTERS]
     for number, name in re.findall(r"\[(\d\d[a-z]?)\b[^\]]*\]\((?:nbs/)?([\w/]+)\.ipynb", flat):
@@ -41,7 +42,8 @@ def wrong_pointers(text: str) -> list[str]:
     for wing, name in re.findall(r"`(\w+)/(\w+)`", flat):
         if wing in WINGS and f"{wing}/{name}" not in NOTEBOOKS:
             wrong.append(f"notebook {wing}/{name}")
-    modules = re.findall(r"\b(?:from|import) (apse_nb(?:\.\w+)*)", flat) + re.findall(r"`(apse_nb(?:\.[a-z_]+)+)`", flat)
+    modules = re.findall(r"\b(?:from|import) (apse_nb(?:\.\w+)*)", flat)
+    modules += re.findall(r"`(apse_nb(?:\.[a-z_]+)+)`", flat)
     for module, names in re.findall(r"\bfrom (apse_nb(?:\.\w+)*) import \(?(\w+(?:, \w+)*)", flat):
         modules += [f"{module}.{name}" for name in names.split(", ")]
     wrong += [f"module {module}" for module in modules if not exists(module)]
@@ -79,5 +81,7 @@ def test_what_the_test_finds():
     assert wrong_pointers("see chapter 99, chapters 04 and 15a, and the notebook `tools/nothing`") == [
         "chapter 15a", "chapter 99", "notebook tools/nothing"]
     assert wrong_pointers("chapter 09's section *No such heading*") == ["chapter 09, section 'No such heading'"]
-    assert wrong_pointers("from apse_nb.tools.files import x, `apse_nb.metrics`, `apse_nb.nowhere`") == ["module apse_nb.nowhere"]
+    assert wrong_pointers("from apse_nb.metrics import evaluate, `apse_nb.metrics`, `apse_nb.nowhere`") == [
+        "module apse_nb.nowhere"]
+    assert wrong_pointers("from apse_nb.metrics import nothing_like_it") == ["module apse_nb.metrics.nothing_like_it"]
     assert importlib.util.find_spec("apse_nb.metrics")

@@ -1,6 +1,5 @@
 "The book as a web site: built without Quarto, every link and anchor followed, searched and read in a browser."
 import importlib.util
-import json
 import re
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ def load_builder():
 
 
 make_site = load_builder()
+WINGS = sys.modules["site_builder.book"].WINGS
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_course_first_then_wings(site):
     assert site.chapters[0].path.stem == "index" and course == [f"{n:02}" for n in range(len(course))]
     wings = [c.wing for c in site.chapters if c.wing]
     assert [c.wing for c in site.chapters[-len(wings):]] == wings
-    assert list(dict.fromkeys(wings)) == list(make_site.WINGS) and sorted(set(wings)) == sorted(
+    assert list(dict.fromkeys(wings)) == list(WINGS) and sorted(set(wings)) == sorted(
         p.name for p in (ROOT/"nbs").iterdir() if list(p.glob("*.ipynb")))
     text = (site.out/"04_attention.html").read_text(encoding="utf-8")
     assert 'rel="prev" href="03_backbones.html"' in text and 'rel="next" href="05_clb.html"' in text
@@ -50,7 +50,8 @@ def test_api_page_tells_parameters_and_chapter(site):
     entry = text[text.index('<section id="AttentionHead">'):text.index('id="AttentionHead.forward"')]
     assert "K, classes this head tells apart" in entry and re.search(r'href="../04_attention.html#[\w-]+"', entry)
     assert "the paper's F_a: features weighted by both maps" in text  # a field of a named tuple
-    assert "--method" in (site.out/"api"/"report.commands.html").read_text(encoding="utf-8")  # a command shows its --help
+    # a command shows its --help
+    assert "--method" in (site.out/"api"/"report.commands.html").read_text(encoding="utf-8")
 
 
 def test_exported_cells_lead_to_their_entries(site):
@@ -59,7 +60,8 @@ def test_exported_cells_lead_to_their_entries(site):
 
 
 def test_sidebar_for_quarto_is_in_sync(site):
-    assert (ROOT/"nbs"/"sidebar.yml").read_text(encoding="utf-8") == make_site.sidebar_yml(site.chapters), "run python .ci/make_site.py and commit nbs/sidebar.yml"
+    written = (ROOT/"nbs"/"sidebar.yml").read_text(encoding="utf-8")
+    assert written == make_site.sidebar_yml(site.chapters), "run python .ci/make_site.py and commit nbs/sidebar.yml"
 
 
 def test_nbdev_prepares_every_chapter_for_quarto(tmp_path):
@@ -68,14 +70,16 @@ def test_nbdev_prepares_every_chapter_for_quarto(tmp_path):
     shutil.copytree(ROOT/"nbs", tmp_path/"nbs")
     shutil.copytree(ROOT/"apse_nb", tmp_path/"apse_nb", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT/"settings.ini", tmp_path)
-    code = "from nbdev.serve import proc_nbs; from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml(); proc_nbs('nbs', n_workers=0)"
+    code = ("from nbdev.serve import proc_nbs; from nbdev.quarto import refresh_quarto_yml; "
+            "refresh_quarto_yml(); proc_nbs('nbs', n_workers=0)")
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
     assert {p.relative_to(tmp_path/"_proc") for p in (tmp_path/"_proc").rglob("*.ipynb")} == {
         p.relative_to(ROOT/"nbs") for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
     assert (tmp_path/"_proc"/"images"/"hero.png").exists() and (tmp_path/"_proc"/"_quarto.yml").exists()
     assert "class AttentionHead" in (tmp_path/"_proc"/"04_attention.ipynb").read_text(encoding="utf-8")
-    assert (tmp_path/"nbs"/"nbdev.yml").read_text() == (ROOT/"nbs"/"nbdev.yml").read_text(), "settings.ini changed: nbdev_docs would write another nbs/nbdev.yml"
+    settings, ours = ((folder/"nbs"/"nbdev.yml").read_text() for folder in (tmp_path, ROOT))
+    assert settings == ours, "settings.ini changed: nbdev_docs would write another nbs/nbdev.yml"
 
 
 def small_book(folder: Path, name: str = "01_one.ipynb", *cells) -> Path:
@@ -117,7 +121,8 @@ def test_equations_and_links(tmp_path, no_font):
     book = make_site.Site(tmp_path/"out", small_book(tmp_path/"nbs", "01_one.ipynb", *cells)).build()
     page = (book.out/"01_one.html").read_text(encoding="utf-8")
     assert make_site.check(book.out, book.chapters, book.modules) == []
-    assert '<math display="block">' in page and "<mfrac>" in page and 'href="01_one.html#a-b"' in page and 'href="index.html"' in page
+    for shown in ('<math display="block">', "<mfrac>", 'href="01_one.html#a-b"', 'href="index.html"'):
+        assert shown in page
     with pytest.raises(ValueError, match=r"01_one.ipynb: this equation cannot be read: '\\\\nosuch"):
         make_site.Site(tmp_path/"out2", small_book(tmp_path/"nbs2", "01_one.ipynb", "$\\nosuch{x}$")).build()
 
@@ -164,7 +169,9 @@ def test_reading_in_a_browser(site, page, shot):
     assert page.locator("#hits .what").first.inner_text() == "AttentionHead"
     page.locator("#hits a", has_text="04 Attention").first.click()
     page.wait_for_url("**/04_attention.html#*")
-    shown = page.evaluate("""() => { const all = [...document.querySelectorAll(".equation math")], one = all[0].getBoundingClientRect(), frac = document.querySelector("mfrac").getBoundingClientRect();
+    shown = page.evaluate("""() => {
+        const all = [...document.querySelectorAll(".equation math")], one = all[0].getBoundingClientRect();
+        const frac = document.querySelector("mfrac").getBoundingClientRect();
         return [all.length, one.width, frac.height, document.fonts.check("16px Equations")] }""")
     assert shown[0] >= 3 and shown[1] > 50 and shown[2] > 20 and shown[3], shown
     assert page.evaluate("[...document.images].every(i => i.alt)")

@@ -1,0 +1,1 @@
+"Builds the book as a web site, for `.ci/make_site.py`."
