@@ -210,13 +210,13 @@ def subfolders(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if _is_folder(e) and not _is_excluded(e.name)
                       and not e.name.startswith("_") and e.name not in ("masks", "annotation"))
 
-# %% ../nbs/02_images.ipynb #02-datasets-034
 @dataclass
 class WalkReport:
     "What a walk through folders passed by."
     ignored: Counter = field(default_factory=Counter)                # suffix in lower case -> files that are no images
     refused: list[tuple[str, str]] = field(default_factory=list)     # (folder, reason) of those that were closed
 
+# %% ../nbs/02_images.ipynb #02-datasets-034
 def walk_images(folder: Path,                        # where to start
                 report: WalkReport | None = None,    # is filled; without one, folders that are closed give a warning
                ) -> list[str]:                       # sorted names relative to the start, with forward slashes

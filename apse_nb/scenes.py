@@ -15,196 +15,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from .emotions import LabelledImages, MIKELS
+from .tools.drawing import DISTRACTORS, MOTIFS, Piece, SHAPES, oklch, stamp
 
 # %% auto #0
-__all__ = ['BODY', 'SECOND', 'DARK', 'LIGHT', 'MOTIFS', 'DISTRACTORS', 'LAYERS', 'NEIGHBOURS', 'SHAPES', 'oklch', 'polygon',
-           'oval', 'ring', 'stroke', 'smooth', 'Piece', 'stamp', 'Difficulty', 'Backdrop', 'plan_backdrop',
-           'crack_distance', 'paint_backdrop', 'Plan', 'plan_scene', 'paint', 'Scenes', 'make_scenes', 'save_scenes',
-           'make_shapes']
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-007
-def oklch(lightness, chroma, hue) -> np.ndarray:
-    """Colours from perceived lightness 0..1, chroma (0 grey, .15 vivid) and hue in turns: ... x 3 RGB values in [0, 1]
-    (Ottosson 2020)."""
-    lightness, chroma, hue = np.broadcast_arrays(lightness, chroma, hue)
-    a, b = chroma*np.cos(2*np.pi*hue), chroma*np.sin(2*np.pi*hue)
-    # three cone responses; a cube, because the eye feels about the cube root of the light
-    l = (lightness + 0.3963377774*a + 0.2158037573*b)**3
-    m = (lightness - 0.1055613458*a - 0.0638541728*b)**3
-    s = (lightness - 0.0894841775*a - 1.2914855480*b)**3
-    # the light of the screen's red, green and blue; what it cannot show is clipped
-    linear = np.stack([4.0767416621*l - 3.3077115913*m + 0.2309699292*s,
-                       -1.2684380046*l + 2.6097574011*m - 0.3413193965*s,
-                       -0.0041960863*l - 0.7034186147*m + 1.7076147010*s], -1).clip(0, 1)
-    return np.where(linear <= 0.0031308, 12.92*linear, 1.055*linear**(1/2.4) - 0.055)   # the screen's curve (sRGB)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-013
-BODY, SECOND, DARK, LIGHT = range(4)   # the four colour roles of a drawing
-
-def polygon(*xy) -> np.ndarray:
-    "Corner points x, y, x, y, ... as an N x 2 array."
-    return np.array(xy, float).reshape(-1, 2)
-
-def oval(x, y, rx, ry=None, turn=0., start=0., stop=1., n=28) -> np.ndarray:
-    "N x 2 points on an ellipse with its centre at (x, y), from `start` to `stop` turns, rotated by `turn` turns."
-    t = 2*np.pi*np.linspace(start, stop, n, endpoint=stop - start < 1)
-    u, v = rx*np.cos(t), (rx if ry is None else ry)*np.sin(t)
-    c, s = np.cos(2*np.pi*turn), np.sin(2*np.pi*turn)
-    return np.stack([x + c*u - s*v, y + s*u + c*v], 1)
-
-def ring(x, y, r, width) -> np.ndarray:
-    "N x 2 points around a ring of this mean radius: once outside, once back inside."
-    t = 2*np.pi*np.linspace(0, 1, 25)[:, None]
-    circle = np.concatenate([np.cos(t), np.sin(t)], 1)
-    return np.concatenate([(r + width/2)*circle, (r - width/2)*circle[::-1]]) + [x, y]
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-015
-def stroke(points, width) -> np.ndarray:
-    "The outline of a line of this width along N points: 2N x 2."
-    p = np.asarray(points, float)
-    along = np.gradient(p, axis=0)
-    along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9   # the direction of the line at each point, length 1
-    side = width/2*along[:, ::-1]*[-1, 1]                          # turned by a right angle
-    return np.concatenate([p + side, (p - side)[::-1]])            # along one side, back along the other
-
-def smooth(*xy, n=6) -> np.ndarray:
-    "A closed smooth curve (Catmull-Rom) through the corner points, n points for each."
-    b = polygon(*xy)
-    a, c, d = np.roll(b, 1, 0), np.roll(b, -1, 0), np.roll(b, -2, 0)   # the corner before b and the two after it
-    t = np.linspace(0, 1, n, endpoint=False)[:, None, None]            # the way from b to c
-    curve = 0.5*(2*b + (c - a)*t + (2*a - 5*b + 4*c - d)*t**2 + (3*b - a - 3*c + d)*t**3)   # (n, N, 2)
-    return curve.swapaxes(0, 1).reshape(-1, 2)                         # (N*n, 2), corner by corner
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-021
-@dataclass(frozen=True)
-class Piece:
-    "One object of an image: which drawing, where, how big, how bent, in which colours."
-    drawing: list           # (role, points) pairs
-    x: float                # centre, 0 left .. 1 right
-    y: float                # centre, 0 top .. 1 bottom
-    size: float             # side of its box, as a fraction of the image's side
-    pose: np.ndarray        # 2 x 2 matrix: rotation, mirroring, squash
-    wobble: np.ndarray      # 4 numbers: amplitude, two phases and frequency of a hand-drawn bend
-    colours: np.ndarray     # 4 x 3 RGB in [0, 1], one for each role
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-023
-def _corners(piece, width, height) -> np.ndarray:
-    "All corners of a piece, polygon after polygon, in pixels of a canvas of this width and height: N x 2."
-    p = np.concatenate([points for _, points in piece.drawing])
-    amplitude, phase_x, phase_y, frequency = piece.wobble
-    u = p[:, 0] + amplitude*np.sin(frequency*p[:, 1] + phase_x)
-    v = p[:, 1] + amplitude*np.sin(frequency*p[:, 0] + phase_y)
-    (a, b), (c, d) = piece.pose
-    return np.stack([(piece.x + piece.size/2*(a*u + b*v))*width, (piece.y + piece.size/2*(c*u + d*v))*height], 1)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-025
-def stamp(canvas: np.ndarray,   # H x W x 3 floats in [0, 1], changed in place
-          piece: Piece,
-          fine: int = 4,        # supersampling: sub-pixels along one side of a pixel
-         ) -> np.ndarray:       # H x W coverage in [0, 1]
-    "Paint one piece with smooth edges."
-    height, width = canvas.shape[:2]
-    coverage = np.zeros((height, width), np.float32)
-    corners = _corners(piece, width, height)
-    x0, y0 = np.floor(corners.min(0)).clip(0).astype(int)                   # the tile: a box around the piece,
-    x1, y1 = np.ceil(corners.max(0)).clip(0, [width, height]).astype(int)   # cut off at the canvas's edges
-    if x1 <= x0 or y1 <= y0:
-        return coverage                                # all of it lies outside
-    tile = Image.new("RGBA", (int(x1 - x0)*fine, int(y1 - y0)*fine))        # transparent to begin with
-    pen = ImageDraw.Draw(tile)
-    colours = [tuple(c) for c in (255*piece.colours + 0.5).astype(int).tolist()]
-    # x, y, x, y, ...; PIL counts from pixel centres, hence the half
-    corners = ((corners - [x0, y0])*fine - 0.5).ravel().tolist()
-    start = 0
-    for role, points in piece.drawing:
-        pen.polygon(corners[start:start + points.size], fill=colours[role])
-        start += points.size
-    # (h, w, 4): means over fine x fine sub-pixels, the transparent ones left out of the colour
-    rgba = np.asarray(tile.reduce(fine), np.float32)/255
-    alpha = rgba[..., 3:]                                  # (h, w, 1)
-    canvas[y0:y1, x0:x1] += alpha*(rgba[..., :3] - canvas[y0:y1, x0:x1])
-    coverage[y0:y1, x0:x1] = alpha[..., 0]
-    return coverage
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-033
-def _balloon(x, y, role):
-    return [(DARK, stroke([(x, y + .4), (x/2, y*.3 + .6), (0, .97)], .05)), (role, oval(x, y, .34, .42)),
-            (role, polygon(x - .1, y + .5, x, y + .36, x + .1, y + .5)),
-            (LIGHT, oval(x - .12, y - .15, .07, .12, .08, n=14))]
-
-def _steam(x):
-    y = np.linspace(-.36, -.96, 14)
-    return stroke(np.stack([x + .09*np.sin(10.5*(y + .36)), y], 1), .1)
-
-MOTIFS = dict(   # one drawing for each emotion: (colour role, N x 2 points in [-1, 1]), painted in this order
-    amusement=[*_balloon(-.55, -.3, SECOND), *_balloon(.55, -.3, SECOND), *_balloon(0, -.52, BODY)],
-    awe=[(SECOND, polygon(-.98, .8, -.42, -.25, .2, .8)),                                              # a lower peak
-         (LIGHT, polygon(-.42, -.25, -.22, .12, -.34, .04, -.44, .18, -.53, .06, -.63, .14)),          # and its snow
-         (BODY, polygon(-.62, .8, .18, -.88, .98, .8)),                                                # a higher one,
-         (DARK, polygon(.18, -.88, .98, .8, .62, .8, .44, .2, .5, -.02)),                              # its shaded side
-         (LIGHT, polygon(.18, -.88, .55, -.12, .4, -.26, .26, .02, .1, -.22, -.1, 0, -.17, -.14))],    # and its snow
-    contentment=[(LIGHT, _steam(-.3)), (LIGHT, _steam(.15)), (SECOND, oval(-.05, .78, .8, .15)),       # steam, saucer
-                 (BODY, stroke(oval(.55, .12, .26, .28, 0, -.25, .25, 16), .13)),                      # handle
-                 (BODY, np.concatenate([polygon(-.68, -.22, .58, -.22), oval(-.05, .1, .6, .66, 0, .05, .45, 14)])),
-                 (DARK, oval(-.05, -.22, .63, .12))],
-    excitement=[(LIGHT, smooth(-.24, .5, 0, .99, .24, .5, 0, .4)),                                     # fire
-                (SECOND, polygon(-.24, 0, -.68, .66, -.22, .52)), (SECOND, polygon(.24, 0, .68, .66, .22, .52)),  # fins
-                (BODY, smooth(0, -.99, .31, -.45, .36, .05, .24, .55, -.24, .55, -.36, .05, -.31, -.45)),
-                (DARK, oval(0, -.28, .2)), (LIGHT, oval(0, -.28, .12)),                                # window
-                (DARK, polygon(-.24, .48, .24, .48, .2, .6, -.2, .6))],
-)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-036
-MOTIFS.update(
-    anger=[(BODY, smooth(.05, -.98, .3, -.45, .5, -.2, .58, -.5, .78, .1, .68, .65, .3, .95,
-                         -.3, .95, -.68, .65, -.76, .1, -.5, -.4, -.38, -.05, -.15, -.4)),
-           (SECOND, smooth(.05, -.35, .25, .1, .46, .2, .46, .65, .2, .9, -.2, .9, -.46, .65, -.4, .2, -.15, .2)),
-           (LIGHT, smooth(0, .2, .22, .55, .14, .85, -.14, .85, -.22, .55))],
-    # six legs
-    disgust=[*[(DARK, stroke([(0, .1*k), (s*.5, .25*k), (s*.78, .2 + .42*k)], .09)) for s in (-1, 1)
-               for k in (-1.2, .2, 1.4)],
-             (BODY, oval(0, .3, .27, .55)), (BODY, oval(0, -.28, .28)),
-             (DARK, polygon(-.24, .5, .24, .5, .22, .6, -.22, .6)),
-             (LIGHT, oval(-.43, .32, .21, .58, .11)), (LIGHT, oval(.43, .32, .21, .58, -.11)),  # wings
-             # head, eyes
-             (BODY, oval(0, -.64, .26, .22)), (SECOND, oval(-.24, -.7, .21)), (SECOND, oval(.24, -.7, .21))],
-    fear=[(BODY, oval(0, -.22, .76, .7)), (BODY, polygon(-.44, .2, .44, .2, .4, .92, -.4, .92)),
-          (DARK, oval(-.32, -.12, .22, .25)), (DARK, oval(.32, -.12, .22, .25)),
-          (DARK, polygon(0, .12, .12, .38, -.12, .38)),
-          # teeth
-          *[(DARK, polygon(x - .035, .58, x + .035, .58, x + .035, .92, x - .035, .92)) for x in (-.2, 0, .2)]],
-    sadness=[(BODY, oval(-.5, -.28, .42, .36)), (BODY, oval(0, -.5, .48, .46)), (BODY, oval(.52, -.3, .43, .38)),
-             (BODY, polygon(-.5, -.28, .52, -.28, .52, .08, -.5, .08)),
-             *[(SECOND, smooth(x, y - .26, x + .11, y + .05, x, y + .17, x - .11, y + .05))  # drops
-               for x, y in ((-.5, .45), (0, .5), (.5, .45), (-.26, .8), (.26, .8))]],
-)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-039
-DISTRACTORS = dict(   # things that mean nothing here
-    tree=[(DARK, polygon(-.1, .2, .1, .2, .14, .95, -.14, .95)), (BODY, oval(0, -.35, .55, .58)),
-          (BODY, oval(-.38, -.02, .38)), (BODY, oval(.38, -.02, .38)),
-          (SECOND, oval(-.2, -.5, .15)), (SECOND, oval(.25, -.1, .12)), (SECOND, oval(-.35, .05, .1))],
-    house=[(BODY, polygon(-.62, -.1, .62, -.1, .62, .9, -.62, .9)), (SECOND, polygon(-.85, -.05, 0, -.85, .85, -.05)),
-           (DARK, polygon(-.16, .3, .16, .3, .16, .9, -.16, .9)),
-           (LIGHT, polygon(.28, .15, .48, .15, .48, .4, .28, .4))],
-    boat=[(BODY, polygon(-.9, .4, .9, .4, .55, .85, -.6, .85)), (DARK, polygon(-.05, -.9, .03, -.9, .03, .4, -.05, .4)),
-          (LIGHT, polygon(.08, -.85, .72, .3, .08, .3)), (SECOND, polygon(-.1, -.6, -.1, .3, -.6, .3))],
-    leaf=[(BODY, smooth(0, -.95, .5, -.3, .45, .35, 0, .7, -.45, .35, -.5, -.3)),
-          (DARK, stroke([(0, -.75), (0, .97)], .07)),
-          *[(DARK, stroke([(0, y), (s*.3, y - .2)], .05)) for s in (-1, 1) for y in (-.2, .1, .4)]],
-    fish=[(SECOND, polygon(.4, 0, .95, -.45, .95, .45)), (BODY, oval(-.15, 0, .75, .46)),
-          (LIGHT, oval(-.55, -.1, .12)), (DARK, oval(-.57, -.1, .06)),
-          (SECOND, polygon(-.1, 0, .2, .28, .25, -.02))],
-    mushroom=[(LIGHT, smooth(-.2, 0, .2, 0, .28, .9, -.28, .9)), (BODY, oval(0, .08, .85, .85, 0, .5, 1., 18)),
-              (SECOND, oval(-.35, -.25, .15)), (SECOND, oval(.15, -.42, .17)), (SECOND, oval(.5, -.1, .11))],
-    umbrella=[(DARK, stroke([(0, -.1), (0, .75), (.08, .88), (.22, .88), (.28, .75)], .09)),
-              (BODY, oval(0, 0, .92, .8, 0, .5, 1., 18)), (SECOND, oval(0, 0, .34, .8, 0, .5, 1., 14))],
-    key=[(BODY, ring(0, -.5, .34, .24)), (BODY, polygon(-.12, -.25, .12, -.25, .12, .95, -.12, .95)),
-         (BODY, polygon(.1, .45, .5, .45, .5, .62, .1, .62)), (BODY, polygon(.1, .78, .42, .78, .42, .95, .1, .95))],
-)
+__all__ = ['LAYERS', 'Difficulty', 'Plan', 'plan_scene', 'paint', 'Scenes', 'make_scenes', 'save_scenes', 'make_shapes']
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-044
 @dataclass(frozen=True)
@@ -234,7 +51,7 @@ class Difficulty:
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-048
 @dataclass(frozen=True)
-class Backdrop:
+class _Backdrop:
     "Everything behind the objects, in unit coordinates: the low-level cues live here."
     sky: np.ndarray         # 2 x 3 colours, top and bottom
     tilt: float             # of the sky's gradient
@@ -262,10 +79,10 @@ def _hill(rng, base, smoothness):
     return np.sum([a*np.sin(2*np.pi*(f*knots + p)) for a, f, p in waves], 0) + jags + base
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-055
-def plan_backdrop(polarity: float,         # +1 positive, -1 negative, 0 neither
+def _plan_backdrop(polarity: float,         # +1 positive, -1 negative, 0 neither
                   rng: np.random.Generator,
                   difficulty: Difficulty,
-                 ) -> Backdrop:
+                 ) -> _Backdrop:
     "Choose a background at random; its brightness, saturation and smoothness lean towards the polarity."
     strengths = np.array([difficulty.palette_strength, difficulty.palette_strength, difficulty.texture_strength])
     brightness, saturation, smoothness = np.tanh(strengths*polarity + 0.7*rng.normal(size=3))
@@ -281,13 +98,13 @@ def plan_backdrop(polarity: float,         # +1 positive, -1 negative, 0 neither
     lights = rng.uniform([0, 0, .04, .05], [1, .8, .2, .25], (rng.integers(3, 8), 4))*[1, 1, 1, max(smoothness, 0)]
     tilt = rng.uniform(-.4, .4)
     cells = rng.uniform(-.05, 1.05, (rng.integers(12, 26), 2))
-    return Backdrop(sky, tilt, hills, lights, cells, bend=rng.normal(0, .03, (2, 6, 6)),
+    return _Backdrop(sky, tilt, hills, lights, cells, bend=rng.normal(0, .03, (2, 6, 6)),
                     cracks=float(np.clip(.1 - .9*smoothness, 0, .7)),
                     crack_colour=oklch(light - .28, .5*chroma, hue + drift), hue=hue,
                     mood=dict(brightness=float(brightness), saturation=float(saturation), smoothness=float(smoothness)))
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-062
-def crack_distance(x: np.ndarray,       # H x W
+def _crack_distance(x: np.ndarray,       # H x W
                    y: np.ndarray,       # H x W
                    cells: np.ndarray,   # m x 2 centres
                   ) -> np.ndarray:      # H x W
@@ -308,7 +125,7 @@ def _grow(grid, size):
     return np.asarray(Image.fromarray(grid.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-071
-def paint_backdrop(plan: Backdrop, size: int, texture: bool = True) -> np.ndarray:
+def _paint_backdrop(plan: _Backdrop, size: int, texture: bool = True) -> np.ndarray:
     "The background as size x size x 3 floats in [0, 1]."
     at = ((np.arange(size) + .5)/size).astype(np.float32)   # pixel centres
     x, y = np.broadcast_to(at, (size, size)), np.broadcast_to(at[:, None], (size, size))
@@ -335,7 +152,7 @@ def paint_backdrop(plan: Backdrop, size: int, texture: bool = True) -> np.ndarra
     # the cracks; strong ones are wider and darker
     if plan.cracks > 0:
         bend = [_grow(b, size) for b in plan.bend]
-        gap = crack_distance(x + bend[0], y + bend[1], plan.cells.astype(np.float32))
+        gap = _crack_distance(x + bend[0], y + bend[1], plan.cells.astype(np.float32))
         width = .008*plan.cracks + .002
         line = ((width - gap)*size + .5).clip(0, 1)*plan.cracks
         canvas += line[..., None]*(plan.crack_colour.astype(np.float32) - canvas)
@@ -350,7 +167,7 @@ class Plan:
     label: int              # the label the data set gives
     motif_label: int        # what the motif says
     distribution: np.ndarray   # 8 probabilities: how votes about this image would fall
-    backdrop: Backdrop
+    backdrop: _Backdrop
     distractors: list       # of Piece
     neighbour: Piece | None    # a second, smaller motif
     motif: Piece
@@ -403,7 +220,7 @@ def _distract(rng, taken, number, sizes, backdrop, contrast):
     return pieces
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-083
-NEIGHBOURS = MIKELS.wheel_distance() == 1   # 8 x 8 booleans: next to each other on the wheel
+_NEIGHBOURS = MIKELS.wheel_distance() == 1   # 8 x 8 booleans: next to each other on the wheel
 
 def plan_scene(label: int,                          # the label the data set will give
                rng: np.random.Generator,
@@ -416,10 +233,10 @@ def plan_scene(label: int,                          # the label the data set wil
     # what the motif says, its background, its size and place
     noisy = chance.uniform() < difficulty.label_noise
     # chosen even if not needed, so that later choices stay
-    neighbour_of_label = int(chance.choice(np.flatnonzero(NEIGHBOURS[label])))
+    neighbour_of_label = int(chance.choice(np.flatnonzero(_NEIGHBOURS[label])))
     seen = neighbour_of_label if noisy else label
     # parent 0 positive, 1 negative -> polarity +1, -1
-    backdrop = plan_backdrop(1 - 2*MIKELS.parent[seen], ground, difficulty)
+    backdrop = _plan_backdrop(1 - 2*MIKELS.parent[seen], ground, difficulty)
     size = chance.uniform(*difficulty.motif_size)
     x, y = chance.uniform(size/2, 1 - size/2, 2)
     motif = _piece(chance, MOTIFS[MIKELS.fine[seen]], x, y, size, backdrop, difficulty.motif_contrast)
@@ -428,7 +245,7 @@ def plan_scene(label: int,                          # the label the data set wil
     # perhaps a second motif: a wheel neighbour's, smaller, if there is room
     neighbour, other, share = None, seen, 1.   # share: the fraction of viewers who look at the first motif
     if second.uniform() < difficulty.neighbour_motif:
-        other = int(second.choice(np.flatnonzero(NEIGHBOURS[seen])))
+        other = int(second.choice(np.flatnonzero(_NEIGHBOURS[seen])))
         small = size*second.uniform(.55, .8)
         spot = _free_place(second, small, taken)
         if spot is not None:
@@ -440,7 +257,7 @@ def plan_scene(label: int,                          # the label the data set wil
     distractors = _distract(others, taken, number, difficulty.motif_size, backdrop, difficulty.motif_contrast)
 
     # row: motif looked at, column: vote
-    votes = (1 - difficulty.label_noise)*np.eye(len(MIKELS)) + difficulty.label_noise*NEIGHBOURS/2
+    votes = (1 - difficulty.label_noise)*np.eye(len(MIKELS)) + difficulty.label_noise*_NEIGHBOURS/2
     return Plan(label, seen, share*votes[seen] + (1 - share)*votes[other], backdrop, distractors, neighbour, motif)
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-085
@@ -449,7 +266,7 @@ def paint(plan: Plan,
           layers: tuple = LAYERS,    # what to paint over the bare background, by name
          ) -> tuple[np.ndarray, np.ndarray]:   # size x size x 3 uint8, and the motif's size x size boolean mask
     "The image of a plan, and the mask of its motif."
-    canvas = paint_backdrop(plan.backdrop, size, "texture" in layers)
+    canvas = _paint_backdrop(plan.backdrop, size, "texture" in layers)
     if "distractors" in layers:
         for piece in plan.distractors:
             stamp(canvas, piece)
@@ -521,45 +338,19 @@ def save_scenes(scenes: Scenes, root) -> None:
             (folder/MIKELS.fine[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(folder/MIKELS.fine[label]/f"{name}.png")
 
-# %% ../nbs/01_scenes.ipynb #01-scenes-134
-def _spiky(n, inner):
-    "A star with n points; its inner corners are this far from the centre."
-    t = 2*np.pi*(np.arange(2*n)/(2*n))
-    r = np.where(np.arange(2*n) % 2, inner, .95)
-    return np.stack([r*np.sin(t), -r*np.cos(t)], 1)
-
-def _heart():
-    t = 2*np.pi*np.linspace(0, 1, 36, endpoint=False)
-    return np.stack([16*np.sin(t)**3, 5*np.cos(2*t) + 2*np.cos(3*t) + np.cos(4*t) - 13*np.cos(t)], 1)/18
-
-SHAPES = dict(   # ten geometric shapes for pretraining: none of them is a motif
-    disc=[(BODY, oval(0, 0, .85))],
-    ring=[(BODY, ring(0, 0, .68, .36))],
-    square=[(BODY, polygon(-.75, -.75, .75, -.75, .75, .75, -.75, .75))],
-    triangle=[(BODY, polygon(0, -.85, .9, .7, -.9, .7))],
-    star=[(BODY, _spiky(5, .4))],
-    cross=[(BODY, polygon(-.9, -.28, .9, -.28, .9, .28, -.9, .28)),
-           (BODY, polygon(-.28, -.9, .28, -.9, .28, .9, -.28, .9))],
-    crescent=[(BODY, np.concatenate([oval(0, 0, .9, None, 0, .12, .88, 24), oval(.42, 0, .7, None, 0, .8, .2, 20)]))],
-    heart=[(BODY, _heart())],
-    arrow=[(BODY, polygon(-.9, -.2, .05, -.2, .05, -.65, .95, 0, .05, .65, .05, .2, -.9, .2))],
-    zigzag=[(BODY, polygon(-.95, .2, -.45, -.75, 0, 0, .45, -.75, .95, .2, .95, .8, .45, -.1, 0, .7, -.45, -.1, -.95,
-                           .8))],
-)
-
 # %% ../nbs/01_scenes.ipynb #01-scenes-138
 def _draw_shapes(start, stop, size, seed):
     "Images and labels of shapes start..stop-1."
     images, names = [], list(SHAPES)
     for i in range(start, stop):
         rng = np.random.default_rng([seed, i, 1])   # the 1 sets it apart from the generator of scene i
-        backdrop = plan_backdrop(rng.uniform(-1, 1), rng, Difficulty(palette_strength=1., texture_strength=1.))
+        backdrop = _plan_backdrop(rng.uniform(-1, 1), rng, Difficulty(palette_strength=1., texture_strength=1.))
         s = rng.uniform(.25, .55)
         x, y = rng.uniform(s/2, 1 - s/2, 2)
         # any rotation
         shape = _piece(rng, SHAPES[names[i % len(names)]], x, y, s, backdrop, rng.uniform(.15, .35), turn=1.)
         clutter = _distract(rng, [(x, y, s)], rng.integers(0, 4), (.15, .35), backdrop, .25)
-        canvas = paint_backdrop(backdrop, size)
+        canvas = _paint_backdrop(backdrop, size)
         for piece in clutter:
             stamp(canvas, piece)
         stamp(canvas, shape)
