@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from apse_nb.report import figures
+from apse_nb.report import folds as folds_module
 from apse_nb.tools.files import data_path
 from apse_nb.emotions import EKMAN, LabelledImages, MIKELS
+from apse_nb.report.ceiling import ceiling_curve, figure_ceiling, needed_accuracy, simulated_scores
 from apse_nb.report.figures import (
-    FoldStore, ceiling_curve, embedding_map, figure5, figure7, figure8, figure9, figure_ceiling, figure_confidence,
-    figure_reasons, fine_tune_folds, first_results, fold_summary, judge_queries, needed_accuracy, pick_failures,
-    simulated_scores, typical_queries, weights_digest)
+    embedding_map, figure7, figure8, figure9, figure_confidence, figure_reasons, first_results, judge_queries,
+    pick_failures, typical_queries)
+from apse_nb.report.folds import figure5, fine_tune_folds, fold_store, fold_summary, weights_digest
 from apse_nb.metrics import evaluate
 from apse_nb.datasets.decoding import load_images
 from apse_nb.training import Diverged, Recipe, load_model, make_pair_loss
@@ -34,8 +35,8 @@ def made_up(taxonomy, n=60, seed=0):
     "Images, unit vectors and scores that know a little about the labels."
     rng, labels = np.random.default_rng(seed), np.arange(n) % len(taxonomy)
     images = LabelledImages(rng.integers(0, 255, (n, 24, 24, 3), dtype=np.uint8), labels, taxonomy)
-    return images, np.eye(len(taxonomy))[labels] + rng.normal(size=(n,
-                                                                    len(taxonomy))), torch.from_numpy(np.eye(len(taxonomy))[labels] + rng.normal(size=(n, len(taxonomy))))
+    embeddings, scores = (np.eye(len(taxonomy))[labels] + rng.normal(size=(n, len(taxonomy))) for _ in range(2))
+    return images, embeddings, torch.from_numpy(scores)
 
 
 @pytest.mark.parametrize("taxonomy", [MIKELS, EKMAN], ids=lambda t: t.name)
@@ -89,7 +90,8 @@ def test_figures_without_a_head_or_a_failure():
 def test_ceiling_reaches_every_accuracy():
     labels = np.arange(700) % 7
     curve = ceiling_curve(simulated_scores(labels, EKMAN, 1.), labels, labels, EKMAN)
-    assert curve["accuracy"].is_monotonic_increasing and curve["map8"].is_monotonic_increasing and curve["accuracy"].iloc[-1] == 1 and abs(curve["map8"].iloc[-1] - 1) < 1e-9
+    assert curve["accuracy"].is_monotonic_increasing and curve["map8"].is_monotonic_increasing
+    assert curve["accuracy"].iloc[-1] == 1 and abs(curve["map8"].iloc[-1] - 1) < 1e-9
     assert (curve["map8"] >= curve["accuracy"] - 1e-9).all()              # a query that is right scores 1
     assert 0 < needed_accuracy(curve, .743) < .743 and np.isnan(needed_accuracy(curve, .01))
     assert len(figure_ceiling({"one": curve}, {"here": (.5, .4, .8)}, dict(map8=.743)).axes) == 2
@@ -158,7 +160,7 @@ def test_a_stopped_run_goes_on(tmp_path):
             raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path/"a", stop)
-    assert list(FoldStore(tmp_path/"a"/"folds.csv").frame()["fold"]) == [0, 1]
+    assert list(fold_store(tmp_path/"a"/"folds.csv").frame()["fold"]) == [0, 1]
     said = []
     resumed, whole = run(tmp_path/"a", said.append), run(None, said.append)
     assert said[:2] == ["fold 0: finished already", "fold 1: finished already"] and weights_digest(model) == before
@@ -172,10 +174,11 @@ def test_a_fold_that_diverges_is_recorded(tmp_path, monkeypatch):
     images = LabelledImages(np.repeat(np.repeat(images.pixels, 2, 1), 2, 2)[:, :40, :40], images.labels, MIKELS)
     def diverge(*_, **__):
         raise Diverged("no")
-    monkeypatch.setattr(figures, "fit", diverge)
+    monkeypatch.setattr(folds_module, "fit", diverge)
     said = []
     folds = fine_tune_folds(START, images, RECIPE, None, folds=2, out=tmp_path, report=said.append)
-    assert list(folds["status"]) == ["diverged"]*2 and folds["map8"].isna().all() and folds["before_map8"].notna().all() and "diverged" in said[-1]
+    assert list(folds["status"]) == ["diverged"]*2 and "diverged" in said[-1]
+    assert folds["map8"].isna().all() and folds["before_map8"].notna().all()
     assert fold_summary(folds)["folds"].tolist() == [2, 0, 2, 0]
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 import apse_nb
 from ..experiments import IDENTITY, row_store, summary
+from .html_page import report_page
 from .tables import Experiment
 from ..tools.files import data_path, one_line
 from ..tools.work import own_kernel
@@ -37,7 +38,6 @@ def execute_report(out: Path, **parameters) -> Path:
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from nbconvert import HTMLExporter
     out.mkdir(parents=True, exist_ok=True)
     notebook = out/"13_reproduce.ipynb"
     try:
@@ -59,8 +59,7 @@ def execute_report(out: Path, **parameters) -> Path:
         raise ValueError(f"The notebook's process did not start ({one_line(str(e))}): install ipykernel beside apse_nb "
                          f"with {sys.executable} -m pip install ipykernel.") from e
     page = out/"report.html"
-    body, _ = HTMLExporter(exclude_input=True).from_notebook_node(nbformat.read(notebook, 4))
-    page.write_text(body, encoding="utf-8")
+    page.write_text(report_page(nbformat.read(notebook, 4), out), encoding="utf-8")
     return page
 
 # %% ../../nbs/report/publish.ipynb #publish-007

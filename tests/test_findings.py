@@ -1,0 +1,177 @@
+"""Every number and verdict of README and chapter 13 is computed again, from data/results and in another way."""
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from apse_nb.report import findings, page
+from apse_nb.report.claims import CLAIMS
+from apse_nb.report.verdicts import one_per_source
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT/"README.md").read_text(encoding="utf-8")
+CHAPTER = json.loads((ROOT/"nbs"/"13_reproduce.ipynb").read_text(encoding="utf-8"))
+NUMBER = r"[+-]?\d*\.\d{3}"
+
+
+def lines_of(name):
+    "Lines of a results file, cleaned by hand: of the scenes the test images, of each row and seed the last line."
+    lines = pd.read_csv(ROOT/"data"/"results"/f"{name}.csv", dtype=dict(data=str, setup=str))
+    if name == "scenes_quick":
+        lines = lines[(lines["data"] == lines["data"].value_counts().idxmax()) & lines["epochs"].isin([0, 8])]
+    return lines[lines["status"] == "ok"].drop_duplicates(["name", "seed", "epochs"], keep="last")
+
+
+def short(value, sign=False):
+    return f"{value:{'+' if sign else ''}.3f}".replace("0.", ".", 1)
+
+
+def gap_by_hand(name, row, base, measure):
+    "Difference of two rows over their common seeds, and its interval, as the prose writes it."
+    a, b = (lines_of(name).query("name == @n").set_index("seed")[measure] for n in (row, base))
+    d = (a - b).dropna()
+    if len(d) == 1:
+        return f"{short(d.iloc[0], True)} (one seed)"
+    low, high = stats.t.interval(.95, len(d) - 1, d.mean(), stats.sem(d))
+    return f"{short(d.mean(), True)} ({short(low, True)} to {short(high, True)}, {len(d)} seeds)"
+
+
+GAPS = [("projection", "fi_gpu", "concat_linear", "at_ep", "map8"),
+        ("projection", "scenes_quick", "concat_linear", "ha", "map2"),
+        ("product", "fi_gpu", "clb", "concat_linear", "map8"),
+        ("product", "scenes_quick", "clb", "concat_linear", "map8"),
+        ("gep", "fi_gpu", "gep", "clb", "map8"), ("gep", "fi_gpu", "gep", "clb", "map2"),
+        ("gep", "scenes_quick", "gep", "clb", "map8"), ("gep", "scenes_quick", "gep", "clb", "map2"),
+        ("inter", "scenes_quick", "gep_inter", "clb", "map8"), ("attention", "scenes_quick", "ha", "mo", "map8"),
+        ("attention", "scenes_quick", "clb", "clb_no_attention", "map8"),
+        ("eq1", "scenes_quick", "letter", "clb", "map8"),
+        ("arcface", "scenes_quick", "c_arcface", "c_gep", "map8"), ("arcface", "fi_gpu", "strong", "clb", "map8")]
+
+
+@pytest.mark.parametrize("key, name, row, base, measure", GAPS)
+def test_numbers_of_findings(key, name, row, base, measure):
+    assert gap_by_hand(name, row, base, measure) in findings.by_key(key).text
+
+
+def wrong_cells(text):
+    "Cells of the README's table of results that do not agree with the files."
+    names = {"softmax": "softmax", "N-pair": "n_pair", "EP": "ep", "AT + EP": "at_ep", "AT + EP, MO, HA": "ha",
+             "AT + EP, MO, HA, linear (control)": "concat_linear", "AT + EP, MO, HA, CLB": "clb",
+             "AT + GEP, MO, HA, CLB": "gep", "ArcFace, tuned": "c_arcface", "cosine classifier (ours)": "strong"}
+    table = text.split("| row |")[1].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [row for row, *_ in cells] == list(names)
+    wrong = []
+    for row, photographs, scenes, _ in cells:
+        for name, cell in (("fi_gpu", photographs), ("scenes_quick", scenes)):
+            mine = lines_of(name).query("name == @names[@row]")
+            expected = f"{short(mine['map8'].mean())} / {short(mine['map2'].mean())} ({len(mine)})" if len(mine) else ""
+            wrong += [(row, name, cell, expected)]*(cell != expected)
+    return wrong
+
+
+def test_table_of_the_readme():
+    assert wrong_cells(README) == []
+    assert wrong_cells(README.replace(".451 / .802 (2)", ".452 / .802 (2)")) != []        # a typing mistake is found
+
+
+def test_readme_says_what_the_files_say():
+    judged, _, _ = findings.stored_verdicts()
+    for text in (findings.findings_markdown(findings.HEADLINES, brief=True).replace("](", "](nbs/"),
+                 findings.verdict_sentence(judged), findings.verdict_sentence(judged, "fi")):
+        assert text in README
+    typed = re.sub(r"\| row \|.*?\n\n|^\d\. .*?$", "", README, flags=re.S | re.M)         # without table and findings
+    assert not re.findall(r"(?<![\d.])\.\d{3}\b", typed)
+
+
+def test_readme_is_short():
+    prose = re.sub(r"```.*?```|<!--.*?-->|\]\([^)]*\)|^\|.*?$", " ", README, flags=re.S | re.M)   # no code, no table
+    assert len(re.findall(r"\S*\w\S*", prose)) <= 900
+    assert len(re.findall(r"^[| -]*---[| -]*$", README, flags=re.M)) == 1                            # one table
+    assert "<!-- main command -->" in README and "<!-- test command -->" in README
+
+
+def outputs(number):
+    "All Markdown that a cell of chapter 13 shows."
+    cell = next(c for c in CHAPTER["cells"] if c["id"] == f"13-reproduce-{number:03d}")
+    return "\n".join("".join(o["data"].get("text/markdown", "")) for o in cell["outputs"] if "data" in o)
+
+
+def test_chapter_13_says_what_the_files_say():
+    judged, compared, lines = findings.stored_verdicts()
+    summary = outputs(6)
+    assert findings.verdict_sentence(judged) in summary and findings.verdict_summary(judged) in summary
+    assert findings.findings_markdown(findings.HEADLINES) in summary
+    assert outputs(75) == findings.findings_markdown()
+    rows = ("softmax", "n_pair", "ep", "at_ep", "concat_linear", "clb", "gep", "strong")
+    assert findings.markdown_table(findings.result_table(findings.results("fi_gpu"), rows)) in outputs(40)
+    assert page.claims_table(judged) in outputs(71) and page.claims_table(judged, control=True) in outputs(71)
+    for name, row, base, measure in {gap[1:] for gap in GAPS}:
+        if name == "fi_gpu" and row != "strong":
+            assert gap_by_hand(name, row, base, measure) in outputs(40)
+
+
+def test_chapter_13_types_no_result():
+    prose = ["".join(c["source"]) for c in CHAPTER["cells"] if c["cell_type"] == "markdown"]
+    assert not re.findall(r"(?<![\d.])0?\.\d{3}\b", " ".join(prose))
+
+
+def test_tables_of_chapter_13():
+    "Every mean of every stored table, by plain pandas."
+    titles = {title: name for name, title in findings.row_titles().items() if not name.startswith("c_")}
+    checked = 0
+    files = {40: "fi_gpu", 44: "fi_cpu", 50: "scenes_quick", 56: "scenes_quick", 58: "scenes_quick"}
+    for number, name in files.items():
+        table = [line for line in outputs(number).splitlines() if line.startswith("| ")]
+        heads = [cell.strip() for cell in table[0].strip("|").split("|")]
+        for line in table[2:]:
+            cell = dict(zip(heads, (c.strip() for c in line.strip("|").split("|"))))
+            mine = lines_of(name)
+            mine = mine[(mine["name"] == titles[cell["row"]]) & (mine["epochs"] == int(cell["epochs"]))]
+            for head, measure in (("mAP8", "map8"), ("mAP2", "map2")):
+                assert cell[head].split()[0] == short(mine[measure].mean()), (number, cell["row"])
+                checked += 1
+    assert checked > 90
+
+
+def test_verdicts_again():
+    "Verdicts on scenes: the contrast, its test and Holm's correction without the code that made them."
+    judged, _, _ = findings.stored_verdicts()
+    mine = one_per_source(judged).query("source == 'scenes' and ~control.astype('bool')").set_index("claim")
+    over_seeds = mine[mine["p"].notna()]
+    order = over_seeds["p"].sort_values()
+    corrected = dict(zip(order.index, np.minimum(1, np.maximum.accumulate(order*np.arange(len(order), 0, -1)))))
+    words = {}
+    for claim in CLAIMS:
+        if claim.key not in over_seeds.index:
+            continue
+        row = over_seeds.loc[claim.key]
+        assert np.isclose(row["p_holm"], corrected[claim.key])
+        if len(claim.contrast()) == 1 and not claim.margin and hasattr(claim.contrast()[0], "better"):
+            c = claim.contrast()[0]
+            a, b = (lines_of("scenes_quick").query("name == @n").set_index("seed")[c.measure] for n in c.rows)
+            d = (a - b).dropna()
+            assert np.isclose(row["difference"], d.mean()) and np.isclose(row["p"], stats.ttest_1samp(d, 0).pvalue)
+        claimed, decided = row["difference"] > 0, corrected[claim.key] <= .05
+        same, other = (row["shown"], row["against"])[::1 if claimed else -1]
+        if decided and not other and (same > row["run"]/2 or not claimed):
+            words[claim.key] = "reproduced" if claimed else "opposite"
+        elif decided or (row["p"] <= .05 and same > row["run"]/2):
+            words[claim.key] = "mostly for" if claimed else "mostly against"
+        else:
+            words[claim.key] = "undecided"
+    assert dict(over_seeds["verdict"]) == words and len(words) >= 20
+    assert mine.loc["gep", "verdict"] == "mostly against" and mine.loc["metric_losses", "verdict"] == "mostly against"
+
+
+def test_sets_of_results_are_not_mixed():
+    "A comparison never joins lines of different profiles, data or lengths."
+    judged, compared, _ = findings.stored_verdicts()
+    assert {"fi, 6 epochs, gpu" in name for name in compared["data_set"] if name.startswith("fi, 6")} == {True, False}
+    sets = [set(zip(group["profile"], group["data"], group["epochs"])) for _, group in compared.groupby("data_set")]
+    assert all(len(s) == 1 for s in sets) and not any(a & b for a, b in combinations(sets, 2))
