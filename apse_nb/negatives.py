@@ -128,10 +128,14 @@ class GeneratedEmotionPairLoss(TupleLoss):
     def generated_similarities(self, S, confidences, embeddings, G, anchors, positives) -> torch.Tensor:
         """f_i . f_j^{i-} for every anchor i and class j of every tuple, T x C x C; the confidences are those in the C
         classes of the tuples, B x C."""
-        own = G.diagonal()[anchors][:, :, None]                                              # f_i . f_i, (T, C, 1)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            distances = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")      # (B, B)
-        d_neg = distances[anchors[:, :, None], positives[:, None, :]]                        # d(f_i, f_j^+), (T, C, C)
+        squares = G.diagonal()                                                               # (B,)
+        # f_i . f_i, (T, C, 1), and f_j^+ . f_j^+, (T, 1, C)
+        own, other = squares[anchors][:, :, None], squares[positives][:, None, :]
+        with torch.no_grad():         # squared distances from differences: those from products have no digits when small
+            exact = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist").square()    # (B, B)
+            exact = exact[anchors[:, :, None], positives[:, None, :]]
+        by_products = own + other - 2*S
+        d_neg = (by_products + (exact - by_products).detach()).clamp(min=torch.finfo(S.dtype).tiny).sqrt()    # (T, C, C)
         d_pos = d_neg.diagonal(dim1=1, dim2=2)[:, :, None]                                   # d(f_i, f_i^+), (T, C, 1)
         w = hardness(confidences[anchors], confidences[positives].mT)                        # (T, C, C)
         lambda_0 = interpolation_weight(d_pos, d_neg, torch.exp(-w))

@@ -229,4 +229,4 @@ def test_float32_gradient_of_gep_near_the_end_of_training(noise):
     x = F.normalize(centres[y] + noise*torch.randn(32, 64, generator=g, dtype=torch.float64)/8, dim=1).float()
     exact, found = gradient(loss, x.double(), y, probabilities().double()), gradient(loss, x, y, probabilities()).double()
     along = lambda v: v - (v*x.double()).sum(1, keepdim=True)*x.double()          # what moves a point on the sphere
-    assert (along(found) - along(exact)).norm()/along(exact).norm() < 1e-4
+    assert (along(found) - along(exact)).norm()/along(exact).norm() < 1e-3
