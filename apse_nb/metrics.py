@@ -32,7 +32,8 @@ def rank_weights(relevant: int,               # NG: relevant images in the list,
                  f1_at: int = 20,             # F1 looks at this many results
                  ndcg_at: int | None = None,  # nDCG looks at this many results; None is the whole list
                 ) -> dict[str, np.ndarray]:   # measure -> N weights, float64
-    """What each measure but the two mAP pays for a relevant image at each rank: measure = sum of w[i] over the relevant ranks.
+    """What each measure but the two mAP pays for a relevant image at each rank: measure = sum of w[i] over the
+    relevant ranks.
 
     Section IV-B; DCG by Järvelin and Kekäläinen (2002), ANMRR by MPEG-7. Raises `ValueError` for a cut below 1."""
     NG, N = relevant, length
@@ -176,7 +177,8 @@ EPS = 2.0**-52                                  # distance from 1 to the next nu
 
 
 def _half_squares(query, gallery):
-    """Two tables whose product is the half squared distance of every query and gallery image, B x N, for a sort that must
+    """Two tables whose product is the half squared distance of every query and gallery image, B x N, for a sort that
+    must
     keep its digits; and the bounds on its rounding, B x 1 each: y and y' tie if y' <= y*(1 + relative) + absolute."""
     right, nothing, xp = _unit_rows(gallery, "gallery", spare=2)                     # (N, D + 2)
     left = _unit_rows(query, "query", spare=2)[0]                                    # (B, D + 2)
@@ -186,7 +188,7 @@ def _half_squares(query, gallery):
     g -= centre
     q -= centre
     right[:, D] = xp.einsum("nd,nd->n", g, g)/2
-    a2 = xp.einsum("nd,nd->n", q, q)                                                 # (B,) squared distance to the centre
+    a2 = xp.einsum("nd,nd->n", q, q)                                        # (B,) squared distance to the centre
     spread = (a2 + 2*right[:, D].mean())**.5 + 1e-150
     right[:, D] += nothing[:, 0]*.5                                                  # a zero row has the cosine 0
     q *= -1
@@ -208,7 +210,8 @@ def _tied(found, bounds):
 def _sorted_tags(far, tag: np.ndarray, bounds, length: int):
     """The tags (0..3, uint8) of the `length` nearest images in rank order, B x length, and which neighbours tie.
 
-    far: B x N, smaller is nearer, at least 0 where there are bounds: an array, or a tensor, which stays where it is."""
+    far: B x N, smaller is nearer, at least 0 where there are bounds: an array, or a tensor, which stays where it
+    is."""
     if bounds is None:
         order = far.argsort(axis=1)[:, :length]
         return tag.astype(np.uint8)[order], _tied(np.take_along_axis(far, order, 1), bounds)
@@ -220,6 +223,13 @@ def _sorted_tags(far, tag: np.ndarray, bounds, length: int):
     keys.sort(axis=1)
     keys = keys[:, :length]
     return keys.astype(np.uint8) & 3, _tied(keys.view(np.float64), bounds)
+
+# %% ../nbs/09_metrics.ipynb #09-metrics-rank-gallery
+LAST = 1e300      # farther than anything else
+
+
+def _on_host(x) -> np.ndarray:
+    return x.cpu().numpy() if isinstance(x, torch.Tensor) else x
 
 
 def _ranked(far: np.ndarray, bounds) -> tuple[np.ndarray, np.ndarray]:
@@ -242,18 +252,12 @@ def rank_gallery(query,              # B x D embeddings
         far[np.arange(len(far)), leave_out] = LAST
     return _ranked(far, bounds)
 
-
-LAST = 1e300      # farther than anything else
-
-
-def _on_host(x) -> np.ndarray:
-    return x.cpu().numpy() if isinstance(x, torch.Tensor) else x
-
 # %% ../nbs/09_metrics.ipynb #09-metrics-expected
 def _expected_lists(relevance: np.ndarray,     # B x N zeros and ones, in rank order
                     tied: np.ndarray,          # B x (N - 1) booleans: is the next image tied with this one?
                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means over all orders of tied images (McSherry and Najork, ECIR 2008): how relevant each rank is on average, B x N;
+    """Means over all orders of tied images (McSherry and Najork, ECIR 2008): how relevant each rank is on average, B
+    x N;
     average precision, B; and the first rank of each one's group, counted from 0, B x N."""
     N = relevance.shape[1]
     rank, edge = np.arange(N), np.ones((len(relevance), 1), dtype=bool)
@@ -263,7 +267,7 @@ def _expected_lists(relevance: np.ndarray,     # B x N zeros and ones, in rank o
     above = np.take_along_axis(hits - relevance, first, 1)                   # relevant images above the group
     n, r = last - first + 1, np.take_along_axis(hits, last, 1) - above       # images and relevant images in the group
     share = r/n
-    # hits up to a rank, if the image there is relevant: those above the group, itself, and its share of the r - 1 others
+    # hits up to a rank whose image is relevant: those above the group, itself, and its share of the r - 1 others
     precision = (above + 1 + (rank - first)*((r - 1)/np.maximum(n - 1, 1)))/(rank + 1)
     NG = hits[:, -1]
     ap = np.divide((share*precision).sum(1), NG, out=np.full(len(NG), np.nan), where=NG > 0)
@@ -271,7 +275,8 @@ def _expected_lists(relevance: np.ndarray,     # B x N zeros and ones, in rank o
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-075
 class QueryMeans:
-    """A report with a frame `per_query`: one row a query, one column a measure, NaN where a query is left out. What is
+    """A report with a frame `per_query`: one row a query, one column a measure, NaN where a query is left out. What
+    is
     reported are the means; this says how sure they are."""
 
     def interval(self,
@@ -289,19 +294,19 @@ class QueryMeans:
         low, high = np.quantile(means, [(1 - level)/2, (1 + level)/2])
         return float(low), float(high)
 
-
+# %% ../nbs/09_metrics.ipynb #09-metrics-report-class
 @dataclass(eq=False)
 class RetrievalReport(QueryMeans):
     "The nine measures of one retrieval run (means over queries) with their per-query values and random floors."
-    map8: float                                      # mean average precision on the fine level (any number of classes)
-    map2: float                                      # mean average precision on the coarse level
-    nn: float                                        # nearest neighbour
-    ft: float                                        # first tier
-    st: float                                        # second tier
-    dcg: float                                       # mean over k of nDCG[k]
-    ndcg: float                                      # nDCG of the whole list (or at `ndcg_at`)
-    anmrr: float                                     # smaller is better
-    f1: float                                        # F1 of the first `f1_at` results
+    map8: float  # mean average precision on the fine level (any number of classes)
+    map2: float  # mean average precision on the coarse level
+    nn: float  # nearest neighbour
+    ft: float  # first tier
+    st: float  # second tier
+    dcg: float  # mean over k of nDCG[k]
+    ndcg: float  # nDCG of the whole list (or at `ndcg_at`)
+    anmrr: float  # smaller is better
+    f1: float  # F1 of the first `f1_at` results
     left_out: dict[str, int]  # queries without relevant images on the 'fine' and on the 'coarse' level
     tied: int                 # queries that have a tie between a relevant image and another one
     at_k: pd.DataFrame = field(repr=False)           # precision, recall and hit rate (is one relevant?) of the first k
@@ -312,9 +317,8 @@ class RetrievalReport(QueryMeans):
 
     def frame(self) -> pd.DataFrame:  # 9 rows, index `measure`
         "One row a measure: `value`, `random floor` and which direction is `better`."
-        return pd.DataFrame({"value": [getattr(self, m) for m in MEASURES],
-                             "random floor": [self.floor[m] for m in MEASURES],
-                             "better": list(MEASURES.values())}, index=pd.Index(MEASURES, name="measure"))
+        columns = {"value": [getattr(self, m) for m in MEASURES], "random floor": [self.floor[m] for m in MEASURES]}
+        return pd.DataFrame(columns | {"better": list(MEASURES.values())}, index=pd.Index(MEASURES, name="measure"))
 
     def ranking(self,
                 query_index: int,  # which query
@@ -325,13 +329,11 @@ class RetrievalReport(QueryMeans):
         if not 0 <= query_index < len(self.per_query):
             raise ValueError(f"There is no query {query_index}: the queries are 0 to {len(self.per_query) - 1}.")
         one, leave_out = query[query_index:query_index + 1], [query_index] if same_set else None
-        if gallery is None:                              # a table of similarities
-            far = -np.asarray(one, dtype=np.float64)
-            if same_set:
-                far[0, query_index] = math.inf
-            order = _ranked(far, None)[0][0]
-        else:
+        if gallery is not None:
             order = rank_gallery(one, gallery, leave_out)[0][0]
+        else:                                            # a table of similarities
+            order = _ranked(-np.asarray(one, dtype=np.float64), None)[0][0]
+            order = np.append(order[order != query_index], query_index) if same_set else order
         return order[:len(order) - same_set][:k]
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-077
@@ -390,7 +392,7 @@ def _list_values(bits: np.ndarray,      # B x N tags in rank order: bit 0 same c
     sums = np.clip(fine.astype(np.float64) @ weights, 0, 1)       # the clip removes rounding errors of 1e-16
     return np.column_stack([average_precision(fine), average_precision(coarse), sums, _at_cuts(fine, fine)])
 
-
+# %% ../nbs/09_metrics.ipynb #09-metrics-other-values
 def _expected_values(bits: np.ndarray, tied: np.ndarray, weights: np.ndarray) -> np.ndarray:
     "`_list_values`, as means over all orders of tied images."
     fine, coarse = bits & 1, bits >> 1
@@ -411,7 +413,7 @@ def _device_values(bits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.stack(columns, 1), (fine.double() @ weights).clamp(0, 1), hits, hits.clamp(max=1)], 1)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-measure-block
-def _measure_block(far,                  # B x N half squared distances (or what is sorted in their place): array or tensor
+def _measure_block(far,                  # B x N numbers, smaller is nearer: array or tensor, may be changed
                    bounds,               # see `_half_squares`; None: only equal numbers tie
                    leave_out,            # B gallery positions, or None
                    tag: np.ndarray,      # N: bit 0 same class, bit 1 same coarse class
@@ -450,32 +452,41 @@ def _tiled(block: np.ndarray, bounds, leave_out, tag, weights, ties, pool) -> np
     return np.concatenate(list(pool.map(one, range(0, len(block), tile))))
 
 
-def _report(block_of,                  # function(rows) -> what is sorted, len(rows) x N, an array or tensor that may be changed
+def _parts(q_labels: np.ndarray, rows: np.ndarray, chunk: int):
+    "The queries `rows`, class by class and at most `chunk` at a time."
+    for c in np.unique(q_labels[rows]):
+        own = rows[q_labels[rows] == c]
+        yield from np.split(own, range(chunk, len(own), chunk))
+
+
+def _lists_of_classes(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at) -> dict:
+    "For each class asked for: the gallery's tags, N, and the weights of its measures, N' x 7."
+    fine, _ = _relevant_counts(q_labels, g_labels, taxonomy, same_set)
+    N, most, parent, lists = len(g_labels) - same_set, fine[q_labels].max(), np.array(taxonomy.parent), {}
+    for c in np.unique(q_labels):
+        weights = rank_weights(max(fine[c], 1), N, most, f1_at, ndcg_at).values()
+        # bit 0: same fine class, bit 1: same coarse class
+        lists[c] = (g_labels == c) + 2*(parent[g_labels] == parent[c]), np.column_stack(list(weights))
+    return lists
+
+# %% ../nbs/09_metrics.ipynb #09-metrics-report-of
+def _report(block_of,                  # function(rows) -> `far` of `_measure_block` for these queries
             bounds,                    # of all queries, as in `_measure_block`
-            q_labels: np.ndarray,      # Q fine labels
-            g_labels: np.ndarray,      # N fine labels
-            taxonomy: Taxonomy,
-            same_set: bool,
-            f1_at: int,
-            ndcg_at: int | None,
-            ties: str,
-            chunk: int | None,
+            q_labels: np.ndarray, g_labels: np.ndarray, taxonomy: Taxonomy, same_set: bool, f1_at: int,
+            ndcg_at: int | None, ties: str, chunk: int | None,       # as in `evaluate`
             sources: tuple,            # kept in the report, for `ranking`
            ) -> RetrievalReport:
     "All measures of Section IV-B; see `evaluate`."
     if ties not in ("expected", "gallery"):
-        raise ValueError(f"ties must be 'expected' (the mean over all orders of tied images) or 'gallery' (the order of "
-                         f"the gallery), not {ties!r}.")
-    fine, coarse = _relevant_counts(q_labels, g_labels, taxonomy, same_set)
-    N, most = len(g_labels) - same_set, fine[q_labels].max()
-    chunk, parent = chunk or max(1, BLOCK//len(g_labels)), np.array(taxonomy.parent)
+        raise ValueError(f"ties must be 'expected' (the mean over all orders of tied images) or 'gallery' (the order "
+                         f"of the gallery), not {ties!r}.")
+    chunk = chunk or max(1, BLOCK//len(g_labels))
+    lists = _lists_of_classes(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at)
     values, on_device = np.full((len(q_labels), len(MEASURES) + 2*len(CUTS) + 1), np.nan), []
 
     def measure(rows, far, pool):
-        c = q_labels[rows[0]]
-        tag = (g_labels == c) + 2*(parent[g_labels] == parent[c])    # (N,) bit 0: same fine class, bit 1: same coarse
-        weights = np.column_stack(list(rank_weights(max(fine[c], 1), N, most, f1_at, ndcg_at).values()))    # (N, 7)
         leave_out, own = rows if same_set else None, None if bounds is None else tuple(b[rows] for b in bounds)
+        tag, weights = lists[q_labels[rows[0]]]
         if isinstance(far, torch.Tensor):
             on_device.append((rows, _measure_block(far, own, leave_out, tag, weights, ties)))
         else:
@@ -490,13 +501,6 @@ def _report(block_of,                  # function(rows) -> what is sorted, len(r
             for rows in _parts(q_labels, np.flatnonzero(values[:, -1] > 0), chunk):
                 measure(rows, _on_host(block_of(rows)), pool)     # lists with ties, once more, on the processor
     return _fill_report(values, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, sources)
-
-
-def _parts(q_labels: np.ndarray, rows: np.ndarray, chunk: int):
-    "The queries `rows`, class by class and at most `chunk` at a time."
-    for c in np.unique(q_labels[rows]):
-        own = rows[q_labels[rows] == c]
-        yield from np.split(own, range(chunk, len(own), chunk))
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-fill
 def _fill_report(values: np.ndarray,      # Q x (9 + 2 len(CUTS) + 1) from `_measure_block`
@@ -532,16 +536,18 @@ def evaluate(query,                      # Q x D embeddings, torch or numpy; nor
             ) -> RetrievalReport:
     """All measures of Section IV-B, exactly, by cosine similarity.
 
-    Images whose similarities to a query differ by no more than the rounding of float64 are tied. A query without a relevant
-    gallery image is left out and counted. Raises `ValueError` for NaN or infinite embeddings, shapes that do not fit, labels
+    Images whose similarities to a query differ by no more than the rounding of float64 are tied. A query without a
+    relevant
+    gallery image is left out and counted. Raises `ValueError` for NaN or infinite embeddings, shapes that do not fit,
+    labels
     outside the taxonomy, and empty sets."""
     q_labels = _class_labels(query_labels, taxonomy, "query")
     g_labels = _class_labels(gallery_labels, taxonomy, "gallery")
     query, gallery = (x if isinstance(x, torch.Tensor) else np.asarray(x) for x in (query, gallery))
     check_sets(query, q_labels, gallery, g_labels, same_set)
     left, right, bounds = _half_squares(query, gallery)
-    return _report(lambda rows: left[rows] @ right.T, bounds, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, ties,
-                   chunk, sources=(query, gallery, same_set))
+    return _report(lambda rows: left[rows] @ right.T, bounds, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at,
+                   ties, chunk, sources=(query, gallery, same_set))
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-107
 def evaluate_similarities(similarity,                  # Q x N numbers, larger is nearer, torch or numpy
@@ -558,7 +564,8 @@ def evaluate_similarities(similarity,                  # Q x N numbers, larger i
                          ) -> RetrievalReport:
     """`evaluate` for a system that has similarities but no embeddings.
 
-    Only the order in a row matters: any rising function of the similarities gives the same report. Equal numbers are ties.
+    Only the order in a row matters: any rising function of the similarities gives the same report. Equal numbers are
+    ties.
     Raises `ValueError` for NaN or infinity and for shapes that do not fit the labels."""
     q_labels = _class_labels(query_labels, taxonomy, "query")
     g_labels = _class_labels(gallery_labels, taxonomy, "gallery")
@@ -567,7 +574,8 @@ def evaluate_similarities(similarity,                  # Q x N numbers, larger i
         raise ValueError(f"{len(q_labels)} queries and {len(g_labels)} gallery images need a table of similarities of "
                          f"that shape, not {similarity.shape}.")
     if not np.isfinite(similarity).all():
-        raise ValueError("The similarities contain NaN or infinity: give a finite number for each query and gallery image.")
+        raise ValueError("The similarities contain NaN or infinity: give a finite number for each query and gallery "
+                         "image.")
     _check_same_set(q_labels, g_labels, same_set)
-    return _report(lambda rows: -similarity[rows].astype(np.float64), None, q_labels, g_labels, taxonomy, same_set, f1_at,
-                   ndcg_at, ties, chunk, sources=(similarity, None, same_set))
+    return _report(lambda rows: -similarity[rows].astype(np.float64), None, q_labels, g_labels, taxonomy, same_set,
+                   f1_at, ndcg_at, ties, chunk, sources=(similarity, None, same_set))

@@ -21,7 +21,8 @@ def interpolation_weight(d_pos: torch.Tensor,  # distance of anchor and positive
                          d_neg: torch.Tensor,  # distance of anchor and negative
                          beta,  # in [0, 1]: 0 moves the negative as near as the positive is, 1 leaves it where it is
                         ) -> torch.Tensor:     # lambda_0, the shapes broadcast together
-    """Eq. 9: how far along the segment from anchor to negative the generated negative lies; 1 (unmoved) if the negative
+    """Eq. 9: how far along the segment from anchor to negative the generated negative lies; 1 (unmoved) if the
+    negative
     is no farther than the positive."""
     farther = d_neg > d_pos
     # never divide by a zero distance, not even in the branch that is thrown away
@@ -33,7 +34,7 @@ def generate_negatives(anchor: torch.Tensor,    # ... x D
                        positive: torch.Tensor,  # ... x D
                        negative: torch.Tensor,  # ... x D
                        beta,                    # a number, or a tensor of shape ...
-                       # 'eq10': along the segment; 'eq12': the letter, which adds the length
+                       # 'eq10': along the segment; 'eq12': as printed, which adds the length
                        # to every coordinate
                        direction: str = "eq10",
                       ) -> torch.Tensor:        # ... x D
@@ -72,82 +73,84 @@ def check_confidences(confidences: torch.Tensor,  # B x K probabilities
     return confidences.to(embeddings.dtype)
 
 
+def _check_switches(generate_in, direction: str, positive: str) -> None:
+    if not set(generate_in) <= {"inter", "intra"}:
+        raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
+    if direction not in ("eq10", "eq12"):
+        raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
+    if positive not in ("anchor", "printed"):
+        raise ValueError(f"positive must be 'anchor' or 'printed', not {positive!r}.")
+
+
+def _undecided(embeddings: torch.Tensor, K: int) -> torch.Tensor:
+    "Confidences of a head that knows nothing, B x K, with a warning."
+    warnings.warn("The generated emotion-pair loss was given no class probabilities and takes every pair of classes "
+                  "for equally confusable: pass confidences=softmax of the emotion head's scores.", stacklevel=3)
+    return torch.full((len(embeddings), K), 1/K, device=embeddings.device)
+
+# %% ../nbs/08_negatives.ipynb #08-negatives-similarities
+def _generated_similarities(S, confidences, embeddings, G, anchors, positives, direction, through_lambda):
+    """f_i . f_j^{i-} = (1 - lambda_0) f_i . f_i + lambda_0 f_i . f_j^+ for every anchor i and class j of every tuple,
+    T x C x C; the confidences are those in the C classes of the tuples, B x C."""
+    squares = G.diagonal()                                                               # (B,)
+    # f_i . f_i, (T, C, 1), and f_j^+ . f_j^+, (T, 1, C)
+    own, other = squares[anchors][:, :, None], squares[positives][:, None, :]
+    with torch.no_grad():             # squared distances from differences: small ones have no digits in products
+        exact = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist").square()
+        exact = exact[anchors[:, :, None], positives[:, None, :]]                        # (T, C, C)
+    by_products = own + other - 2*S
+    d_neg = by_products + (exact - by_products).detach()                                 # value exact, slopes of G
+    d_neg = d_neg.clamp(min=torch.finfo(S.dtype).tiny).sqrt()                            # d(f_i, f_j^+), (T, C, C)
+    d_pos = d_neg.diagonal(dim1=1, dim2=2)[:, :, None]                                   # d(f_i, f_i^+), (T, C, 1)
+    w = hardness(confidences[anchors], confidences[positives].mT)                        # (T, C, C)
+    lambda_0 = interpolation_weight(d_pos, d_neg, torch.exp(-w))
+    if not through_lambda:
+        lambda_0 = lambda_0.detach()
+    if direction == "eq10":
+        return (1 - lambda_0)*own + lambda_0*S
+    length = lambda_0*(d_neg if through_lambda else d_neg.detach())                      # Eq. 12's bracket
+    # the length added to every coordinate
+    return torch.where(d_neg > d_pos, own + length*embeddings.sum(dim=1)[anchors][:, :, None], S)
+
+# %% ../nbs/08_negatives.ipynb #08-negatives-gep
 class GeneratedEmotionPairLoss(TupleLoss):
-    """Emotion-pair loss on generated negatives, Eq. 13, mean over all anchors of all tuples. Called as `TupleLoss` says, and
+    """Emotion-pair loss on generated negatives, Eq. 13, mean over all anchors of all tuples. Called as `TupleLoss`
+    says, and
     with the class probabilities B x K (softmax of the emotion head's scores), third or by name: `confidences`.
 
-    Without them every pair counts as equally confusable (1/K each), with a warning. Generated vectors are never built:
-    f_i . f_j^{i-} = (1 - lambda_0) f_i . f_i + lambda_0 f_i . f_j^+. `ValueError` for what `EmotionPairLoss` refuses, and for
+    Without them every pair counts as equally confusable (1/K each), with a warning. `ValueError` as in `TupleLoss`, and for
     confidences that are not B x K numbers between 0 and 1."""
     needs_confidences = True      # tells the training loop (chapter 10) to pass them
 
     def __init__(self,
                  taxonomy: Taxonomy,                                  # says which classes share a polarity
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
-                 # terms that see generated negatives; the other sees the originals
-                 generate_in: tuple[str, ...] = ("inter", "intra"),
+                 generate_in: tuple[str, ...] = ("inter", "intra"),   # terms that see generated negatives, not originals
                  gradient_through_lambda: bool = True,  # False: beta and lambda_0 are constants to the gradient
                  direction: str = "eq10",  # 'eq12' is the printed formula without its direction factor (collapses)
                  positive: str = "anchor",  # 'printed' is Eq. 13's f_j^+ in place of Eq. 6's f_i^+
                 ):
         super().__init__(taxonomy, scale)
-        if not set(generate_in) <= {"inter", "intra"}:
-            raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
-        if direction not in ("eq10", "eq12"):
-            raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
-        if positive not in ("anchor", "printed"):
-            raise ValueError(f"positive must be 'anchor' or 'printed', not {positive!r}.")
-        self.generate_in, self.direction, self.positive = tuple(generate_in), direction, positive
-        self.gradient_through_lambda = gradient_through_lambda
+        _check_switches(generate_in, direction, positive)
+        self.generate_in, self.gradient_through_lambda = tuple(generate_in), gradient_through_lambda
+        self.direction, self.positive = direction, positive
 
-    def forward(self,
-                embeddings: torch.Tensor,   # B x D
-                labels: torch.Tensor,       # B fine labels of the taxonomy
-                indices_tuple=None,         # a miner's pairs or triplets; a tensor here is taken for the confidences
-                confidences: torch.Tensor | None = None,  # B x K probabilities of the fine classes
-               ) -> torch.Tensor:           # scalar
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, indices_tuple=None, confidences=None):
         if torch.is_tensor(indices_tuple):
             indices_tuple, confidences = None, indices_tuple
         if confidences is None:
-            warnings.warn("The generated emotion-pair loss was given no class probabilities and takes every pair of classes "
-                          "for equally confusable: pass confidences=softmax of the emotion head's scores.", stacklevel=2)
-            K = len(self.taxonomy)
-            confidences = torch.full((len(embeddings), K), 1/K, device=embeddings.device)
+            confidences = _undecided(embeddings, len(self.taxonomy))
         return self._mean_over_tuples(embeddings, labels, indices_tuple, confidences=confidences)
 
     def terms_of(self, S, classes, allowed, batch, confidences):
         same_coarse = self.same_polarity(classes)
         confidences = check_confidences(confidences, batch[0], self.taxonomy)[:, classes]     # (B, C)
-        generated = self.generated_similarities(S, confidences, *batch)
+        generated = _generated_similarities(S, confidences, *batch, self.direction, self.gradient_through_lambda)
         far = generated if "inter" in self.generate_in else S
         near = generated if "intra" in self.generate_in else S
         positive = S.diagonal(dim1=1, dim2=2)[:, :, None] if self.positive == "anchor" else S   # f_i . f_i^+, (T, C, 1)
         return [inter_terms(far, S, same_coarse, self.scale, allowed)
                 + intra_terms(near, positive, same_coarse, self.scale, allowed)]
-
-    def generated_similarities(self, S, confidences, embeddings, G, anchors, positives) -> torch.Tensor:
-        """f_i . f_j^{i-} for every anchor i and class j of every tuple, T x C x C; the confidences are those in the C
-        classes of the tuples, B x C."""
-        squares = G.diagonal()                                                               # (B,)
-        # f_i . f_i, (T, C, 1), and f_j^+ . f_j^+, (T, 1, C)
-        own, other = squares[anchors][:, :, None], squares[positives][:, None, :]
-        with torch.no_grad():         # squared distances from differences: those from products have no digits when small
-            exact = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist").square()    # (B, B)
-            exact = exact[anchors[:, :, None], positives[:, None, :]]
-        by_products = own + other - 2*S
-        d_neg = (by_products + (exact - by_products).detach()).clamp(min=torch.finfo(S.dtype).tiny).sqrt()    # (T, C, C)
-        d_pos = d_neg.diagonal(dim1=1, dim2=2)[:, :, None]                                   # d(f_i, f_i^+), (T, C, 1)
-        w = hardness(confidences[anchors], confidences[positives].mT)                        # (T, C, C)
-        lambda_0 = interpolation_weight(d_pos, d_neg, torch.exp(-w))
-        if not self.gradient_through_lambda:
-            lambda_0 = lambda_0.detach()
-        if self.direction == "eq10":
-            return (1 - lambda_0)*own + lambda_0*S
-        length = lambda_0*d_neg                                                              # Eq. 12's bracket
-        if not self.gradient_through_lambda:
-            length = length.detach()
-        # the length added to every coordinate
-        return torch.where(d_neg > d_pos, own + length*embeddings.sum(dim=1)[anchors][:, :, None], S)
 
     def extra_repr(self) -> str:
         return (f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, generate_in={self.generate_in}, "

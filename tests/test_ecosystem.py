@@ -1,5 +1,5 @@
-"""The losses run where metric-learning code runs: pytorch-metric-learning's trainers, MultipleLosses, miners and wrappers; and they refuse
-or mend what they are given in one sentence."""
+"""The losses run in pytorch-metric-learning: trainers, MultipleLosses, miners, wrappers. They mend or refuse what they
+are given."""
 import warnings
 from pkgutil import resolve_name
 
@@ -186,7 +186,8 @@ def test_what_no_loss_can_use_is_one_sentence(name):
 
 
 def test_settings_that_make_no_sense():
-    for call, words in ((lambda: NPairLoss(0.), "positive number"), (lambda: EmotionPairLoss(MIKELS, terms=("outer",)), "'inter', 'intra'"),
+    for call, words in ((lambda: NPairLoss(0.), "positive number"),
+                        (lambda: EmotionPairLoss(MIKELS, terms=("outer",)), "'inter', 'intra'"),
                         (lambda: GeneratedEmotionPairLoss(MIKELS, direction="eq11"), "'eq10' or 'eq12'"),
                         (lambda: GeneratedEmotionPairLoss(MIKELS, generate_in=("outer",)), "'inter' and 'intra'"),
                         (lambda: NPairLoss()(*batch(classes=1)), "two classes"),
@@ -227,6 +228,7 @@ def test_float32_gradient_of_gep_near_the_end_of_training(noise):
     g = torch.Generator().manual_seed(1)
     centres = F.normalize(torch.randn(8, 64, generator=g, dtype=torch.float64), dim=1)
     x = F.normalize(centres[y] + noise*torch.randn(32, 64, generator=g, dtype=torch.float64)/8, dim=1).float()
-    exact, found = gradient(loss, x.double(), y, probabilities().double()), gradient(loss, x, y, probabilities()).double()
-    along = lambda v: v - (v*x.double()).sum(1, keepdim=True)*x.double()          # what moves a point on the sphere
-    assert (along(found) - along(exact)).norm()/along(exact).norm() < 1e-3
+    exact = gradient(loss, x.double(), y, probabilities().double())
+    found = gradient(loss, x, y, probabilities()).double()
+    exact, found = (v - (v*x.double()).sum(1, keepdim=True)*x.double() for v in (exact, found))     # along the sphere
+    assert (found - exact).norm()/exact.norm() < 1e-3

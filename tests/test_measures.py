@@ -1,4 +1,4 @@
-"""The measures of chapter 09 are exact: concentrated embeddings, ties, tables of similarities, tensors on a device, bad input."""
+"""The measures of chapter 09 are exact: concentrated embeddings, ties, tables of similarities, tensors on a device."""
 from itertools import permutations
 
 import numpy as np
@@ -19,7 +19,8 @@ def clusters(n, noise=.5, seed=0, dim=64):
     return centres[labels] + noise*rng.normal(size=(n, dim)), labels
 
 
-@pytest.mark.parametrize("dtype, closeness", [(np.float64, 1), (np.float64, 1e-5), (np.float64, 1e-9), (np.float32, 1e-5)])
+@pytest.mark.parametrize("dtype, closeness", [(np.float64, 1), (np.float64, 1e-5), (np.float64, 1e-9),
+                                              (np.float32, 1e-5)])
 def test_concentrated_embeddings_are_ranked_exactly(dtype, closeness):
     x, labels = clusters(500)
     shared = np.random.default_rng(5).normal(size=64)
@@ -55,11 +56,12 @@ def test_equal_scores_give_the_random_floor_whatever_the_order(same_set):
             assert report.tied == len(asked)
 
 
-def test_scores_of_the_issue():
-    "Ten relevant of 24 and so on: the expectation lies between the best and the worst order."
+def test_one_tie_lies_between_its_best_and_its_worst_order():
+    "Ten relevant images of 24, all equal: 1 or below .35 by the gallery's order, .434 for either on average."
     labels = np.array([0]*10 + [4]*14)
     table = np.ones((1, 24))
-    values = {ties: [evaluate_similarities(table, [0], order, MIKELS, ties=ties).map8 for order in (labels, labels[::-1])]
+    orders = labels, labels[::-1]
+    values = {ties: [evaluate_similarities(table, [0], order, MIKELS, ties=ties).map8 for order in orders]
               for ties in ("gallery", "expected")}
     assert values["gallery"][0] == 1 and values["gallery"][1] < .35
     assert np.allclose(values["expected"], metrics._random_average_precision(10, 24), rtol=0, atol=1e-12)
@@ -69,7 +71,8 @@ def test_expected_values_are_means_over_all_orders():
     rng = np.random.default_rng(2)
     gallery, labels = rng.integers(0, 2, size=(6, 2)) + .5, np.array([0, 1, 0, 4, 5, 0])
     query, asked = np.array([[3., 1], [1, 1], [1, 2]]), [0, 1, 4]
-    every = [evaluate(query, asked, gallery[list(p)], labels[list(p)], MIKELS, ties="gallery") for p in permutations(range(6))]
+    every = [evaluate(query, asked, gallery[list(p)], labels[list(p)], MIKELS, ties="gallery")
+             for p in permutations(range(6))]
     report = evaluate(query, asked, gallery, labels, MIKELS)
     assert report.tied > 0
     assert np.allclose(np.mean([r.per_query for r in every], 0), report.per_query, rtol=0, atol=1e-12, equal_nan=True)
@@ -82,7 +85,6 @@ def test_copies_tie_however_long_and_wherever_they_are():
     twins = np.concatenate([x, 3.7*x])
     for offset in (0, 1e3):                            # ordinary embeddings, and concentrated ones
         order, group = rank_gallery(query + offset, np.concatenate([x + offset, 3.7*(x + offset)]))
-        assert (np.sort(order.reshape(7, 60, 2) % 60, 2)[..., 0] == np.sort(order.reshape(7, 60, 2) % 60, 2)[..., 1]).all()
         assert (order[:, ::2] + 60 == order[:, 1::2]).all() and (group[:, ::2] == group[:, 1::2]).all()
     report = evaluate(query, asked, twins, np.concatenate([labels, (labels + 1) % 8]), MIKELS)
     other = evaluate(query, asked, twins, np.concatenate([(labels + 1) % 8, labels]), MIKELS)
@@ -99,15 +101,16 @@ def test_a_zero_row_has_similarity_zero():
 @pytest.mark.parametrize("size", [1e200, 1e-200, 1e160])
 def test_lengths_that_cannot_be_squared(size):
     x, labels = clusters(80, seed=6)
-    sets = lambda s: (s*x[:30], labels[:30], x[30:], labels[30:], MIKELS)
-    assert evaluate(*sets(size)).per_query.equals(evaluate(*sets(1)).per_query)
+    huge, plain = (evaluate(s*x[:30], labels[:30], s*x[30:], labels[30:], MIKELS) for s in (size, 1))
+    assert huge.per_query.equals(plain.per_query)
 
 
 def test_any_rising_function_of_similarities_gives_the_same_report():
     x, labels = clusters(120, noise=2., seed=7)
     cosines = unit_rows(x[:40], "query") @ unit_rows(x[40:], "gallery").T
     wanted = evaluate_similarities(cosines, labels[:40], labels[40:], MIKELS)
-    for table in (1e9*cosines, cosines*1e-9, 1 + cosines, np.exp(30*cosines), cosines - 1e3, torch.from_numpy(1e5*cosines)):
+    for table in (1e9*cosines, cosines*1e-9, 1 + cosines, np.exp(30*cosines), cosines - 1e3,
+                  torch.from_numpy(1e5*cosines)):
         assert evaluate_similarities(table, labels[:40], labels[40:], MIKELS).per_query.equals(wanted.per_query)
 
 
