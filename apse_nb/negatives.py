@@ -115,17 +115,16 @@ def _generated_similarities(S, confidences, embeddings, G, anchors, positives, d
 # %% ../nbs/08_negatives.ipynb #08-negatives-gep
 class GeneratedEmotionPairLoss(TupleLoss):
     """Emotion-pair loss on generated negatives, Eq. 13, mean over all anchors of all tuples. Called as `TupleLoss`
-    says, and
-    with the class probabilities B x K (softmax of the emotion head's scores), third or by name: `confidences`.
+    says, and with the class probabilities B x K (softmax of the emotion head's scores), third or by name: `confidences`.
 
-    Without them every pair counts as equally confusable (1/K each), with a warning. `ValueError` as in `TupleLoss`, and for
-    confidences that are not B x K numbers between 0 and 1."""
+    Without them every pair counts as equally confusable (1/K each), with a warning. `ValueError` as in `TupleLoss`, and
+    for confidences that are not B x K numbers between 0 and 1."""
     needs_confidences = True      # tells the training loop (chapter 10) to pass them
 
     def __init__(self,
                  taxonomy: Taxonomy,                                  # says which classes share a polarity
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
-                 generate_in: tuple[str, ...] = ("inter", "intra"),   # terms that see generated negatives, not originals
+                 generate_in: tuple[str, ...] = ("inter", "intra"),   # terms that see generated negatives
                  gradient_through_lambda: bool = True,  # False: beta and lambda_0 are constants to the gradient
                  direction: str = "eq10",  # 'eq12' is the printed formula without its direction factor (collapses)
                  positive: str = "anchor",  # 'printed' is Eq. 13's f_j^+ in place of Eq. 6's f_i^+

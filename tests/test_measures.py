@@ -153,7 +153,8 @@ def test_mistakes_are_met_with_one_sentence():
     broken = G.copy()
     broken[5, 2] = np.nan
     cases = [((Q, Ql, broken, Gl), {}, "1 of 30 gallery embeddings contain NaN or infinity"),
-             ((Q, Ql, G[:, :5], Gl), {}, "with the same network"), ((Q, Ql[:-1], G, Gl), {}, "one label for each image"),
+             ((Q, Ql, G[:, :5], Gl), {}, "with the same network"),
+             ((Q, Ql[:-1], G, Gl), {}, "one label for each image"),
              ((Q[0], Ql[:1], G, Gl), {}, "images x dimensions"), ((Q, Ql, G, Gl + 8), {}, "has the labels 0 to 7"),
              ((Q, ["awe"]*10, G, Gl), {}, "taxonomy.index"), ((Q, Ql, G[:0], Gl[:0]), {}, "gallery set is empty"),
              ((Q, Ql, G, Gl), dict(same_set=True), "queries must be the gallery"),
