@@ -178,8 +178,8 @@ EPS = 2.0**-52                                  # distance from 1 to the next nu
 
 def _half_squares(query, gallery):
     """Two tables whose product is the half squared distance of every query and gallery image, B x N, for a sort that
-    must
-    keep its digits; and the bounds on its rounding, B x 1 each: y and y' tie if y' <= y*(1 + relative) + absolute."""
+    must keep its digits; and the bounds on its rounding, B x 1 each: y and y' tie if y' <= y*(1 + relative) +
+    absolute."""
     right, nothing, xp = _unit_rows(gallery, "gallery", spare=2)                     # (N, D + 2)
     left = _unit_rows(query, "query", spare=2)[0]                                    # (B, D + 2)
     D = right.shape[1] - 2
@@ -210,8 +210,7 @@ def _tied(found, bounds):
 def _sorted_tags(far, tag: np.ndarray, bounds, length: int):
     """The tags (0..3, uint8) of the `length` nearest images in rank order, B x length, and which neighbours tie.
 
-    far: B x N, smaller is nearer, at least 0 where there are bounds: an array, or a tensor, which stays where it
-    is."""
+    far: B x N, smaller is nearer, at least 0 where there are bounds: an array, or a tensor, which stays where it is."""
     if bounds is None:
         order = far.argsort(axis=1)[:, :length]
         return tag.astype(np.uint8)[order], _tied(np.take_along_axis(far, order, 1), bounds)
@@ -256,9 +255,8 @@ def rank_gallery(query,              # B x D embeddings
 def _expected_lists(relevance: np.ndarray,     # B x N zeros and ones, in rank order
                     tied: np.ndarray,          # B x (N - 1) booleans: is the next image tied with this one?
                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means over all orders of tied images (McSherry and Najork, ECIR 2008): how relevant each rank is on average, B
-    x N;
-    average precision, B; and the first rank of each one's group, counted from 0, B x N."""
+    """Means over all orders of tied images (McSherry and Najork, ECIR 2008): how relevant each rank is on average, B x
+    N; average precision, B; and the first rank of each one's group, counted from 0, B x N."""
     N = relevance.shape[1]
     rank, edge = np.arange(N), np.ones((len(relevance), 1), dtype=bool)
     first = np.maximum.accumulate(np.where(np.hstack([edge, ~tied]), rank, 0), axis=1)
@@ -275,8 +273,7 @@ def _expected_lists(relevance: np.ndarray,     # B x N zeros and ones, in rank o
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-075
 class QueryMeans:
-    """A report with a frame `per_query`: one row a query, one column a measure, NaN where a query is left out. What
-    is
+    """A report with a frame `per_query`: one row a query, one column a measure, NaN where a query is left out. What is
     reported are the means; this says how sure they are."""
 
     def interval(self,
@@ -537,10 +534,8 @@ def evaluate(query,                      # Q x D embeddings, torch or numpy; nor
     """All measures of Section IV-B, exactly, by cosine similarity.
 
     Images whose similarities to a query differ by no more than the rounding of float64 are tied. A query without a
-    relevant
-    gallery image is left out and counted. Raises `ValueError` for NaN or infinite embeddings, shapes that do not fit,
-    labels
-    outside the taxonomy, and empty sets."""
+    relevant gallery image is left out and counted. Raises `ValueError` for NaN or infinite embeddings, shapes that do
+    not fit, labels outside the taxonomy, and empty sets."""
     q_labels = _class_labels(query_labels, taxonomy, "query")
     g_labels = _class_labels(gallery_labels, taxonomy, "gallery")
     query, gallery = (x if isinstance(x, torch.Tensor) else np.asarray(x) for x in (query, gallery))
@@ -565,8 +560,7 @@ def evaluate_similarities(similarity,                  # Q x N numbers, larger i
     """`evaluate` for a system that has similarities but no embeddings.
 
     Only the order in a row matters: any rising function of the similarities gives the same report. Equal numbers are
-    ties.
-    Raises `ValueError` for NaN or infinity and for shapes that do not fit the labels."""
+    ties. Raises `ValueError` for NaN or infinity and for shapes that do not fit the labels."""
     q_labels = _class_labels(query_labels, taxonomy, "query")
     g_labels = _class_labels(gallery_labels, taxonomy, "gallery")
     similarity = _on_host(similarity.detach()) if isinstance(similarity, torch.Tensor) else np.asarray(similarity)

@@ -22,8 +22,7 @@ def interpolation_weight(d_pos: torch.Tensor,  # distance of anchor and positive
                          beta,  # in [0, 1]: 0 moves the negative as near as the positive is, 1 leaves it where it is
                         ) -> torch.Tensor:     # lambda_0, the shapes broadcast together
     """Eq. 9: how far along the segment from anchor to negative the generated negative lies; 1 (unmoved) if the
-    negative
-    is no farther than the positive."""
+    negative is no farther than the positive."""
     farther = d_neg > d_pos
     # never divide by a zero distance, not even in the branch that is thrown away
     safe = torch.where(farther, d_neg, torch.ones_like(d_neg))
@@ -115,10 +114,11 @@ def _generated_similarities(S, confidences, embeddings, G, anchors, positives, d
 # %% ../nbs/08_negatives.ipynb #08-negatives-gep
 class GeneratedEmotionPairLoss(TupleLoss):
     """Emotion-pair loss on generated negatives, Eq. 13, mean over all anchors of all tuples. Called as `TupleLoss`
-    says, and with the class probabilities B x K (softmax of the emotion head's scores), third or by name: `confidences`.
+    says, and with the class probabilities B x K (softmax of the emotion head's scores), third or by name:
+    `confidences`.
 
-    Without them every pair counts as equally confusable (1/K each), with a warning. `ValueError` as in `TupleLoss`, and
-    for confidences that are not B x K numbers between 0 and 1."""
+    Without them every pair counts as equally confusable (1/K each), with a warning. `ValueError` as in `TupleLoss`,
+    and for confidences that are not B x K numbers between 0 and 1."""
     needs_confidences = True      # tells the training loop (chapter 10) to pass them
 
     def __init__(self,

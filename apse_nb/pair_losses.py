@@ -22,13 +22,10 @@ def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
                  ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """All tuples of a batch: row t of `anchors` and `positives` holds one image of each of the C classes.
 
-    K is the size of the largest class. Tuple (a, r), a = 0..K-1, r = 1..K-1, takes image a of each class as anchor
-    and image
-    (a + r) mod K as positive, so T = K(K-1), and a class's images are numbered in batch order. A smaller class of n
-    images comes
-    round again: image a mod n, and its n - 1 others in turn. Classes with one image have no positive and are left
-    out.
-    `ValueError` if fewer than two classes are left."""
+    K is the size of the largest class. Tuple (a, r), a = 0..K-1, r = 1..K-1, takes image a of each class as anchor and
+    image (a + r) mod K as positive, so T = K(K-1), and a class's images are numbered in batch order. A smaller class
+    of n images comes round again: image a mod n, and its n - 1 others in turn. Classes with one image have no positive
+    and are left out. `ValueError` if fewer than two classes are left."""
     images = {}                                                            # label -> positions in the batch
     for position, label in enumerate(labels.tolist()):
         images.setdefault(label, []).append(position)
@@ -145,10 +142,8 @@ def listed_pairs(indices_tuple,    # a miner's triplets (a, p, n) or pairs (a, p
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-tuple-loss
 class TupleLoss(nn.Module):
     """What the losses over tuples share: called with embeddings B x D (rows that are not of length 1 are normalised),
-    labels B
-    and, if wanted, the pairs or triplets of a miner of pytorch-metric-learning, outside which nothing counts; returns
-    a
-    scalar in float32 (float64 for float64).
+    labels B and, if wanted, the pairs or triplets of a miner of pytorch-metric-learning, outside which nothing counts;
+    returns a scalar in float32 (float64 for float64).
 
     `ValueError` for NaN, shapes that do not fit, labels outside the taxonomy, or fewer than two classes with two
     images."""
@@ -195,8 +190,7 @@ def _others(S: torch.Tensor, allowed) -> torch.Tensor:
 
 class NPairLoss(TupleLoss):
     """N-pair loss, Eq. 4 (Sohn, NeurIPS 2016): one positive against the negatives of all other classes at once, mean
-    over all
-    anchors of all tuples. See `TupleLoss` for how it is called."""
+    over all anchors of all tuples. See `TupleLoss` for how it is called."""
     def __init__(self,
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
                 ):
@@ -232,8 +226,7 @@ def intra_terms(negative: torch.Tensor,     # T x C x C similarities to the nega
                 allowed=None,               # T x C x C booleans: the negatives that count; None: all
                ) -> torch.Tensor:           # T x C, Eq. 6 before its mean
     """Eq. 6 for each anchor. An anchor whose coarse class has no other class is held against all classes, as in Eq. 4
-    (our
-    choice; the paper has no such class)."""
+    (our choice; the paper has no such class)."""
     others = _others(negative, None)
     P = same_coarse & others
     P = P | (others & ~P.any(-1, keepdim=True))
@@ -241,9 +234,8 @@ def intra_terms(negative: torch.Tensor,     # T x C x C similarities to the nega
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-059
 class EmotionPairLoss(TupleLoss):
-    """Emotion-pair loss, Eq. 7 = Eq. 5 (inter-polarity) + Eq. 6 (intra-polarity), mean over all anchors of all
-    tuples. See
-    `TupleLoss` for how it is called, `inter_terms` and `intra_terms` for anchors without company."""
+    """Emotion-pair loss, Eq. 7 = Eq. 5 (inter-polarity) + Eq. 6 (intra-polarity), mean over all anchors of all tuples.
+    See `TupleLoss` for how it is called, `inter_terms` and `intra_terms` for anchors without company."""
     def __init__(self,
                  taxonomy: Taxonomy,                             # says which classes share a polarity
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)

@@ -38,14 +38,11 @@ def number(name: str,            # as the setting is called
 
 class BaselineLoss(nn.Module):
     """A loss that is called with embeddings B x D (rows that are not of length 1 are normalised), labels B and, if
-    wanted,
-    a miner's pairs or triplets. Returns a scalar in float32 (float64 for float64), also inside autocast.
+    wanted, a miner's pairs or triplets. Returns a scalar in float32 (float64 for float64), also inside autocast.
 
     Its `repr` holds every setting, because a run that is resumed is recognised by it. `ValueError` with one sentence
-    for
-    NaN, zero rows, shapes that do not fit, labels outside the taxonomy, an empty batch, and a miner where the loss
-    has no
-    pairs."""
+    for NaN, zero rows, shapes that do not fit, labels outside the taxonomy, an empty batch, and a miner where the loss
+    has no pairs."""
     def __init__(self,
                  name: str,              # as in `BASELINE_LOSSES`
                  taxonomy: Taxonomy,     # its fine emotions are the classes
