@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-010
 class SceneNet(nn.Module):
-    """A small ResNet for pictures of 64 to 96 pixels: stages at 1/4, 1/8, 1/16 and 1/16 of the side with 16, 32, 64 and
+    """A small ResNet for images of 64 to 96 pixels: stages at 1/4, 1/8, 1/16 and 1/16 of the side with 16, 32, 64 and
     128 channels."""
     def __init__(self,
                  classes: int = 10,  # outputs of the classifier used in pretraining; a `Backbone` leaves it out
@@ -378,7 +378,7 @@ def shape_accuracy(network: nn.Module,    # images -> B x classes
 # %% ../nbs/03_backbones.ipynb #03-backbones-072
 def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from `make_shapes`
                        labels: np.ndarray,           # N labels
-                       epochs: int = 10,             # passes over the pictures
+                       epochs: int = 10,             # passes over the images
                        crop: int = 88,               # side of the random crop
                        batch: int = 32,
                        lr: float = 0.2,              # highest learning rate of the one-cycle schedule
@@ -392,7 +392,7 @@ def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     test, train = np.split(rng.permutation(len(labels)), [int(len(labels)*held_out)])
     if len(train) < batch:
-        raise ValueError(f"{len(labels)} pictures are too few for a batch of {batch}: draw more shapes.")
+        raise ValueError(f"{len(labels)} images are too few for a batch of {batch}: draw more shapes.")
     network = SceneNet(int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = len(train)//batch

@@ -90,7 +90,7 @@ def _check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"A crop of {recipe.crop} pixels does not fit into images of {recipe.resize}; lower crop "
                          f"or raise resize.")
     for name, low, high in (("epochs", 1, 10_000), ("images_per_class", 1, 1000), ("resize", 8, 4096),
-                            ("crop", 8, 4096), ("drop_every", 1, 10_000), ("lr", 0, 1e30), ("momentum", 0, 1),
+                            ("crop", 8, 4096), ("drop_every", 1, 10_000), ("lr", 1e-12, 1e30), ("momentum", 0, 1),
                             ("weight_decay", 0, 1e6), ("head_lr_factor", 0, 1e6), ("lam", 0, 1),
                             ("seed", 0, 2**40)):
         if not low <= getattr(recipe, name) <= high:

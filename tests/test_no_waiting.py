@@ -1,4 +1,5 @@
-"""No loss makes the processor wait for a GPU: checked without one, on a stand-in that keeps its numbers in main memory and refuses what would wait."""
+"""No loss makes the processor wait for a GPU: checked without one, on a stand-in that keeps its numbers in main memory
+and refuses what would wait."""
 from contextlib import contextmanager, nullcontext
 from unittest.mock import patch
 
