@@ -602,10 +602,11 @@ def _compute(self) -> None:
         values = state.objective(output, batch)
     except ValueError as e:
         seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
-        if all(x.isfinite().all() for x in seen):
+        finite, dead = all(x.isfinite().all() for x in seen), not output.embedding.any(1).all()
+        if finite and not dead:
             raise
-        raise Diverged(f"The network's outputs are no longer finite at step {state.step}; lower the learning rate "
-                       f"({recipe.lr}).") from e
+        raise Diverged(f"The network's outputs are {'zero' if finite else 'no longer finite'} at step {state.step}; "
+                       f"lower the learning rate ({recipe.lr}).") from e
     self.optimizer.zero_grad(set_to_none=True)
     # the distributed mean over processes divides by their number again
     (values["loss"] if self.world == 1 else values["loss"]*self.world).backward()
