@@ -300,3 +300,36 @@ def test_json_is_as_described(root):
     described = run(apse_search, "--help").output
     fields = {*answer, *answer["results"][0], *answer["model"]}
     assert len(answer["results"]) == 3 and all(name in described for name in fields), fields
+
+
+# ---------------------------------------------------------------- teaching
+def test_an_index_is_taught_by_its_folders(tmp_path):
+    "Bright images are awe and dark ones fear: the head learns it from labelled folders and judges the others, also new ones."
+    def save(path, seed, bright):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        light = np.asarray(image(seed)).astype(int)//3 + (160 if bright else 0)
+        Image.fromarray(light.astype(np.uint8)).save(path)
+
+    root = tmp_path/"a"
+    for i in range(12):
+        save(root/"awe"/f"{i}.png", i, True)
+        save(root/"Fear"/f"{i}.png", 100 + i, False)
+        save(root/"others"/f"bright{i}.png", 200 + i, True)
+        save(root/"others"/f"dark{i}.png", 300 + i, False)
+    result = run(apse_index, root, "--teach")
+    assert result.exit_code == 0 and "taught by 24 labelled images" in result.stdout, result.output
+    for i in range(12, 15):
+        save(root/"others"/f"bright{i}.png", 200 + i, True)
+    assert "3 new" in run(apse_index, root).stdout                                  # judged by the same head
+    found = json.loads(run(apse_search, "--emotion", "awe", "--folder", root, "--k", 60, "--json", "-").stdout)["results"]
+    light = [f["name"].startswith("awe/") or "bright" in f["name"] for f in found]
+    assert len(found) == 51 and np.mean(light[:27]) > .9, [f["name"] for f in found[:27]]
+    asked = run(apse_search, root/"others"/"dark3.png", "--folder", root, "--k", 10, "--json", "-")
+    results = json.loads(asked.stdout)["results"]
+    assert np.mean(["dark" in r["name"] or r["name"].startswith("Fear") for r in results]) > .8
+    assert run(apse_search, "--emotion", "positive", "--folder", root).exit_code == 0
+
+
+def test_teaching_needs_labels(root):
+    result = run(apse_index, root, "--teach")
+    assert result.exit_code == 2 and "Fewer than two folders are called like an emotion" in result.stderr

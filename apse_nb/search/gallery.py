@@ -256,6 +256,9 @@ class Gallery:
         embeddings, probabilities = self.need_encoder()(pixels)
         if self.taxonomy is None:
             return embeddings
+        if self.facts.get("head"):
+            from apse_nb.search.teach import probabilities_of
+            probabilities = probabilities_of(embeddings, self.facts["head"])
         return np.concatenate([embeddings, probabilities], axis=1)
 
     def _remove(self, names) -> list[str]:
@@ -263,6 +266,21 @@ class Gallery:
         for group in groups_of(1000, gone):
             self.store.remove(map(os.fsencode, group))
         return gone
+
+    def teach(self,
+              taxonomy=None,         # a `Taxonomy`; None: the one that fits the folders' names best
+             ):                      # a `Head`: how good it is, and on how many images it was trained
+        "Train an emotion head on images whose folders are called like emotions, and use it for all (`search/teach`)."
+        from apse_nb.search.teach import labels_from_folders, probabilities_of, train_head
+        rows, vectors = self.store.all_vectors()
+        taxonomy, labels = labels_from_folders([os.fsdecode(row.name) for row in rows], taxonomy)
+        labelled = labels >= 0
+        head = train_head(vectors[labelled, :self.dim], labels[labelled], len(taxonomy))
+        kept = head._asdict() | dict(weight=head.weight.tolist(), bias=head.bias.tolist())
+        self.store.change_probabilities(self.facts | dict(taxonomy=asdict(taxonomy), head=kept), len(taxonomy),
+                                        lambda embeddings: probabilities_of(embeddings, kept))
+        self.facts, self.taxonomy = self.store.facts, taxonomy
+        return head
 
     def remove_missing(self) -> list[str]:      # names
         "Forget images whose files are gone, and look at nothing else."
@@ -304,11 +322,16 @@ class Gallery:
                query,              # an image as in `query`, a `QueryImage`, or a vector of D numbers
                k: int = 10,
               ) -> list[Entry]:    # at most k, the most similar first
-        "The images most like the query. A query that is a file does not find its own content."
+        """The images most like the query. A query that is a file does not find its own content.
+
+        The similarity is the cosine of the embeddings. In an index that was taught, whose network itself knows no
+        emotions, it is the mean of the cosine and the probability that both images show the same emotion."""
         vector, digest = (None, b"") if isinstance(query, QueryImage) else (as_vector(query, self.dim), b"")
         if vector is None:
             asked = query if isinstance(query, QueryImage) else self.query(query)
             vector, digest = asked.embedding, asked.digest
+            if self.facts.get("head"):
+                return self._entries(np.append(vector, asked.confidences)/2, k, digest)
         return self._entries(np.append(vector, np.zeros(len(self.taxonomy or ()))), k, digest)
 
     def by_emotion(self,

@@ -12,7 +12,7 @@ __all__ = ['extra_of']
 
 # %% ../../nbs/tools/extras.ipynb #extras-004
 _EXTRAS = {
-    "search": "faiss",
+    "search": "jinja2",
     "methods": "sklearn skimage pytorch_metric_learning",
     "book": "ipywidgets anywidget traitlets voila papermill nbclient nbconvert nbformat jinja2 matplotlib seaborn "
             "statsmodels pytorch_grad_cam"}
