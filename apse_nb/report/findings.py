@@ -264,7 +264,8 @@ def tally(judged: pd.DataFrame, source: str) -> dict[str, list[str]]:
 def verdict_summary(judged: pd.DataFrame,          # of `judge`
                     source: str = "scenes",
                    ) -> str:                       # markdown: one line a verdict, with its claims
-    "Which of the paper's claims got which verdict; a star marks fewer than five seeds."
+    """Which of the paper's claims got which verdict; a star marks fewer than five seeds, a dagger a test that holds
+    without Holm's correction only."""
     texts = {c.key: c.text.rstrip(".") for c in CLAIMS}
     mine = one_per_source(judged)
     mine = mine[mine["source"] == source].set_index("claim")
@@ -273,7 +274,8 @@ def verdict_summary(judged: pd.DataFrame,          # of `judge`
         if verdict in ("not run", "cannot be tested here"):
             continue
         several = not verdict.startswith("one seed")
-        named = [texts[key] + ("*" if several and mine.loc[key, "provisional"] else "") for key in keys]
+        named = [texts[key] + ("*" if several and mine.loc[key, "provisional"] else "")
+                 + ("†" if "Holm" in mine.loc[key, "note"] else "") for key in keys]
         rows.append({"verdict": f"**{verdict}**", "claims": len(keys), "which": "; ".join(named)})
     return markdown_table(pd.DataFrame(rows)) if rows else "Nothing has been run."
 
@@ -284,6 +286,8 @@ def verdict_sentence(judged: pd.DataFrame, source: str = "scenes") -> str:
     one = sum(len(keys) for verdict, keys in found.items() if verdict.startswith("one seed"))
     total = sum(map(len, found.values()))
     judged_over_seeds = sum(len(found.get(verdict, ())) for verdict in VERDICTS[:5])
+    mine = one_per_source(judged)
+    weak = mine[(mine["source"] == source) & ~mine["control"].astype(bool)]["note"].str.contains("Holm").sum()
     return (f"Of {total} claims {judged_over_seeds} could be judged over seeds on {SOURCES.get(source, source)}: "
-            f"{', '.join(counts)}" + (f"; {one} more rest on one seed, which is a direction and no verdict." if one
-                                      else "."))
+            f"{', '.join(counts)}" + (f" ({weak} of the *mostly* hold without Holm's correction only)" if weak else "")
+            + (f"; {one} more rest on one seed, which is a direction and no verdict." if one else "."))

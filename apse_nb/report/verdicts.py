@@ -204,9 +204,10 @@ def _note(used: pd.DataFrame, found: dict) -> str:
     paper, high = found.get("paper", np.nan), found.get("high", np.nan)
     printed_ruled_out = found.get("interval") == "seeds" and found["difference"] > 0 and high < paper/2
     too_few = found["verdict"] == "undecided" and found.get("detectable", 0) > paper > 0
+    uncorrected = found["verdict"].startswith("mostly") and found.get("p_holm", 0) > .05
     notes = {f"not run: {', '.join(missing)}": missing, f"diverged: {', '.join(lost)}": len(lost),
              "a gain below half of the printed one": printed_ruled_out,
-             "too few seeds to see the printed size": too_few}
+             "too few seeds to see the printed size": too_few, "without Holm's correction only": uncorrected}
     return "; ".join(text for text, holds in notes.items() if holds)
 
 def judge(claims,                      # a `Claim` or several
