@@ -23,12 +23,13 @@ from .emotions import LabelledImages, Taxonomy
 from .tools.device import kept
 from .tools.checkpoint import image_digests
 from .tools.files import RefusedFile, one_line, read_regular
+from .tools.folders import WalkReport, subfolders, suffix_counts, walk
 
 # %% auto #0
-__all__ = ['FORMATS', 'SUFFIXES', 'MOST_PIXELS', 'MOST_BYTES', 'EXCLUDED', 'PARTS', 'MEAN', 'STD', 'to_rgb', 'decode_bytes',
-           'file_bytes', 'read_image', 'as_square', 'decode_square', 'ImageFiles', 'subfolders', 'WalkReport',
-           'walk_images', 'UnknownLabel', 'known_label', 'read_folders', 'suffix_counts', 'stable_split', 'check_parts',
-           'shared_images', 'balanced_batches', 'normalise', 'augment', 'center_crop']
+__all__ = ['FORMATS', 'SUFFIXES', 'MOST_PIXELS', 'MOST_BYTES', 'PARTS', 'MEAN', 'STD', 'to_rgb', 'decode_bytes', 'file_bytes',
+           'read_image', 'as_square', 'decode_square', 'ImageFiles', 'walk_images', 'UnknownLabel', 'known_label',
+           'read_folders', 'stable_split', 'check_parts', 'shared_images', 'balanced_batches', 'normalise', 'augment',
+           'center_crop']
 
 # %% ../nbs/02_images.ipynb #02-datasets-014
 def to_rgb(image: Image.Image,     # any Pillow mode
@@ -190,69 +191,10 @@ def _relative_names(paths: list[Path], root: Path) -> list[str]:
 
     return [inside(str(p)).replace(os.sep, "/") for p in paths]
 
-# %% ../nbs/02_images.ipynb #02-datasets-033
-EXCLUDED = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "recycler", "system volume information", "lost+found"}
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    "Is this a folder, or a link to one?"
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False              # a link that leads to itself
-
-def _is_excluded(name: str) -> bool:
-    "Does nobody keep photographs under this name?"
-    return name.startswith(".") or name.lower() in EXCLUDED
-
-def subfolders(folder: Path) -> list[str]:
-    "Sorted names of the folders that may be classes: hidden ones and those of masks and annotations are left out."
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if _is_folder(e) and not _is_excluded(e.name)
-                      and not e.name.startswith("_") and e.name not in ("masks", "annotation"))
-
-@dataclass
-class WalkReport:
-    "What a walk through folders passed by."
-    ignored: Counter = field(default_factory=Counter)                # suffix in lower case -> files that are no images
-    refused: list[tuple[str, str]] = field(default_factory=list)     # (folder, reason) of those that were closed
-
-# %% ../nbs/02_images.ipynb #02-datasets-034
-def walk_images(folder: Path,                        # where to start
-                report: WalkReport | None = None,    # is filled; without one, folders that are closed give a warning
-               ) -> list[str]:                       # sorted names relative to the start, with forward slashes
-    "Every image file below a folder. Each real folder is entered once, so that links cannot lead round in circles."
-    found, todo, notes = [], [""], WalkReport() if report is None else report     # todo: relative to the start
-    seen = {_identity(p) for p in Path(folder).resolve().parents}   # real folders that are not to be entered (again)
-    while todo:
-        inside = todo.pop()
-        here = os.path.join(folder, inside)
-        try:
-            entries = [] if _identity(here) in seen else list(os.scandir(here))
-            seen.add(_identity(here))
-        except OSError as e:
-            if not inside:
-                raise
-            notes.refused.append((inside, f"the folder cannot be read ({e.strerror})"))
-            continue
-        for e in entries:
-            name, suffix = f"{inside}/{e.name}" if inside else e.name, os.path.splitext(e.name)[1].lower()
-            if _is_excluded(e.name):
-                continue
-            if _is_folder(e):
-                todo.append(name)
-            elif suffix in SUFFIXES:
-                found.append(name)
-            else:
-                notes.ignored[suffix] += 1
-    if report is None and notes.refused:
-        name, reason = notes.refused[0]
-        warnings.warn(f"{one_line(os.path.join(folder, name))} is left out: {reason}.", stacklevel=2)
-    return sorted(found)
-
-def _identity(path) -> tuple[int, int]:
-    "The two numbers of a real folder or file: its disk, and its place there."
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
+# %% ../nbs/02_images.ipynb #02-images-walk
+def walk_images(folder: Path, report: WalkReport | None = None) -> list[str]:
+    "Sorted names of the image files below a folder, relative to it; as in `walk`."
+    return walk(folder, SUFFIXES, report)
 
 # %% ../nbs/02_images.ipynb #02-datasets-038
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -302,10 +244,6 @@ def _walk_class(folder: Path, report: WalkReport) -> list[str]:
     except OSError as e:
         report.refused.append(("", f"the folder cannot be read ({e.strerror})"))
         return []
-
-def suffix_counts(ignored: Counter) -> str:
-    "Such as '61 .heic, 2 .txt'."
-    return ", ".join(f"{n} {one_line(suffix) or 'without a suffix'}" for suffix, n in ignored.most_common())
 
 # %% ../nbs/02_images.ipynb #02-datasets-101
 def stable_split(files: ImageFiles,

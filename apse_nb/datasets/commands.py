@@ -34,7 +34,7 @@ def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     check."""
     from apse_nb.datasets.checks import check_data
     from apse_nb.emotions import find_taxonomy
-    from apse_nb.images import suffix_counts
+    from apse_nb.tools.folders import suffix_counts
 
     report = check_data(root, kind, find_taxonomy(taxonomy) if taxonomy else None, copies, workers)
     files, found = report.files, report.problems()

@@ -177,7 +177,7 @@ def _decode_to_cache(files: ImageFiles, size: int, cache: Path, workers: int | N
         store = _PixelStore(folder, len(files), size)
         if store.done < len(files) or _readable_again(store, files):
             with locked(folder/"lock"):
-                store = _PixelStore(folder, len(files), size)         # another process may have filled it while we waited
+                store = _PixelStore(folder, len(files), size)     # another process may have filled it meanwhile
                 if again := _readable_again(store, files):
                     store.cut_back(again[0])
                 _decode_into(store, files, size, workers)

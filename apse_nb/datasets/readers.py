@@ -21,10 +21,9 @@ from urllib.parse import urlparse
 import numpy as np
 
 from ..emotions import TAXONOMIES, Taxonomy
-from apse_nb.images import (
-    ImageFiles, PARTS, SUFFIXES, UnknownLabel, WalkReport, known_label, read_folders, subfolders, suffix_counts,
-    walk_images)
+from ..images import ImageFiles, PARTS, SUFFIXES, UnknownLabel, known_label, read_folders, walk_images
 from ..tools.files import one_line, read_regular, write_whole
+from ..tools.folders import WalkReport, subfolders, suffix_counts
 
 # %% auto #0
 __all__ = ['MISSING', 'READERS', 'read_table', 'read_flickr_ldl', 'read_abstract', 'read_iapsa', 'read_emotion6', 'read_artphoto',
