@@ -183,7 +183,8 @@ class Gallery:
                workers: int | None = None,  # threads that read and decode; None: one a core
               ) -> Update:
         "Bring the index up to date with the folder. Killed anywhere, the next call resumes."
-        from apse_nb.images import WalkReport, walk_images
+        from apse_nb.images import walk_images
+        from apse_nb.tools.folders import WalkReport
         began, done, folder, walk = time.perf_counter(), Update(), os.fspath(self.folder), WalkReport()
         known = {os.fsdecode(row.name): row for row in self.store.rows()}
         names = walk_images(self.folder, walk)
