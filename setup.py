@@ -9,8 +9,8 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here/"settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-extras = {name: settings[f"{name}_requirements"].split() for name in ("search", "methods", "book", "dev")}
-extras["all"] = sorted({*extras["search"], *extras["methods"], *extras["book"]})
+extras = {name: settings[f"{name}_requirements"].split() for name in ("methods", "book", "dev")}
+extras["all"] = sorted({*extras["methods"], *extras["book"]})
 extras["dev"] += extras["all"]
 
 

@@ -12,9 +12,9 @@ __all__ = ['extra_of']
 
 # %% ../../nbs/tools/extras.ipynb #extras-004
 _EXTRAS = {
-    "search": "jinja2",
+    "dev": "faiss",
     "methods": "sklearn skimage pytorch_metric_learning",
-    "book": "ipywidgets anywidget traitlets voila papermill nbclient nbconvert nbformat jinja2 matplotlib seaborn "
+    "book": "ipywidgets anywidget traitlets voila papermill nbclient nbconvert nbformat matplotlib seaborn "
             "statsmodels pytorch_grad_cam"}
 
 def extra_of(module: str,  # such as 'matplotlib.pyplot'
