@@ -19,12 +19,12 @@ from apse_nb.pair_losses import EmotionPairLoss, NPairLoss, check_batch, tuple_i
 D = 16
 
 
-def make(name):
+def make(name, **settings):
     own = {"n_pair": NPairLoss, "ep": lambda: EmotionPairLoss(MIKELS), "gep": lambda: GeneratedEmotionPairLoss(MIKELS)}
     if name in own:
         return own[name]()
     baseline = BASELINE_LOSSES[name]
-    return (resolve_name(baseline) if isinstance(baseline, str) else baseline)(MIKELS, D)
+    return (resolve_name(baseline) if isinstance(baseline, str) else baseline)(MIKELS, D, **settings)
 
 
 NAMES = ["n_pair", "ep", "gep", *BASELINE_LOSSES]
@@ -232,3 +232,17 @@ def test_float32_gradient_of_gep_near_the_end_of_training(noise):
     found = gradient(loss, x, y, probabilities()).double()
     exact, found = (v - (v*x.double()).sum(1, keepdim=True)*x.double() for v in (exact, found))     # along the sphere
     assert (found - exact).norm()/exact.norm() < 1e-3
+
+
+def test_baselines_refuse_settings_and_batches_that_make_no_sense():
+    x, y = batch()
+    for name, settings, words in (("contrastive", dict(neg_margin=-1), "neg_margin must be a number above 0"),
+                                  ("sphereface", dict(margin=2.5), "margin must be 1, 2, 3 or 4"),
+                                  ("softtriple", dict(tau=-1), "tau must be 0 or a number above 0"),
+                                  ("arcface", dict(scale=None), "scale must be a number above 0")):
+        with pytest.raises(ValueError, match=words):
+            make(name, **settings)
+    with pytest.raises(ValueError, match="made for embeddings of 16 numbers"):
+        make("arcface")(x[:, :8], y)
+    with pytest.raises(ValueError, match="The batch is empty"):
+        make("arcface")(x[:0], y[:0])
