@@ -53,6 +53,7 @@ def apse_explore(source, model, index, port, host, show):
       apse_explore ~/images --model runs/mine/best.safetensors --open
     """
     from apse_nb.search.encoder import load_encoder
+    from apse_nb.search.commands import check_default_model
     from apse_nb.search.gallery import Gallery
     from apse_nb.widgets.server import page_code, serve_page, write_page
 
@@ -62,6 +63,8 @@ def apse_explore(source, model, index, port, host, show):
                          "folder.")
     encoder = load_encoder(model or "scenes") if model or source == "scenes" else None  # complain now, not on the page
     if source != "scenes":
+        if model is None:
+            check_default_model(Path(source), index)       # photographs need another network than the drawn scenes'
         with Gallery.create(source, index, encoder) as gallery:
             done, total = gallery.update(sys.stderr.isatty()), len(gallery)
         click.echo(f"{total} images, {len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped")
