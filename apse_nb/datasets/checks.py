@@ -23,16 +23,16 @@ from ..tools.files import one_line
 from ..tools.work import core_count
 
 # %% auto #0
-__all__ = ['PROBLEMS', 'DataReport', 'check_data']
+__all__ = ['DataReport', 'check_data']
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-136
-PROBLEMS = ("unreadable", "placeholder", "two labels", "duplicate")
+_PROBLEMS = ("unreadable", "placeholder", "two labels", "duplicate")
 
 @dataclass
 class DataReport:
     "What `check_data` found."
     files: ImageFiles                     # the N files that were listed
-    problem: np.ndarray                   # N strings: one of `PROBLEMS`, or '' for a sound image
+    problem: np.ndarray                   # N strings: one of `_PROBLEMS`, or '' for a sound image
     detail: list[str]                     # N explanations
     groups: list[list[int]]  # positions of identical images, one list for each image that is there more than once
 
@@ -57,7 +57,7 @@ class DataReport:
         import pandas as pd
         fine, labels = self.files.taxonomy.fine, self.files.labels
         # title -> labels to count
-        columns = {"listed": labels, **{p: labels[self.problem == p] for p in PROBLEMS}, "clean": self.clean.labels}
+        columns = {"listed": labels, **{p: labels[self.problem == p] for p in _PROBLEMS}, "clean": self.clean.labels}
         table = pd.DataFrame({c: np.bincount(v, minlength=len(fine)) for c, v in columns.items()}, index=fine)
         table.loc["all"] = table.sum()
         return table

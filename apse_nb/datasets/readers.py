@@ -26,8 +26,7 @@ from ..tools.files import one_line, read_regular, write_whole
 from ..tools.folders import WalkReport, subfolders, suffix_counts
 
 # %% auto #0
-__all__ = ['MISSING', 'READERS', 'read_table', 'read_flickr_ldl', 'read_abstract', 'read_iapsa', 'read_emotion6', 'read_artphoto',
-           'read_emoset', 'read_fi_lists', 'write_list', 'read_list', 'open_dataset', 'save_split', 'load_split']
+__all__ = ['MISSING', 'READERS', 'read_table', 'write_list', 'open_dataset', 'save_split', 'load_split']
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-046
 def read_table(path,                     # a text file
@@ -133,7 +132,7 @@ def _is_vote_table(titles: list[str]) -> bool:
     known = {name for t in TAXONOMIES.values() for name in (*t.fine, *t.aliases)}
     return titles[0] == "image" and len(titles) > 1 and all(title.lower() in known for title in titles[1:])
 
-def read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Flickr_LDL: a .txt or .csv table headed `images-name` or `image`, and one column of votes for each emotion"
     if not root.is_dir():
         return None
@@ -150,7 +149,7 @@ def read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | N
     return None
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-059
-def read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Abstract: `ABSTRACT_groundTruth.csv`"
     path = root/"ABSTRACT_groundTruth.csv"
     if not path.is_file():
@@ -160,7 +159,7 @@ def read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
     return _files_with_votes(root, rows, taxonomy, ties, path)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-063
-def read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "IAPSa: `Mikels2005positivenorms.csv` and `Mikels2005negativenorms.csv`"
     rows = []
     for path in (root/"Mikels2005positivenorms.csv", root/"Mikels2005negativenorms.csv"):
@@ -178,7 +177,7 @@ def read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     return _files_with_votes(root, rows, taxonomy, ties, root)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-067
-def read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "Emotion6: `ground_truth.txt` with columns `[prob. <emotion>]`"
     path = root/"ground_truth.txt"
     if not path.is_file():
@@ -191,7 +190,7 @@ def read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
     return _files_with_votes(root, _vote_rows(table, columns, taxonomy, path), taxonomy, ties, path)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-073
-def read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "ArtPhoto: a flat folder of files called `<emotion>_<number>.jpg`"
     home, report = root/"testImages_artphoto", WalkReport()
     if not home.is_dir():
@@ -208,7 +207,7 @@ def read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | Non
 class _AnotherLayout(ValueError):
     "A file has the name that a layout is known by, but something else is in it."
 
-def read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "EmoSet: `train.json`, `val.json`, `test.json`, lists of [emotion, id, image, annotation]"
     lists = [p for p in (root/"train.json", root/"val.json", root/"test.json") if p.is_file()]
     if not lists:
@@ -238,7 +237,7 @@ def _emoset_entries(path: Path) -> list[tuple[str, str]]:
                              f"file.") from None
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-082
-def read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "FI as published: `agg/<emotion>_*.csv`, lines `number,url,disagree,agree`"
     lists = sorted((root/"agg").glob("*.csv"))
     if not lists:
@@ -293,7 +292,7 @@ def _list_rows(path: Path,                                    # such a file
     return [(row[0], known_label(row[1], taxonomy, path), row[2] if len(row) > 2 else "") for row in table]
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-087
-def read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "a CSV file with the columns image, label, split (images relative to that file)"
     if not root.is_file() or root.suffix.lower() != ".csv":
         return None
@@ -367,8 +366,8 @@ def _read_with(readers: list, root: Path, taxonomy: Taxonomy | None, ties: str) 
     return None
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-090
-READERS = {"list": read_list, "emoset": read_emoset, "emotion6": read_emotion6, "abstract": read_abstract,
-           "iapsa": read_iapsa, "flickr_ldl": read_flickr_ldl, "fi_lists": read_fi_lists, "artphoto": read_artphoto,
+READERS = {"list": _read_list, "emoset": _read_emoset, "emotion6": _read_emotion6, "abstract": _read_abstract,
+           "iapsa": _read_iapsa, "flickr_ldl": _read_flickr_ldl, "fi_lists": _read_fi_lists, "artphoto": _read_artphoto,
            "folders": read_folders}
 
 def open_dataset(root,                                # folder (or list file) of the data set

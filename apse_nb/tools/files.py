@@ -16,11 +16,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 # %% auto #0
-__all__ = ['UNFINISHED', 'replacing', 'write_whole', 'clear_unfinished', 'RefusedFile', 'read_regular', 'read_limited', 'locked',
-           'printable', 'one_line', 'shell_word', 'data_path']
+__all__ = ['replacing', 'write_whole', 'clear_unfinished', 'RefusedFile', 'read_regular', 'read_limited', 'locked', 'printable',
+           'one_line', 'shell_word', 'data_path']
 
 # %% ../../nbs/tools/files.ipynb #files-008
-UNFINISHED = ".apse_part"       # ending of files that are being written
+_UNFINISHED = ".apse_part"       # ending of files that are being written
 
 @contextmanager
 def replacing(path,                    # file to write; its folder is made if missing
@@ -29,7 +29,7 @@ def replacing(path,                    # file to write; its folder is made if mi
     "Write a file that appears whole or not at all: it takes its place when the block ends without an error."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name[:200]}.{os.getpid()}{UNFINISHED}")
+    unfinished = path.with_name(f"{path.name[:200]}.{os.getpid()}{_UNFINISHED}")
     unfinished.unlink(missing_ok=True)
     os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
@@ -52,7 +52,7 @@ def write_whole(path,                    # file to write; its folder is made if 
 # %% ../../nbs/tools/files.ipynb #files-012
 def clear_unfinished(folder) -> None:
     "Remove what writers that were killed have left in this folder; call it only while nobody else can write there."
-    for left in Path(folder).glob(f"*{UNFINISHED}"):
+    for left in Path(folder).glob(f"*{_UNFINISHED}"):
         left.unlink(missing_ok=True)
 
 # %% ../../nbs/tools/files.ipynb #files-015
