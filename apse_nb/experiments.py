@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .datasets.decoding import MissingPart, load_images
+from .datasets.decoding import load_images, load_parts
 from .emotions import MIKELS
 from .images import center_crop
 from .methods.handcrafted import DESCRIPTORS
@@ -50,24 +51,22 @@ def open_parts(source: str,               # 'scenes', or a folder or list of ima
                profile: Profile,
                cache=None,                # folder for decoded images
                queries: str = "test",     # 'val' for choices that must not see the test images
-               taxonomy=None,
+               taxonomy=None,             # as in `find_taxonomy`
               ):                          # two `LabelledImages`: gallery, queries
     "Gallery (the training part) and queries; the validation part stands in for a test part that does not exist."
-    def part(name):
-        return load_images(source, profile.recipe.resize, name, taxonomy, cache, profile.limit)
-    train = part("train")
-    try:
-        return train, part(queries)
-    except MissingPart:
-        return train, part("val")
+    return _open_parts(source, profile.recipe.resize, cache, queries, taxonomy, profile.limit)
+
+def _open_parts(source, size, cache, queries, taxonomy, limit):
+    parts = load_parts(source, size, ("train", queries), taxonomy, cache, limit)
+    if queries not in parts:
+        parts[queries] = load_images(source, size, "val", taxonomy, cache, limit)
+    return parts["train"], parts[queries]
+
+_once = lru_cache(maxsize=2)(_open_parts)      # for a worker, which runs many rows on the same images
 
 def has_test_part(source: str, profile: Profile, cache=None, taxonomy=None) -> bool:
     "Does this data set come with (or is it divided into) a test part?"
-    try:
-        load_images(source, profile.recipe.resize, "test", taxonomy, cache, profile.limit)
-    except MissingPart:
-        return False
-    return True
+    return "test" in load_parts(source, profile.recipe.resize, ("train", "test"), taxonomy, cache, profile.limit)
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-008
 ROW_COLUMNS = ("name", "status", "profile", "source", "data", "setup", "seed", "epochs", "map8", "map8_low",
@@ -207,7 +206,7 @@ def _failed(reason, *facts) -> dict:
 def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None,
             queries: str = "test", taxonomy=None) -> dict:
     "Run one row in OUT/runs, keep its network in OUT/models, and return its line; errors become a line too."
-    train, query = open_parts(source, profile, cache, queries, taxonomy)
+    train, query = _once(source, profile.recipe.resize, cache, queries, taxonomy, profile.limit)
     out, name = Path(out), run_name(experiment, profile, seed)
     try:
         return measure_row(experiment, profile, source, train, query, seed, out/"runs"/name,

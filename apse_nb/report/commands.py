@@ -126,7 +126,8 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
       apse_train my/photos --from runs/fi/best.safetensors --lr 0.002 --out runs/mine
       accelerate launch --num_processes 4 $(which apse_train) data/fi --profile paper
     """
-    from apse_nb.experiments import fingerprints, measure_row, open_parts, row_store, setup_of
+    from apse_nb.datasets.decoding import load_parts
+    from apse_nb.experiments import fingerprints, measure_row, row_store, setup_of
     from apse_nb.images import check_parts
     from apse_nb.report.tables import find_method, find_profile, recipe_of
     from apse_nb.training import Diverged
@@ -143,15 +144,19 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
     row = find_method(method, profile)
     recipe = recipe_of(row, profile, seed)
     _refuse_natural(row, recipe)
-    train, query = open_parts(source, profile, cache, taxonomy=taxonomy)
-    _, valid = open_parts(source, profile, cache, "val", taxonomy)
+    parts = load_parts(source, recipe.resize, ("train", "val", "test"), taxonomy, cache, profile.limit)
+    train, valid, query = parts["train"], parts.get("val"), parts.get("test", parts.get("val"))
+    if query is None:
+        raise ValueError(f"{one_line(source)} has a training part only, so nothing can be measured: add a folder val "
+                         f"or test, or leave the division to apse_train.")
     check_parts(train, valid)
     store, name = row_store(out/"results.csv"), out/"best.safetensors"
     if store.has(name=row.name, setup=setup_of(row, profile), data=fingerprints(train, query), seed=seed):
         click.echo(f"This run is finished: its line is in {store.path}.")
         return
-    line = measure_row(row, profile, source, train, query, seed, out, None if row.trains else name,
-                       **(dict(valid=valid) if row.trains else {}))
+    followed = row.trains and valid is not None            # then the best epoch's network is kept, else the last one's
+    line = measure_row(row, profile, source, train, query, seed, out, None if followed else name,
+                       **(dict(valid=valid) if followed else {}))
     if int(os.environ.get("RANK", 0)):
         return      # one process of several reports
     store.add(line)
