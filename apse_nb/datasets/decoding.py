@@ -26,7 +26,7 @@ from ..tools.files import RefusedFile, locked, one_line, printable, read_regular
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0
-__all__ = ['CHUNK', 'DecodedImages', 'decode', 'default_cache', 'MissingPart', 'load_images']
+__all__ = ['CHUNK', 'DecodedImages', 'decode', 'default_cache', 'MissingPart', 'load_images', 'load_parts']
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-114
 class _PixelStore:
@@ -239,10 +239,32 @@ def load_images(source: str,                     # a folder or list, or 'scenes'
         return replace(_drawn(min(n, limit or n), size, seed))
     files = open_dataset(source, taxonomy=taxonomy)
     if split is not None:
-        if not any(files.split):
-            files.split = stable_split(files)
-        try:
-            files = files.part(split)
-        except ValueError as e:
-            raise MissingPart(str(e)) from None
+        files = _part_of(_divided(files), split)
     return decode(files, size, cache=cache or default_cache())
+
+def _divided(files: ImageFiles) -> ImageFiles:
+    "The files with the parts that they come with, or else with ours."
+    if not any(files.split):
+        files.split = stable_split(files)
+    return files
+
+def _part_of(files: ImageFiles, name: str) -> ImageFiles:
+    try:
+        return files.part(name)
+    except ValueError as e:
+        raise MissingPart(str(e)) from None
+
+def load_parts(source: str, size: int, parts: tuple[str, ...] = ("train", "val", "test"), taxonomy=None,
+               cache: Path | None = None, limit: int | None = None) -> dict[str, LabelledImages]:
+    """Those of these parts that there are (arguments as in `load_images`): the folder is walked and divided once.
+    `MissingPart` if there is no first one."""
+    if source == "scenes":
+        return {part: load_images(source, size, part, taxonomy, cache, limit) for part in parts}
+    files, found = _divided(open_dataset(source, taxonomy=None if taxonomy is None else find_taxonomy(taxonomy))), {}
+    for part in parts:
+        try:
+            found[part] = decode(_part_of(files, part), size, cache=cache or default_cache())
+        except MissingPart:
+            if part == parts[0]:
+                raise
+    return found
