@@ -17,8 +17,9 @@ from apse_nb.pair_losses import EmotionPairLoss
 from apse_nb.scenes import make_scenes
 from apse_nb.training import Diverged, Objective, Recipe, fit, read_checkpoint
 
+WITHOUT_A_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and steps are recorded on it")
 ANSWERS = {"_local_scalar_dense", "equal", "nonzero", "_unique2", "masked_select"}
-CPU_ONLY = {"check_batch", "check_confidences", "_unit_length"}      # look at numbers in main memory, and on a GPU do not
+CPU_ONLY = {"check_batch", "check_confidences", "_unit_length"}      # look at numbers, but not on a GPU
 
 
 class Notes(TorchDispatchMode):
@@ -110,6 +111,7 @@ def same(a, b):
     assert fixed[0] == fixed[1]
 
 
+@WITHOUT_A_GPU
 @pytest.mark.parametrize("images_on", ["host", "device"])
 @pytest.mark.parametrize("method, loss", [("gep", GeneratedEmotionPairLoss(MIKELS)), ("softmax", None)])
 def test_a_recorded_step_is_the_eager_one_bit_for_bit(method, loss, images_on, recorder):
@@ -120,6 +122,7 @@ def test_a_recorded_step_is_the_eager_one_bit_for_bit(method, loss, images_on, r
     assert recorded.notes[1] == "step: recorded after a few steps and replayed" and usual.notes == ()
 
 
+@WITHOUT_A_GPU
 def test_bfloat16_and_natural_batches_without_pairs(recorder):
     recipe = replace(RECIPE, epochs=1, bf16=True, sampler="natural")
     same(eager(network("softmax"), TRAIN, recipe, None), fit(network("softmax"), TRAIN, recipe, None, progress=False))
@@ -138,6 +141,7 @@ class Weighed(Objective):
         return {"loss": ((self.weight*output.embedding.sum(1) - batch.targets[:, 0])**2).mean()}
 
 
+@WITHOUT_A_GPU
 def test_targets_and_weights_of_an_objective(recorder):
     targets = torch.rand(len(TRAIN), 2, generator=torch.Generator().manual_seed(0))
     objectives = Weighed(), Weighed()
@@ -146,6 +150,7 @@ def test_targets_and_weights_of_an_objective(recorder):
     assert objectives[0].weight != 1 and torch.equal(objectives[0].weight, objectives[1].weight)
 
 
+@WITHOUT_A_GPU
 def test_a_cut_run_is_recorded_again_and_ends_the_same(tmp_path, recorder):
     whole = fit(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS), VALID, progress=False)
 
@@ -162,6 +167,7 @@ def test_a_cut_run_is_recorded_again_and_ends_the_same(tmp_path, recorder):
     assert recorder.recordings == 3
 
 
+@WITHOUT_A_GPU
 def test_a_recorded_run_that_diverges_says_so(tmp_path, recorder):
     with pytest.raises(Diverged, match="lower the learning rate"):
         fit(network(), TRAIN, replace(RECIPE, lr=1e4), Unchecked(), out=tmp_path, progress=False)
@@ -185,6 +191,7 @@ class Asks(Objective):
         return {"loss": output.embedding.square().mean()}
 
 
+@WITHOUT_A_GPU
 def test_what_cannot_be_recorded_runs_eagerly_and_says_why(recorder):
     run = fit(network(), TRAIN, replace(RECIPE, epochs=2), Asks(), progress=False)
     assert recorder.replays == 0
@@ -194,6 +201,7 @@ def test_what_cannot_be_recorded_runs_eagerly_and_says_why(recorder):
     assert recorder.recordings == 1 and "differ from batch to batch" in run.notes[1]
 
 
+@WITHOUT_A_GPU
 def test_a_number_that_only_python_knows_is_noticed(recorder):
     "The recorder is worth something: a learning rate that is not a tensor stays what it was, and the runs differ."
     usual, made = eager(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS)), training._optimizer
@@ -224,3 +232,14 @@ def test_memory_that_does_not_suffice_is_one_sentence(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     with pytest.raises(ValueError, match="lower images_per_class or crop"):
         fit(network(), TRAIN, RECIPE, Full(), progress=False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("images_on", ["host", "device"])
+def test_on_a_gpu_recorded_and_eager_training_agree(images_on, monkeypatch):
+    settings = dict(train=TRAIN, recipe=RECIPE, objective=GeneratedEmotionPairLoss(MIKELS), progress=False)
+    recorded = fit(network(), images_on=images_on, **settings)
+    assert recorded.notes[-1] == "step: recorded after a few steps and replayed"
+    monkeypatch.setattr(training, "_why_eager", lambda *_: "it is compared")
+    usual = fit(network(), images_on=images_on, **settings)
+    assert [row["loss"] for row in recorded.log] == pytest.approx([row["loss"] for row in usual.log], abs=1e-2)
