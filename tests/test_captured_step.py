@@ -54,11 +54,13 @@ class Recorder:
     def record(cls, function):
         cls.recordings += 1
         before = [(t, t.detach().clone()) for t in cls.state()]
-        with Notes() as notes:
-            function()
-        with torch.no_grad():
-            for tensor, value in before:               # recording does nothing
-                tensor.copy_(value)
+        try:
+            with Notes() as notes:
+                function()
+        finally:
+            with torch.no_grad():
+                for tensor, value in before:           # recording does nothing, also where it fails
+                    tensor.copy_(value)
 
         @torch.no_grad()
         def replay():
