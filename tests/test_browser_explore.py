@@ -1,4 +1,5 @@
-"""Chapter 12 in a real browser: the attention explorer in Voila by keyboard and mouse, hostile uploads, and a smoke test in JupyterLab."""
+"""Chapter 12 in a real browser: the attention explorer in Voila by keyboard and mouse, hostile uploads, and a smoke
+test in JupyterLab."""
 import os
 import re
 import shutil
@@ -44,8 +45,10 @@ def after(page, old: str) -> str:
 
 def focused(page) -> str:
     "The name of the control that has the focus."
-    return page.evaluate("""() => { const e = document.activeElement;
-        return (e.getAttribute("aria-label") || (e.labels && e.labels[0] && e.labels[0].innerText) || e.innerText || "").trim(); }""")
+    return page.evaluate(
+        """() => { const e = document.activeElement;
+        return (e.getAttribute("aria-label") || (e.labels && e.labels[0] && e.labels[0].innerText) || e.innerText || "").trim(); }"""
+    )
 
 
 def tab_to(page, name: str) -> None:
@@ -90,8 +93,14 @@ def test_scores_are_those_of_the_experiments():
 def test_attention_explorer_in_voila(page, serve, shot, files):
     from playwright.sync_api import expect
     page.goto(serve(WIDGET))
-    img, status, alert, upload = page.locator("img[alt]"), page.get_by_role("status"), page.get_by_role("alert"), page.get_by_label("upload an image")
-    said = lambda words: expect(img).to_have_attribute("alt", re.compile(words))
+    img, status, alert, upload = (
+        page.locator("img[alt]"),
+        page.get_by_role("status"),
+        page.get_by_role("alert"),
+        page.get_by_label("upload an image"),
+    )
+    def said(words):
+        return expect(img).to_have_attribute("alt", re.compile(words))
     expect(status).to_contain_text("of it inside")
     said(r"^Image 0, amusement\. Polarity map: (posi|nega)tive \d+ % .*, highest .*Emotion map: \w+ \d+ % and \w+ "
          r"\d+ %, highest ")
@@ -178,7 +187,12 @@ def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
     port = free_port()
     settings = {name: str(tmp_path/name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR",
                                                               "JUPYTERLAB_WORKSPACES_DIR")}
-    news = Path(settings["JUPYTERLAB_SETTINGS_DIR"])/"@jupyterlab"/"apputils-extension"/"notification.jupyterlab-settings"
+    news = (
+        Path(settings["JUPYTERLAB_SETTINGS_DIR"])
+        / "@jupyterlab"
+        / "apputils-extension"
+        / "notification.jupyterlab-settings"
+    )
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')       # or it asks, in a box over the page
     address = launch([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
@@ -189,8 +203,10 @@ def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
                      f"http://127.0.0.1:{port}/lab", env=os.environ | settings)
     page.goto(f"{address}/tree/chapter.ipynb")
     page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook')")
-    page.wait_for_function("""() => { const panel = window.jupyterapp.shell.currentWidget;
-        return panel && panel.sessionContext && panel.sessionContext.session && panel.sessionContext.session.kernel && panel.sessionContext.session.kernel.status === 'idle'; }""")
+    page.wait_for_function(
+        """() => { const panel = window.jupyterapp.shell.currentWidget;
+        return panel && panel.sessionContext && panel.sessionContext.session && panel.sessionContext.session.kernel && panel.sessionContext.session.kernel.status === 'idle'; }"""
+    )
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     img = page.locator(".widget-hbox img[alt^='Image']")
     img.wait_for(state="attached", timeout=120_000)

@@ -1,4 +1,5 @@
-"The notebook `widgets/circle`'s and `widgets/playground`'s widgets in a real browser: drag a point, move it with the keyboard, switch losses, choose a row."
+"""The notebook `widgets/circle`'s and `widgets/playground`'s widgets in a real browser: drag a point, move it with
+the keyboard, switch losses, choose a row."""
 import math
 import re
 import time
@@ -33,9 +34,12 @@ def test_both_widgets(page, serve, shot):
     page.locator(".apse-rows img").wait_for()
     point = {role: page.locator(".apse-circle [role=slider]").nth(i) for i, role in enumerate(ROLES)}
     lines, pictures = page.locator("p[role=status], p[role=alert]"), page.locator("img[alt]")
-    source = lambda alt: page.locator(f"img[alt^='{alt}']").get_attribute("src")
-    shown = lambda role: point[role].get_attribute("aria-valuetext")
-    drawn = lambda: page.locator(".apse-circle .generated").evaluate_all("nodes => nodes.map(n => n.getAttribute('d'))")
+    def source(alt):
+        return page.locator(f"img[alt^='{alt}']").get_attribute("src")
+    def shown(role):
+        return point[role].get_attribute("aria-valuetext")
+    def drawn():
+        return page.locator(".apse-circle .generated").evaluate_all("nodes => nodes.map(n => n.getAttribute('d'))")
 
     def agrees(circle: Circle):
         "The page shows what Python computes for this circle: texts of the points, losses, the turning point."
@@ -58,8 +62,9 @@ def test_both_widgets(page, serve, shot):
     # by mouse: from 110° to 150°
     bars, diamonds = source("Bars"), drawn()
     box = page.locator(".apse-circle").bounding_box()
-    at = lambda degrees: (box["x"] + box["width"]*(1.75 + math.cos(math.radians(degrees)))/3.5,
-                          box["y"] + box["height"]*(1.5 - math.sin(math.radians(degrees)))/3)
+    def at(degrees):
+        return (box["x"] + box["width"]*(1.75 + math.cos(math.radians(degrees)))/3.5,
+                              box["y"] + box["height"]*(1.5 - math.sin(math.radians(degrees)))/3)
     page.mouse.move(*at(110))
     page.mouse.down()
     page.mouse.move(*at(130), steps=4)
@@ -79,7 +84,10 @@ def test_both_widgets(page, serve, shot):
     circle = replace(circle, positive=150 - 1 - 1 - 10 - 10)
     agrees(circle)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "negative of the same polarity (excitement)"
+    assert (
+        page.evaluate("document.activeElement.getAttribute('aria-label')")
+        == "negative of the same polarity (excitement)"
+    )
     page.keyboard.press("Home")
     circle = replace(circle, same=0)
     agrees(circle)
@@ -114,12 +122,15 @@ def test_both_widgets(page, serve, shot):
               f"the playground reads {lines.nth(4).inner_text()!r}, not {loss_sentence(kind, loss, scale)!r}")
         until(lambda: (page.locator("img[alt^='Heat maps']").get_attribute("alt")
                        or "").endswith(loss_sentence(kind, loss, scale)), "the heat maps show another state")
-        count = sum(c["touched"] for c in pair_counts(loss_on_batch(kind, loss, scale), make_batch(kind).labels).values())
+        count = sum(
+            c["touched"] for c in pair_counts(loss_on_batch(kind, loss, scale), make_batch(kind).labels).values()
+        )
         assert int(re.search(r"touches (\d+) of 992", lines.nth(4).inner_text())[1]) == count
         return count
 
-    choose = lambda label, option: page.locator(".widget-dropdown",
-                                                has_text=label).last.locator("select").select_option(option)
+    def choose(label, option):
+        return page.locator(".widget-dropdown",
+                                                    has_text=label).last.locator("select").select_option(option)
     assert touches("trained", "EP", 1.) == 768
     sheet = source("Heat maps")
     page.wait_for_timeout(500)

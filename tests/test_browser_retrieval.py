@@ -1,7 +1,6 @@
 "The result page in a real browser: pictures, names, keyboard, both colour schemes."
 import os
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -43,8 +42,9 @@ def test_result_page(page, shot, result):
     assert pictures.count() == 6 and page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 "
                                                    "&& i.src.startsWith('data:image/jpeg'))")
     alts = page.evaluate("[...document.images].map(i => i.alt)")
-    assert alts[0] == f"The query image, {one_line(NAMES[0])}" and all(a.startswith(f"Result {i}: ")
-                                                                         and "probably" in a for i, a in enumerate(alts[1:], 1))
+    assert alts[0] == f"The query image, {one_line(NAMES[0])}" and all(
+        a.startswith(f"Result {i}: ") and "probably" in a for i, a in enumerate(alts[1:], 1)
+    )
     shown = page.locator("h2").all_inner_texts()
     # every name in full, the query's own left out
     assert sorted(t.split(". ", 1)[1] for t in shown) == sorted(one_line(n) for n in NAMES[1:])
@@ -76,7 +76,6 @@ def test_result_page(page, shot, result):
 
 def test_the_copied_command_works(page, result):
     "What the page offers to copy finds pictures when it is run, even for a name with a line break."
-    import shlex
     import subprocess
     root, path = result
     page.goto(path.as_uri())

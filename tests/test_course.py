@@ -1,4 +1,5 @@
-"The course as a reader meets it: frame, summary, exercises with collapsed answers, cells and paragraphs of a readable size."
+"""The course as a reader meets it: frame, summary, exercises with collapsed answers, cells and paragraphs of a
+readable size."""
 import json
 import re
 from pathlib import Path

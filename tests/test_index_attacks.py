@@ -1,7 +1,7 @@
 """Other people's folders and broken disks: links, traps, flipped bits, files that come and go. Nothing outside an index
-is touched, and no answer is wrong without a word. `APSE_FLIPS=300 pytest tests/test_index_attacks.py` tries more bits."""
+is touched, and no answer is wrong without a word. `APSE_FLIPS=300 pytest tests/test_index_attacks.py` tries more
+bits."""
 import errno
-import io
 import json
 import os
 import shutil
@@ -69,7 +69,9 @@ def test_links_inside_an_index_are_not_followed(root, tmp_path, name, kind):
     for command in ([apse_index, root], [apse_index, root, "--rebuild"],
                     [apse_search, "--emotion", "awe", "--index", root/".apse_index"]):
         result = run(*command)
-        assert result.exit_code == 2 and "is not a file that apse_index wrote: remove it" in result.stderr, result.output
+        assert (
+            result.exit_code == 2 and "is not a file that apse_index wrote: remove it" in result.stderr
+        ), result.output
     assert precious.read_bytes() == b"do not touch" and not (tmp_path/"nowhere").exists()
 
 
@@ -93,7 +95,9 @@ def test_a_journal_that_names_a_file_to_delete(root, tmp_path):
         header = (bytes.fromhex("d9d505f920a163d7") + (0).to_bytes(4, "big") + bytes(4)
                   + (len(database)//page).to_bytes(4, "big") + (512).to_bytes(4, "big") + page.to_bytes(4, "big"))
         end = ((1 << 30)//page + 1).to_bytes(4, "big") + name + len(name).to_bytes(4, "big")
-        end += (sum(b - 256*(b > 127) for b in name) & 0xffffffff).to_bytes(4, "big") + bytes.fromhex("d9d505f920a163d7")
+        end += (sum(b - 256 * (b > 127) for b in name) & 0xFFFFFFFF).to_bytes(4, "big") + bytes.fromhex(
+            "d9d505f920a163d7"
+        )
         (folder/f"{FILE}-journal").write_bytes(header.ljust(512, b"\0") + end)
         return precious
 
@@ -104,7 +108,11 @@ def test_a_journal_that_names_a_file_to_delete(root, tmp_path):
     db.close()
     assert not precious.exists()
     precious = trap(root/".apse_index")
-    for command in ([apse_index, root], [apse_index, root, "--rebuild"], [apse_search, "--emotion", "awe", "--folder", root]):
+    for command in (
+        [apse_index, root],
+        [apse_index, root, "--rebuild"],
+        [apse_search, "--emotion", "awe", "--folder", root],
+    ):
         result = run(*command)
         assert result.exit_code == 2 and "names another file to delete" in result.stderr, result.output
     assert precious.exists()
@@ -254,7 +262,8 @@ def test_one_road_for_every_kind_of_query(tmp_path, encoder):
             kinds = [os.fspath(path), path.read_bytes(), Image.open(path), upright]
             if path.name in ("alpha.png", "grey.png", "deep.png"):
                 kinds.append(np.asarray(made[path.name]))
-            kinds.append(torch.from_numpy(upright.copy()).permute(2, 0, 1))             # 3 x H x W, as torchvision reads it
+            # 3 x H x W, as torchvision reads it
+            kinds.append(torch.from_numpy(upright.copy()).permute(2, 0, 1))
             for kind in kinds:
                 assert np.allclose(gallery.query(kind).embedding, true, atol=1e-5), (path.name, type(kind))
 
@@ -269,14 +278,29 @@ def test_vectors_and_what_is_refused(root, encoder):
         v = gallery.contents().embeddings[7]
         true = [(h.name, round(h.similarity, 5)) for h in gallery.search(v)]
         assert true[0] == ("07.png", 1.0)
-        for same in (10*v, v.tolist(), v[None], torch.from_numpy(v.copy()), torch.from_numpy(v.copy())[None], v.astype(float)):
+        for same in (
+            10 * v,
+            v.tolist(),
+            v[None],
+            torch.from_numpy(v.copy()),
+            torch.from_numpy(v.copy())[None],
+            v.astype(float),
+        ):
             assert [(h.name, round(h.similarity, 5)) for h in gallery.search(same)] == true
         pixels = np.zeros((20, 30, 3), np.uint8)
-        for wrong, words in ((0*v, "not all zero"), (v*np.nan, "finite"), (v[:5], "128 finite numbers"),
-                             (np.stack([v, v]), "One query at a time"), (pixels[None], "One query at a time"),
-                             (pixels/255, "uint8"), (pixels.transpose(2, 0, 1), "height x width x 3"), (None, "NoneType"),
-                             (torch.zeros(2, 3, 8, 8), "One query at a time"), (b"no image", "its format is not known"),
-                             ([Image.new("RGB", (8, 8))]*2, "not a list")):
+        for wrong, words in (
+            (0 * v, "not all zero"),
+            (v * np.nan, "finite"),
+            (v[:5], "128 finite numbers"),
+            (np.stack([v, v]), "One query at a time"),
+            (pixels[None], "One query at a time"),
+            (pixels / 255, "uint8"),
+            (pixels.transpose(2, 0, 1), "height x width x 3"),
+            (None, "NoneType"),
+            (torch.zeros(2, 3, 8, 8), "One query at a time"),
+            (b"no image", "its format is not known"),
+            ([Image.new("RGB", (8, 8))] * 2, "not a list"),
+        ):
             with pytest.raises(ValueError, match=words):
                 gallery.search(wrong)
 
@@ -288,7 +312,11 @@ def test_photographs_are_not_indexed_with_the_network_for_drawings(tmp_path):
     for name in ("astronaut", "chelsea", "coffee"):
         Image.fromarray(getattr(skimage, name)()).save(tmp_path/"p"/f"{name}.jpg")
     result = run(apse_index, tmp_path/"p")
-    assert result.exit_code == 2 and "do not look like the drawn scenes" in result.stderr and "--model imagenet" in result.stderr
+    assert (
+        result.exit_code == 2
+        and "do not look like the drawn scenes" in result.stderr
+        and "--model imagenet" in result.stderr
+    )
     assert not (tmp_path/"p"/".apse_index").exists()
     result = run(apse_index, tmp_path/"p", "--model", "scenes")
     assert result.exit_code == 0 and "is a demo" in result.stderr
@@ -321,7 +349,9 @@ def test_an_index_is_taught_by_its_folders(tmp_path):
     for i in range(12, 15):
         save(root/"others"/f"bright{i}.png", 200 + i, True)
     assert "3 new" in run(apse_index, root).stdout                                  # judged by the same head
-    found = json.loads(run(apse_search, "--emotion", "awe", "--folder", root, "--k", 60, "--json", "-").stdout)["results"]
+    found = json.loads(run(apse_search, "--emotion", "awe", "--folder", root, "--k", 60, "--json", "-").stdout)[
+        "results"
+    ]
     light = [f["name"].startswith("awe/") or "bright" in f["name"] for f in found]
     assert len(found) == 51 and np.mean(light[:27]) > .9, [f["name"] for f in found[:27]]
     asked = run(apse_search, root/"others"/"dark3.png", "--folder", root, "--k", 10, "--json", "-")

@@ -1,4 +1,5 @@
-"""Checks on real photographs, which are not part of the project: they run where APSE_REAL_DATA names a folder that has them."""
+"""Checks on real photographs, which are not part of the project: they run where APSE_REAL_DATA names a folder that
+has them."""
 import os
 import zipfile
 from pathlib import Path

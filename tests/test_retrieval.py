@@ -3,7 +3,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import struct
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from apse_nb.search import commands, database, gallery as galleries, records, store as stores
+from apse_nb.search import commands, database, records, store as stores
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.encoder import load_encoder
 from apse_nb.search.gallery import Gallery
@@ -209,8 +208,12 @@ def test_a_waiting_writer_gets_its_turn(tmp_path, encoder):
     both = [subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              text=True) for _ in range(2)]
     said = sorted(p.communicate()[0] for p in both)
-    assert [p.returncode for p in both] == [0,
-                                            0] and "0 new" in said[0] and "4 as before" in said[0] and "4 new" in said[1]
+    assert (
+        [p.returncode for p in both] == [0, 0]
+        and "0 new" in said[0]
+        and "4 as before" in said[0]
+        and "4 new" in said[1]
+    )
     assert len(snapshot(root/".apse_index")) == 4
 
 
@@ -272,7 +275,9 @@ def test_cells_take_over(tmp_path, encoder, monkeypatch):
         assert gallery.search(query, 10)[0].name == hits[1].name
         shutil.copy(root/hits[1].name, root/"new.png")
         gallery.update()
-        assert {"new.png", hits[1].name} <= {h.name for h in gallery.search(query, 3)} and len(gallery.search(query, 100)) == 79
+        assert {"new.png", hits[1].name} <= {h.name for h in gallery.search(query, 3)} and len(
+            gallery.search(query, 100)
+        ) == 79
         assert [h.similarity for h in gallery.by_emotion("awe", 100)] == sorted(
             (e.confidences[1] for e in gallery), reverse=True)
 
@@ -288,7 +293,8 @@ def test_bad_files_are_named_skipped_and_kept_in_a_list(tmp_path, encoder):
     (root/"dead.png").symlink_to(root/"nowhere.png")
     os.mkfifo(root/"pipe.png")
     (root/"loop").symlink_to(root)
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     (root/"bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n"
                                   + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0))
                                   + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
@@ -391,7 +397,10 @@ def test_thumbnails_tell_nothing(tmp_path, encoder):
         (entry,) = gallery
         data = gallery.thumbnail(entry)
     assert b"SECRET" not in data and b"Exif" not in data and (entry.width, entry.height) == (40, 60)
-    assert Image.open(io.BytesIO(data)).size == (40, 60) and b"SECRET" not in (root/".apse_index"/database.FILE).read_bytes()
+    assert (
+        Image.open(io.BytesIO(data)).size == (40, 60)
+        and b"SECRET" not in (root / ".apse_index" / database.FILE).read_bytes()
+    )
 
 
 # ---------------------------------------------------------------- models and versions
@@ -498,7 +507,11 @@ def test_a_full_disk(tmp_path, kilobytes):
     code = "import sys; from apse_nb.search.commands import apse_index; apse_index([sys.argv[1]])"
     limited = subprocess.run(["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", sys.executable, "-c", code,
                               str(root)], capture_output=True, text=True)
-    assert limited.returncode == 2 and "The disk is full" in limited.stderr.splitlines()[-1] and "Traceback" not in limited.stderr, limited.stderr[-1500:]
+    assert (
+        limited.returncode == 2
+        and "The disk is full" in limited.stderr.splitlines()[-1]
+        and "Traceback" not in limited.stderr
+    ), limited.stderr[-1500:]
     if kilobytes > 100:
         assert "awe" in run(apse_search, "--emotion", "awe", "--folder", root).stdout
     assert "150 images" in run(apse_index, root).stdout and len(snapshot(root/".apse_index")) == 150
@@ -538,7 +551,11 @@ def test_questions_to_an_index(tmp_path):
     # an index above will do
     result = run(apse_search, root/"0.png", "--folder", root/"deep", "--k", 2, "--html", tmp_path/"o.html", "--json",
                  tmp_path/"o.json")
-    assert result.exit_code == 0 and len(json.loads((tmp_path/"o.json").read_text())["results"]) == 2 and (tmp_path/"o.html").read_text().count("<li><a") == 2
+    assert (
+        result.exit_code == 0
+        and len(json.loads((tmp_path / "o.json").read_text())["results"]) == 2
+        and (tmp_path / "o.html").read_text().count("<li><a") == 2
+    )
 
 
 def test_open_shows_the_page(tmp_path, monkeypatch):
@@ -556,7 +573,9 @@ def test_interrupt_keeps_what_is_done(tmp_path):
             "def put(self, *rows): real(self, *rows); os.kill(os.getpid(), signal.SIGINT)\n"
             "r.Store.put = put; sys.argv = ['apse_index', sys.argv[1]]; apse_index()")
     stopped = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True)
-    assert stopped.returncode == 130 and "Traceback" not in stopped.stderr and "finished work is kept" in stopped.stderr, stopped.stderr[-1500:]
+    assert (
+        stopped.returncode == 130 and "Traceback" not in stopped.stderr and "finished work is kept" in stopped.stderr
+    ), stopped.stderr[-1500:]
     assert 4 <= int(run(apse_index, root).stdout.split(" as before")[0].split(", ")[-1])
 
 
