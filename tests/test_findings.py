@@ -11,6 +11,7 @@ from scipy import stats
 
 from apse_nb.report import findings, page
 from apse_nb.report.claims import CLAIMS
+from apse_nb.report.html_page import report_page
 from apse_nb.report.verdicts import one_per_source
 
 ROOT = Path(__file__).parent.parent
@@ -175,3 +176,14 @@ def test_sets_of_results_are_not_mixed():
     assert {"fi, 6 epochs, gpu" in name for name in compared["data_set"] if name.startswith("fi, 6")} == {True, False}
     sets = [set(zip(group["profile"], group["data"], group["epochs"])) for _, group in compared.groupby("data_set")]
     assert all(len(s) == 1 for s in sets) and not any(a & b for a, b in combinations(sets, 2))
+
+
+def test_report_page_needs_no_internet(tmp_path):
+    "One file with title, contents, summary first, alternative texts; no script, no code, no raw equations."
+    text = re.sub(r"base64,[^\"]*", "", report_page(CHAPTER, tmp_path))
+    assert "http" not in text and "<script" not in text and not re.search(r"\$[^$\n]{1,40}\$", text)
+    images = re.findall(r"<img [^>]*>", text)
+    assert len(images) >= 10 and all(re.search(r'alt="Figure: \w', image) for image in images)
+    assert "run_rows(" not in text and "In [" not in text and ".ipynb" not in text
+    assert re.findall(r'<li><a href="#section-\d+">(.*?)</a>', text)[0] == "Summary"
+    assert text.count("<table>") == text.count('<div class="table"><table>') > 10         # wide tables scroll
