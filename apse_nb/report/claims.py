@@ -47,14 +47,10 @@ def row_titles() -> dict[str, str]:
     "Name of a row -> what tables and figures call it."
     controlled = {name: f"{several[0].title} (equal conditions)" for name, several in table1_controlled().items()}
     rows = table1(find_profile("quick")) | strong_steps() | adml() | table3() | lambda_sweep() | readings() | table2()
-    ours = dict(
-        frozen="pretrained only",
-        strong_proxies="cosines with proxies",
-        strong_natural="cosines, natural batches",
-        strong_polarity="cosines, polarity from the same scores",
-        strong_beliefs="cosines, class probabilities as embedding",
-        strong="cosines, mirror images too (strong)",
-    )
+    ours = dict(frozen="pretrained only", strong_proxies="cosines with proxies",
+                strong_natural="cosines, natural batches", strong_polarity="cosines, polarity from the same scores",
+                strong_beliefs="cosines, class probabilities as embedding",
+                strong="cosines, mirror images too (strong)")
     return controlled | {name: e.title for name, e in rows.items()} | ours
 
 @dataclass(frozen=True)

@@ -61,14 +61,9 @@ def _output(output: dict, heading: str, folder: Path) -> str:
         return ""
     if output["output_type"] == "stream":
         lines = ["".join(output["text"])] if isinstance(output["text"], str) else output["text"]
-        shown = [
-            (
-                f'<a href="{html.escape(line)}">{html.escape(line)}</a>'
-                if 0 < len(line) < 200 and (folder / line).is_file()
-                else html.escape(line)
-            )
-            for line in "".join(lines).splitlines()
-        ]
+        shown = [f'<a href="{html.escape(line)}">{html.escape(line)}</a>'
+                 if 0 < len(line) < 200 and (folder/line).is_file() else html.escape(line)
+                 for line in "".join(lines).splitlines()]
         return f"<pre>{chr(10).join(shown)}</pre>"
     data = output.get("data", {})
     if "image/png" in data:
@@ -91,7 +86,8 @@ def report_page(notebook: dict,       # an executed notebook
         for piece in pieces:
             for level, name in re.findall(r"<h([12])>(.*?)</h\1>", piece):
                 anchor, heading = f"section-{len(contents) + 1}", html.unescape(re.sub(r"<[^>]*>", "", name))
-                piece = piece.replace(f"<h{level}>{name}</h{level}>", f'<h{level} id="{anchor}">{name}</h{level}>', 1)
+                old = f"<h{level}>{name}</h{level}>"
+                piece = piece.replace(old, old.replace(">", f' id="{anchor}">', 1), 1)
                 contents.append(f'<li><a href="#{anchor}">{html.escape(heading)}</a></li>')
             parts.append(piece)
     return _PAGE.format(title=html.escape(title), contents="".join(contents), body="\n".join(parts))
