@@ -68,7 +68,7 @@ function render({ model, el }) {
       "aria-valuemax": 359,
     });
     const body = add(g, "g", {});
-    add(body, "circle", { r: 0.13, fill: "transparent", class: "halo" });   // a larger thing to grab, and the focus ring
+    add(body, "circle", { r: 0.13, fill: "transparent", class: "halo" });   // a larger thing to grab, focus ring
     add(body, "path", { d: SHAPES[look.shape], fill: look.colour, stroke: "black", "stroke-width": 0.012 });
     const label = [add(g, "text", {}), add(g, "text", {}), add(g, "text", {})];
     const turn = (degrees) => {

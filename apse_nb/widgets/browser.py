@@ -239,6 +239,8 @@ class RetrievalBrowser(widgets.VBox):
         if remember and self._now is not None:
             self.history.append(self._now)
         self._now = query
+        if self.encoder is not None and not query.shares:
+            self.feeling.value = self.second.value = ""          # the menus show what is searched
         with self.hold_trait_notifications():  # others hear of query and results together
             self.query = query.position
             self.image.show(query.image, f"query: {query.words}" if query.position < 0

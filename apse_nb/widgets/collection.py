@@ -62,7 +62,7 @@ THUMBNAIL, LARGE = 256, 1600      # longest side of a thumbnail and of a large i
 class Collection:
     "Images that can be searched and shown: embeddings, thumbnails, names, and what is known about the emotions."
     embeddings: np.ndarray                    # N x D; made unit vectors, float32
-    # N x H x W x 3, uint8; or a function: position -> such a image, or the bytes of an image file
+    # N x H x W x 3, uint8; or a function: position -> such an image, or the bytes of an image file
     thumbnails: np.ndarray | Callable
     taxonomy: Taxonomy
     names: list[str] | None = None            # N names, made up when left out
@@ -153,7 +153,7 @@ class Collection:
         return data_address(self.jpeg(i))
 
     def facts(self, i: int) -> list[str]:
-        "What is known about a image, in up to two short lines."
+        "What is known about an image, in up to two short lines."
         t, lines = self.taxonomy, []
         if self.labels is not None:
             lines.append(f"{t.fine[self.labels[i]]} ({t.coarse[t.parent[self.labels[i]]]})")

@@ -112,18 +112,28 @@ def batch_loss(name: str,           # one of BATCH_LOSSES
 
 # %% ../../nbs/widgets/playground.ipynb #12a-geometry-060
 class _ProductRecorder(TorchFunctionMode):
-    "Within this block, keep every B x B matrix product that has a gradient."
+    "Within this block, keep every B x B matrix of products or distances that has a gradient."
     def __init__(self, size: int):   # B
         super().__init__()
-        self.size, self.products = size, []
+        self.size, self.products, self.distances = size, [], []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        product = getattr(function, "__name__", "") in ("matmul", "mm")
-        if product and result.shape == (self.size, self.size) and result.requires_grad:
+        kinds = dict(matmul=self.products, mm=self.products, cdist=self.distances)
+        kept = kinds.get(getattr(function, "__name__", ""))
+        if kept is not None and result.shape == (self.size, self.size) and result.requires_grad:
             result.retain_grad()
-            self.products.append(result)
+            kept.append(result)
         return result
+
+    def gradient(self) -> torch.Tensor:      # B x B, after `backward`
+        "Of the loss to the similarities. For unit vectors d^2 = 2 - 2 s, so a distance d hands on -1/d of its gradient."
+        found = torch.zeros(self.size, self.size, dtype=torch.float64)
+        for S in self.products:
+            found += 0 if S.grad is None else S.grad
+        for d in self.distances:
+            found -= 0 if d.grad is None else torch.where(d > 0, d.grad/d.detach().clamp(min=1e-12), 0)
+        return found.fill_diagonal_(0)
 
 
 class LossGradient(NamedTuple):
@@ -133,8 +143,8 @@ class LossGradient(NamedTuple):
     force: np.ndarray      # B x D: minus the gradient to the embeddings, along the sphere
 
 def loss_gradient(loss: Callable,     # function(embeddings, labels, confidences)
-          batch: Batch,
-         ) -> LossGradient:
+                  batch: Batch,
+                 ) -> LossGradient:
     "Value of a loss on a batch, and its gradient to every similarity and every embedding."
     x = batch.embeddings.clone().requires_grad_()
     with _ProductRecorder(len(x)) as recorder:
@@ -144,9 +154,8 @@ def loss_gradient(loss: Callable,     # function(embeddings, labels, confidences
                          "nothing to watch.")
     if value.requires_grad:
         value.backward()
-    A = sum(torch.zeros_like(S) if S.grad is None else S.grad for S in recorder.products)             # (B, B)
     force = torch.zeros_like(x) if x.grad is None else -x.grad
-    return LossGradient(value.item(), A.fill_diagonal_(0).numpy(), _along_sphere(force, batch.embeddings).numpy())
+    return LossGradient(value.item(), recorder.gradient().numpy(), _along_sphere(force, batch.embeddings).numpy())
 
 def _along_sphere(v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     "Vectors v at unit vectors x without the part that points away from the sphere, both B x D."
@@ -261,7 +270,7 @@ def draw_batch(kind: str,            # a key of BATCHES
 def tuple_of(labels: torch.Tensor,   # B
              anchor: int,            # position in the batch
             ) -> dict[int, list[int]]:  # tuple number -> positions of the positive slots, one of each class
-    "The tuples in which a image is the anchor."
+    "The tuples in which an image is the anchor."
     anchors, positives, _ = tuple_indices(labels)
     return {t: positives[t].tolist() for t in (anchors == anchor).any(dim=1).nonzero()[:, 0].tolist()}
 
@@ -310,7 +319,7 @@ def draw_anchor(kind: str, loss: str, scale: float = 1., anchor: int = 5) -> Fig
 
 # %% ../../nbs/widgets/playground.ipynb #12a-geometry-075
 class RowPicker(anywidget.AnyWidget):
-    "A image in which rows can be chosen, by a click or with the arrow keys."
+    "An image in which rows can be chosen, by a click or with the arrow keys."
     data = traitlets.Bytes(b"").tag(sync=True)                   # the PNG file
     alt = traitlets.Unicode("").tag(sync=True)                   # what is to be seen, in words
     # left, bottom, width, height of the parts whose rows can be clicked, as matplotlib places axes

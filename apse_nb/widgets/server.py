@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -47,6 +49,8 @@ class Shell(widgets.VBox):
     def load(self) -> None:
         "Make the explorers; what goes wrong is a sentence on the page."
         try:
+            if self.source != "scenes" and not Path(self.source).is_dir():
+                raise FileNotFoundError(f"The index {self.source} is no longer there: start apse_explore again.")
             self.line.say("Loading Python packages...")
             from apse_nb.widgets.app import explorer
             page = explorer(self.source, self.model, self.line.say)
@@ -138,7 +142,8 @@ def _server_class(host: str, token: str, folder: Path) -> type:
                     for pattern, handler, *arguments in super().init_handlers()]
 
         def start(self):
-            self.connection_dir = str(folder)
+            # short: names of sockets have at most 107 characters
+            self.connection_dir = tempfile.mkdtemp(prefix="apse_")
             self.app = Application(**self.init_settings(), **self.tornado_settings)
             self.app.add_handlers(".*$", self.init_handlers())
             self.listen()
@@ -146,6 +151,7 @@ def _server_class(host: str, token: str, folder: Path) -> type:
         def stop(self):
             from jupyter_core.utils import run_sync
             run_sync(self.kernel_manager.shutdown_all)()
+            shutil.rmtree(self.connection_dir, ignore_errors=True)
 
         def launch_browser(self):
             "Opens a file that leads to the address: on a command line everybody could read the token."
