@@ -130,7 +130,8 @@ def localisation(attention,      # N x 1 x h x w (or N x h x w), not negative, a
                 # 'pointing' (N, 0 or 1), 'energy' (N, 0..1), 'chance' (N: the area of the region)
                 ) -> dict[str, np.ndarray]:
     "Pointing game (Zhang et al., ECCV 2016) and energy inside of attention maps, resized bilinearly to the masks."
-    attention, masks = torch.as_tensor(attention).detach().float().cpu(), torch.as_tensor(masks).cpu()
+    attention = torch.as_tensor(attention).detach().float().cpu()
+    masks = masks.cpu() if torch.is_tensor(masks) else torch.from_numpy(np.array(masks))    # a copy: some are read-only
     if len(attention) != len(masks):
         raise ValueError(f"{len(attention)} maps cannot be compared with {len(masks)} regions: give one for each.")
     maps = F.interpolate(attention.reshape(len(masks), 1, *attention.shape[-2:]), masks.shape[1:], mode="bilinear",
