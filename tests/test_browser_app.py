@@ -1,4 +1,4 @@
-"apse_explore as a user meets it: the command is started, the page opened, searched, and closed; and as a stranger does."
+"apse_explore as a user meets it: the command is started, the page opened, searched, closed; and as a stranger does."
 import http.client
 import os
 import re
@@ -12,6 +12,8 @@ from conftest import free_port, stop, wait_for
 
 from apse_nb.scenes import make_scenes, save_scenes
 
+TRAPS = ("voila.py", "pandas.py", "jupyter_config.py", "jupyter_server_config.py", "ipython_config.py",
+         "sitecustomize.py")
 HOSTILE = "<img src=x onerror=document.title='hit'>.png"
 # as the installed command, which does not have the current directory on Python's path
 CODE = "import sys; sys.path.remove(''); from apse_nb.widgets.commands import apse_explore; apse_explore()"
@@ -28,7 +30,7 @@ def folder(tmp_path):
     first.rename(first.with_name(HOSTILE))
     (root/"awe"/"notes.png").write_text("not an image")
     for place in (tmp_path, root):
-        for name in ("voila.py", "jupyter_config.py", "jupyter_server_config.py", "ipython_config.py", "sitecustomize.py"):
+        for name in TRAPS:
             (place/name).write_text(f"open({str(tmp_path/'executed')!r}, 'a').write({name!r})")
         (place/"voila.json").write_text('{"Voila": {"token": "", "ip": "0.0.0.0"}}')
     return root
@@ -54,7 +56,8 @@ def explore(folder, tmp_path):
 
 def kernels(process=None) -> list[psutil.Process]:
     "The Python processes behind pages."
-    return [p for p in psutil.Process(process and process.pid).children(recursive=True) if "ipykernel" in " ".join(p.cmdline())]
+    behind = psutil.Process(process and process.pid).children(recursive=True)
+    return [p for p in behind if "ipykernel" in " ".join(p.cmdline())]
 
 
 def ask(port: int, path: str, host: str | None = None, **headers) -> http.client.HTTPResponse:
@@ -107,7 +110,8 @@ def test_apse_explore(explore, page, shot, tmp_path):
     # a feeling
     page.get_by_label("feeling").select_option("awe")
     page.get_by_text("Query: awe", exact=True).wait_for()
-    page.wait_for_function("""() => document.querySelector("[aria-label^='results'] .apse-line").textContent.endsWith("%")""")
+    page.wait_for_function(
+        """() => document.querySelector("[aria-label^='results'] .apse-line").textContent.endsWith("%")""")
     shot(page, "app_feeling")
 
     # the large image, by keyboard, with the path to copy
@@ -136,7 +140,8 @@ def test_apse_explore(explore, page, shot, tmp_path):
         for width in (1280, 390):
             page.set_viewport_size(dict(width=width, height=900))
             page.wait_for_timeout(500)
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{tab} is cut at {width} pixels"
+            fits = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert fits, f"{tab} is cut at {width} pixels"
             shot(page, f"app_{tab.lower()}_{width}")
         page.set_viewport_size(dict(width=1280, height=900))
     page.emulate_media(color_scheme="dark")

@@ -45,10 +45,10 @@ def after(page, old: str) -> str:
 
 def focused(page) -> str:
     "The name of the control that has the focus."
-    return page.evaluate(
-        """() => { const e = document.activeElement;
-        return (e.getAttribute("aria-label") || (e.labels && e.labels[0] && e.labels[0].innerText) || e.innerText || "").trim(); }"""
-    )
+    return page.evaluate("""() => {
+        const e = document.activeElement;
+        const label = e.labels && e.labels[0] && e.labels[0].innerText;
+        return (e.getAttribute("aria-label") || label || e.innerText || "").trim(); }""")
 
 
 def tab_to(page, name: str) -> None:
@@ -75,19 +75,33 @@ def files(tmp_path):
     return paths
 
 
-def test_scores_are_those_of_the_experiments():
-    "Chapter 12 may not import chapter 11; here they may meet."
+def test_the_words_agree_with_the_scores():
+    "What the explorer says of a map and a region, against sums pixel by pixel and against the scores of chapter 11."
     import numpy as np
     import torch
 
+    from apse_nb.explore import HeadView, NetworkView, describe
     from apse_nb.tools.plotting import localisation
-    from apse_nb.explore import on_region
-    rng = np.random.default_rng(0)
-    maps, masks = rng.random((20, 1, 6, 6), dtype=np.float32), rng.random((20, 88, 88)) < .2
-    theirs = localisation(torch.from_numpy(maps), torch.from_numpy(masks))
+    rng, said = np.random.default_rng(0), set()
+    maps, masks = rng.random((20, 1, 6, 6), dtype=np.float32)**4, rng.random((20, 6, 6)) < .3
+    large = masks.repeat(11, 1).repeat(11, 2)                        # the same regions at 66 x 66
+    scores = localisation(torch.from_numpy(maps), torch.from_numpy(masks))
+    enlarged = localisation(torch.from_numpy(maps), torch.from_numpy(large))
+    assert np.allclose(scores["chance"], enlarged["chance"], atol=1e-6)
     for i, (a_map, mask) in enumerate(zip(maps[:, 0], masks)):
-        assert np.allclose(on_region(a_map, mask), [theirs[key][i] for key in ("pointing", "energy", "chance")],
-                           atol=1e-6)
+        pixels = [(a_map[y, x], mask[y, x]) for y in range(6) for x in range(6)]
+        hit = bool(max(pixels)[1])
+        share = float(sum(value for value, inside in pixels if inside)/sum(value for value, _ in pixels))
+        area = sum(bool(inside) for _, inside in pixels)/36
+        assert np.allclose([hit, share, area], [scores[key][i] for key in ("pointing", "energy", "chance")], atol=1e-6)
+        head = HeadView("polarity map", ("negative", "positive"), ("blue", "red"), np.array([.25, .75]), None, a_map)
+        for region, energy in ((mask, share), (large[i], enlarged["energy"][i])):
+            words = describe(NetworkView(np.zeros((66, 66, 3), np.uint8), torch.zeros(2), (head,)), "Drawn", region)
+            where = "inside" if hit else "outside"
+            assert words.endswith(f", {where} the true region, which holds {100*energy:.0f} % of the map and covers "
+                                  f"{100*area:.0f} % of the image."), words
+        said.add(hit)
+    assert said == {True, False}
 
 
 def test_attention_explorer_in_voila(page, serve, shot, files):
@@ -204,8 +218,7 @@ def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
     page.goto(f"{address}/tree/chapter.ipynb")
     page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook')")
     page.wait_for_function(
-        """() => { const panel = window.jupyterapp.shell.currentWidget;
-        return panel && panel.sessionContext && panel.sessionContext.session && panel.sessionContext.session.kernel && panel.sessionContext.session.kernel.status === 'idle'; }"""
+        "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
     )
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     img = page.locator(".widget-hbox img[alt^='Image']")

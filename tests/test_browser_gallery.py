@@ -21,7 +21,8 @@ UNLABELLED = """
 def thumbnail(i):
     if i == 3: raise OSError("gone")
     return images.pixels[i]
-LinkedBrowser(Collection(collection.embeddings[:20], thumbnail, images.taxonomy), query=2, k=30, flat=np.arange(40).reshape(20, 2))
+LinkedBrowser(Collection(collection.embeddings[:20], thumbnail, images.taxonomy), query=2, k=30,
+              flat=np.arange(40).reshape(20, 2))
 """
 
 

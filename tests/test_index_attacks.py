@@ -332,7 +332,7 @@ def test_json_is_as_described(root):
 
 # ---------------------------------------------------------------- teaching
 def test_an_index_is_taught_by_its_folders(tmp_path):
-    "Bright images are awe and dark ones fear: the head learns it from labelled folders and judges the others, also new ones."
+    "Bright images are awe, dark ones fear: learnt from labelled folders, the head judges all others, also new ones."
     def save(path, seed, bright):
         path.parent.mkdir(parents=True, exist_ok=True)
         light = np.asarray(image(seed)).astype(int)//3 + (160 if bright else 0)

@@ -336,7 +336,8 @@ def test_hostile_names(tmp_path, encoder):
     assert run(apse_search, "--emotion", "awe", "--folder", root).stdout.count("\n") == len(HOSTILE) + 1
 
 
-@pytest.mark.parametrize("folder", ["with space", " leading", "quote'\"", "ünïcode 画", "line\nbreak", "a#b?c%41", "n"*245])
+@pytest.mark.parametrize("folder", ["with space", " leading", "quote'\"", "ünïcode 画", "line\nbreak", "a#b?c%41",
+                                    "n"*245])
 def test_folders_of_any_name(tmp_path, encoder, folder):
     root = folder_of(tmp_path/folder, 2)
     with Gallery.create(root, model=encoder) as gallery:
