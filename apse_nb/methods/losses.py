@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import torch
 from torch import nn
@@ -102,7 +103,8 @@ def metric_learning():
     except ModuleNotFoundError:
         raise ModuleNotFoundError("This baseline loss comes from pytorch-metric-learning, which is not installed: pip "
                                   "install pytorch-metric-learning.") from None
-    from pytorch_metric_learning import distances, losses, miners, regularizers  # not loaded by the line above
+    for part in ("distances", "losses", "miners", "regularizers"):      # not loaded by the line above
+        import_module(f"pytorch_metric_learning.{part}")
     return pytorch_metric_learning
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-017

@@ -30,7 +30,7 @@ def search_scenes(describe: Callable[[LabelledImages], np.ndarray],    # N image
                   title: str,                                          # how the images are described
                   shown: int = 5,                                      # results a query
                  ) -> plt.Figure:
-    "Three scenes search 320 others: the first results of each, and mAP8 and mAP2 over 80 queries beside a random order's."
+    "Three scenes search 320 others: the first results of each; mAP8 and mAP2 over 80 queries beside a random order's."
     gallery, queries = _gallery_and_queries()
     found, asked = (np.asarray(describe(images), dtype=np.float64) for images in (gallery, queries))
     report = evaluate(asked, queries.labels, found, gallery.labels, queries.taxonomy)
