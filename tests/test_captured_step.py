@@ -209,7 +209,10 @@ def test_a_number_that_only_python_knows_is_noticed(recorder):
     usual, made = eager(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS)), training._optimizer
 
     def with_numbers(model, objective, recipe, recorder, device):
-        return made(model, objective, recipe, None, device)
+        optimizer, highest, rates = made(model, objective, recipe, recorder, device)
+        for group, rate in zip(optimizer.param_groups, highest):
+            group["lr"] = rate
+        return optimizer, highest, rates
     with pytest.MonkeyPatch.context() as m:
         m.setattr(training, "_optimizer", with_numbers)
         wrong = fit(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS), progress=False)
