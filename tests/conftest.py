@@ -56,14 +56,15 @@ def browser():
     if chromium is None:
         pytest.skip("browser tests need Chromium on the PATH, for example: apt-get install chromium")
     with sync.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage", ONLY_HERE])
+        browser = p.chromium.launch(executable_path=chromium,
+                                    args=["--no-sandbox", "--disable-dev-shm-usage", ONLY_HERE])
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def page(browser):
-    "A fresh page; a request that leaves this machine is answered with an error and fails the test."
+    "A fresh page; a request to another machine finds no address and fails the test."
     context, outside = browser.new_context(viewport=dict(width=1280, height=900), accept_downloads=True), []
 
     def note(request):

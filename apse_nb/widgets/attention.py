@@ -170,10 +170,9 @@ class AttentionExplorer(ipywidgets.VBox):
         self.file.observe(self._received, "count")
         self.trained.on_click(lambda button: self.set(**self.state.trained))
         c = self.controls
-        advanced = ipywidgets.Accordion([ipywidgets.VBox([c["spatial"], c["rescale"], c["norm"], self.trained])],
-                                        titles=("advanced: variants of Eq. 1-2",))
+        advanced = _folded("advanced: variants of Eq. 1-2", c["spatial"], c["rescale"], c["norm"], self.trained)
         left = ipywidgets.VBox([c["image"], self.file, c["opacity"], c["mask"], c["class_maps"], c["grad_cam"],
-                                c["reference"], *([advanced] if self.state.has_variants else [])],
+                                c["reference"], *(advanced if self.state.has_variants else [])],
                                layout=ipywidgets.Layout(width="300px", flex="1 0 280px", max_width="340px"))
         right = ipywidgets.VBox([self.message, self.image],
                                 layout=ipywidgets.Layout(flex="3 1 480px", min_width="0", max_width="960px"))
@@ -234,6 +233,17 @@ class AttentionExplorer(ipywidgets.VBox):
             self.upload(self.file.take(), self.file.name)
         except ValueError as e:
             self.message.warn(str(e))
+
+def _folded(title: str, *inside: ipywidgets.Widget) -> list[ipywidgets.Widget]:
+    "A checkbox, and controls that it shows: unlike the titles of an `Accordion` of ipywidgets, Tab reaches it."
+    shown = ipywidgets.Checkbox(description=title, indent=False, layout=ipywidgets.Layout(width="auto"))
+    box = ipywidgets.VBox(inside, layout=ipywidgets.Layout(display="none"))
+
+    def fold(change):
+        box.layout.display = None if change.new else "none"
+
+    shown.observe(fold, "value")
+    return [shown, box]
 
 def _controls(last: int) -> dict[str, ipywidgets.Widget]:     # last: highest number of an image
     "The controls of the explorer, by the names of `Choice`."
