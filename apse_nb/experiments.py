@@ -246,6 +246,10 @@ def _run_row_in_worker(*args) -> dict:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+class _Here:
+    "A worker that is this process."
+    run = staticmethod(run_row)
+
 class _Worker:
     "A process that runs rows, one after another; after it was killed, a new one."
     def __init__(self):
@@ -269,7 +273,11 @@ class _Worker:
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-024
 def _side_by_side(jobs: list, workers: int, run) -> None:
-    "Call `run(worker, job)` for every job, in threads, as many side by side as there are workers."
+    "Call `run(worker, job)` for every job, in threads, as many side by side as there are workers; here if there is none."
+    if workers == 0:
+        for job in jobs:
+            run(_Here, job)
+        return
     free, every = SimpleQueue(), [_Worker() for _ in range(workers)]
     for worker in every:
         free.put(worker)
@@ -299,7 +307,9 @@ def _outcome(line: dict) -> str:
     return "diverged" if line["status"] == "diverged" else f"FAILED: {line['remark']}"
 
 def _worker_count(profile: Profile, train, report) -> int:
-    "Rows side by side: one for each core, on a GPU as many as its memory holds."
+    "Rows side by side: one for each core, on a GPU as many as its memory holds; 0 for a profile of few images."
+    if profile.limit:
+        return 0
     if choose_device() != "cuda":
         return core_count()
     batch, free = profile.recipe.images_per_class*len(train.taxonomy), free_bytes("cuda")
@@ -313,7 +323,9 @@ def run_rows(experiments: dict[str, Experiment],
              source: str,                    # 'scenes' or a folder
              out,                            # folder of the results store, models and logs
              seeds: int | None = None,       # runs of each row; the profile's number when left out
-             workers: int | None = None,     # rows side by side; as many as fit on a GPU, one for each core otherwise
+             # rows side by side, 0: one after another in this process; left out: as many as fit on a GPU, one for
+             # each core otherwise, 0 for a profile with so few images that a process starts slower than its row runs
+             workers: int | None = None,
              cache=None,                     # folder for decoded images
              queries: str = "test",          # 'val' for choices that must not see the test images
              report=print,                   # called with one line of text for each row
@@ -350,7 +362,9 @@ def run_rows(experiments: dict[str, Experiment],
             report(f"[{len(finished)}/{len(wanted)}] {e.name} seed {seed}: {_outcome(line)}")
 
         if wanted:
-            _side_by_side(wanted, workers or _worker_count(profile, parts[0], report), run)
+            if workers is None:
+                workers = _worker_count(profile, parts[0], report)
+            _side_by_side(wanted, workers, run)
     lines = store.frame()
     setups = {(e.name, setup_of(e, profile)) for e in experiments.values()}
     mine = (lines["data"] == data) & np.array([key in setups for key in zip(lines["name"], lines["setup"])], dtype=bool)
@@ -422,7 +436,7 @@ def attention_maps(model: APSE,
 def cropped_masks(images, crop: int) -> torch.Tensor:
     "The true masks as the network's centre crop sees them, N x crop x crop."
     edge = (images.masks.shape[1] - crop)//2
-    return torch.from_numpy(images.masks[:, edge:edge + crop, edge:edge + crop])
+    return torch.tensor(images.masks[:, edge:edge + crop, edge:edge + crop])      # a copy: masks can be read-only
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-053
 def why_wrong(query_label: int, result_label: int, taxonomy=MIKELS) -> str:

@@ -13,7 +13,6 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from scipy.sparse.linalg import cg
-from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from ..attention import AttentionHead, HeadOutput, at_least_float32, normalize_map
@@ -316,6 +315,7 @@ def affinity_graph(x: np.ndarray,          # n x D features
                   ) -> sp.csr_array:       # n x n, symmetric, S = D^-1/2 W D^-1/2
     """k-nearest-neighbour graph with Gaussian weights (sigma^2 is the median squared distance to the k-th neighbour),
     normalised by degrees."""
+    from sklearn.neighbors import NearestNeighbors      # not in a core install, and nothing else here needs it
     n = len(x)
     k = min(neighbours, n - 1)
     if k < 1:
