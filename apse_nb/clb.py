@@ -203,7 +203,7 @@ class Gap(nn.Module):
 
 class GapLinear(Gap):
     """One level only and a learned compaction to `dim` numbers: what brings networks of different widths to the same
-    embedding size for a fair comparison (chapter 11)."""
+    embedding size for a fair comparison (chapter 13)."""
 
     def __init__(self, low_channels: int | None, high_channels: int, dim: int):
         super().__init__(low_channels, high_channels)

@@ -381,6 +381,7 @@ def load_model(path) -> tuple[Network, dict]:
     _load_weights(model, tensors, path)
     return model.eval(), facts
 
+# %% ../nbs/10_training.ipynb #10-training-046b
 def _other_architecture(path) -> ValueError:
     return ValueError(f"{path} holds another architecture than the network it should go into; train again or give the "
                       f"checkpoint that belongs to it.")

@@ -43,7 +43,7 @@ __all__ = ['ANGLES', 'DISTANCES', 'GRADED', 'SOFT_ROWS', 'REACH', 'vote_shares',
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-007
 def vote_shares(votes,              # N x K votes, ratings or probabilities, not negative
                ) -> torch.Tensor:   # N x K, float64, each row sums to 1
-    "Label distributions from votes; `ValueError` for a image without a vote, negative numbers or NaN."
+    "Label distributions from votes; `ValueError` for an image without a vote, negative numbers or NaN."
     votes = torch.as_tensor(np.asarray(votes), dtype=torch.float64)
     if votes.ndim != 2 or not votes.isfinite().all() or (votes < 0).any() or not (votes.sum(1) > 0).all():
         raise ValueError("Votes are a table of images x emotions with numbers from 0 up, and every image needs at "
@@ -60,7 +60,7 @@ def distributions_of(images: LabelledImages) -> torch.Tensor:   # N x K, float64
     return vote_shares(votes)
 
 def draw_votes(distributions,       # N x K probabilities
-               votes: int = 11,     # viewers a image
+               votes: int = 11,     # viewers an image
                seed: int = 0,
               ) -> torch.Tensor:    # N x K shares of the votes
     "What so many viewers would say, drawn at random."
@@ -191,7 +191,7 @@ class LogRatioLoss(nn.Module):
 GRADED = ("dcg", "ndcg", "spearman", "kendall")      # the graded measures; larger is better for all
 
 def graded_gains(distance,          # label distances, any shape
-                 reach: float = 1., # from here on a image is worth nothing
+                 reach: float = 1., # from here on an image is worth nothing
                 ):                  # the same shape, 1 for distance 0, falling to 0
     "What a result is worth."
     if not reach > 0:

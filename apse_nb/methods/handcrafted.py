@@ -80,7 +80,7 @@ class Descriptor:
         return self
 
     def transform(self, images: LabelledImages) -> np.ndarray:    # N x dim, float32
-        "One row a image, of length 1 (or of zeros where nothing was seen)."
+        "One row an image, of length 1 (or of zeros where nothing was seen)."
         pixels = check_images(images)
         if not self.fitted:
             raise ValueError(f"This {type(self).__name__} has not seen training images yet: call fit first.")
@@ -113,7 +113,7 @@ class HogDescriptor(Descriptor):
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-029
 def sift_keypoints(image: np.ndarray,      # H x W x 3, uint8
                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Keypoints of a image (Lowe 1999, 2004): M x 2 places (row, column), M sigmas in pixels, M angles in radians, M
+    """Keypoints of an image (Lowe 1999, 2004): M x 2 places (row, column), M sigmas in pixels, M angles in radians, M
     x 128 descriptors (float32)."""
     from skimage.color import rgb2gray
     from skimage.feature import SIFT
