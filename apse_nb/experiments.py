@@ -112,6 +112,7 @@ def build_network(experiment: Experiment, profile: Profile, taxonomy, seed: int)
         start_from(model, profile.start)
     return model
 
+# %% ../nbs/11_experiments.ipynb #16-experiments-014b
 def train_and_assess(experiment: Experiment, profile: Profile, train, query, seed: int,
                      run: Path,                      # folder of the training: log and checkpoints
                      network: Path | None = None,    # where the network of the last step is kept
