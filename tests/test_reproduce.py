@@ -258,3 +258,12 @@ def test_a_failed_row_is_an_exit_status(tmp_path):
         "--profile", "tiny", "--table", "1", "--rows", "mvso,hog", "--features", f"mvso={tmp_path/'mvso.npy'}",
         "--out", str(tmp_path/"out")])
     assert done.exit_code == 1 and "HOG" in done.output and "mvso: 1 of 1 runs failed" in done.output
+
+
+def test_rows_need_the_core_requirements_only():
+    "scikit-learn, scikit-image and matplotlib come with extras: running a row must not load them."
+    code = ("import sys; import apse_nb.experiments, apse_nb.report.commands; "
+            "print({'sklearn', 'skimage', 'pytorch_metric_learning', 'matplotlib'} & set(sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == "set()", done.stdout + done.stderr
