@@ -230,7 +230,9 @@ def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
     img.wait_for(state="attached", timeout=120_000)
     img.scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector(\".widget-hbox img[alt^='Image']\").naturalWidth === 900")
-    # what the last cells set
+    expect(img).to_have_attribute("alt", re.compile("^Image 3, "), timeout=120_000)              # what the cells set
+    expect(page.get_by_label("outline of the true region")).to_be_checked()
+    page.get_by_label("grad-cam towards the reference").check()
     expect(img).to_have_attribute("alt", re.compile("^Image 3, .* Grad-cam towards"), timeout=120_000)
     page.wait_for_timeout(1000)
     img.click()                                                      # after the run the focus is on the last cell
@@ -239,6 +241,7 @@ def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
     expect(img).to_have_attribute("alt", re.compile("^Image 4, "), timeout=30_000)
     before = img.get_attribute("alt")
     page.get_by_label(FOLD).check()
+    expect(page.get_by_label("spatial")).to_be_visible()             # what is hidden cannot have the focus
     page.get_by_label("spatial").focus()
     page.keyboard.press("ArrowDown")
     expect(img).not_to_have_attribute("alt", before, timeout=30_000)
