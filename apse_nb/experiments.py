@@ -274,7 +274,7 @@ class _Worker:
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-024
 def _side_by_side(jobs: list, workers: int, run) -> None:
-    "Call `run(worker, job)` for every job, in threads, as many side by side as there are workers; here if there is none."
+    "Call `run(worker, job)` for every job, in threads, as many at once as there are workers; here if there is none."
     if workers == 0:
         for job in jobs:
             run(_Here, job)

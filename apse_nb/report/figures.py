@@ -9,7 +9,6 @@ import matplotlib.patheffects as patheffects
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 
 from ..emotions import LabelledImages, Taxonomy, tiers

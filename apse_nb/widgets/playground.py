@@ -127,7 +127,7 @@ class _ProductRecorder(TorchFunctionMode):
         return result
 
     def gradient(self) -> torch.Tensor:      # B x B, after `backward`
-        "Of the loss to the similarities. For unit vectors d^2 = 2 - 2 s, so a distance d hands on -1/d of its gradient."
+        "Of the loss to the similarities. For unit vectors d^2 = 2 - 2 s, so a distance d passes on -1/d of it."
         found = torch.zeros(self.size, self.size, dtype=torch.float64)
         for S in self.products:
             found += 0 if S.grad is None else S.grad
