@@ -20,6 +20,7 @@ import anywidget
 import traitlets
 
 from ..tools.files import one_line
+from ..tools.work import own_kernel
 from .parts import Message, static_file
 
 # %% auto #0
@@ -184,6 +185,7 @@ def serve_page(notebook: Path,              # what to show, in a private folder
         # no local port where somebody could listen
         "KernelManager": dict(transport="ipc" if sys.platform == "linux" else "tcp")})
     notebook = Path(notebook)
-    server = _server_class(host, token, notebook.parent)(config=config)
-    server.initialize([str(notebook)])
-    server.start()
+    with own_kernel():                   # a kernel called python3 may belong to another Python
+        server = _server_class(host, token, notebook.parent)(config=config)
+        server.initialize([str(notebook)])
+        server.start()
