@@ -33,6 +33,10 @@ def folder(tmp_path):
         for name in TRAPS:
             (place/name).write_text(f"open({str(tmp_path/'executed')!r}, 'a').write({name!r})")
         (place/"voila.json").write_text('{"Voila": {"token": "", "ip": "0.0.0.0"}}')
+    # a kernel called python3 that belongs to another Python
+    foreign = tmp_path/"foreign"/"kernels"/"python3"
+    foreign.mkdir(parents=True)
+    (foreign/"kernel.json").write_text('{"argv": ["false"], "display_name": "Python 3", "language": "python"}')
     return root
 
 
@@ -41,6 +45,7 @@ def explore(folder, tmp_path):
     "The command, running in the folder with the traps: its process, what it said, and where its errors go."
     errors = tmp_path/"errors"
     process = subprocess.Popen([sys.executable, "-c", CODE, folder.name, "--port", str(free_port())], cwd=tmp_path,
+                               env=os.environ | dict(JUPYTER_PATH=str(tmp_path/"foreign")),
                                stdout=subprocess.PIPE, stderr=errors.open("w"), text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     said = ""
@@ -56,8 +61,15 @@ def explore(folder, tmp_path):
 
 def kernels(process=None) -> list[psutil.Process]:
     "The Python processes behind pages."
-    behind = psutil.Process(process and process.pid).children(recursive=True)
-    return [p for p in behind if "ipykernel" in " ".join(p.cmdline())]
+    found = []
+    for p in psutil.Process(process and process.pid).children(recursive=True):
+        try:
+            words = " ".join(p.cmdline())
+        except psutil.NoSuchProcess:           # it has ended meanwhile, or has ended and nobody has asked how
+            continue
+        if "ipykernel" in words:
+            found.append(p)
+    return found
 
 
 def ask(port: int, path: str, host: str | None = None, **headers) -> http.client.HTTPResponse:
