@@ -301,6 +301,7 @@ def _side_by_side(jobs: list, workers: int, run) -> None:
             for worker in every:
                 worker.close()
 
+# %% ../nbs/11_experiments.ipynb #16-experiments-024b
 def _outcome(line: dict) -> str:
     "How a row ended, in a few words."
     if line["status"] == "ok":
