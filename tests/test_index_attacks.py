@@ -21,17 +21,12 @@ from apse_nb.search.encoder import load_encoder
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
 from apse_nb.tools.files import RefusedFile
+from test_retrieval import picture as image
 
 
 @pytest.fixture(scope="module")
 def encoder():
     return load_encoder("scenes")
-
-
-def image(seed: int, size=(40, 30)) -> Image.Image:
-    "Different for every seed, with even areas as drawings have them."
-    small = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8))
-    return small.resize(size, Image.Resampling.NEAREST)
 
 
 @pytest.fixture(scope="module")
