@@ -37,6 +37,24 @@ class Notes(TorchDispatchMode):
         return result
 
 
+class Watched(TorchDispatchMode):
+    "Changes nothing. torch itself takes other formulas for some gradients while such a mode looks on (last digits)."
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        return operation(*args, **(kwargs or {}))
+
+
+class NoRecorder:
+    "Takes the place of `CudaGraphs` and carries the step itself out again, watched as a recorded one is."
+    aside = nullcontext
+
+    @staticmethod
+    def record(function):
+        def again():
+            with Watched():
+                function()
+        return again
+
+
 def called_from(names):
     frame = sys._getframe()
     while frame is not None:
@@ -98,10 +116,10 @@ def network(method="gep", seed=0):
     return APSE(MIKELS, backbone="scene_net", weights="shapes", dim=16, **ABLATION[method])
 
 
-def eager(*args, **kwargs):
-    "The same training with no recorder at all."
+def eager(*args, recorder=None, **kwargs):
+    "The same training with no recorder at all, or with another one."
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(training, "_recorder", lambda device: None)
+        m.setattr(training, "_recorder", lambda device: recorder)
         return fit(*args, progress=False, **kwargs)
 
 
@@ -118,9 +136,11 @@ def same(a, b):
 @pytest.mark.parametrize("method, loss", [("gep", GeneratedEmotionPairLoss(MIKELS)), ("softmax", None)])
 def test_a_recorded_step_is_the_eager_one_bit_for_bit(method, loss, images_on, recorder):
     usual = eager(network(method), TRAIN, RECIPE, loss, VALID)
+    watched = eager(network(method), TRAIN, RECIPE, loss, VALID, recorder=NoRecorder)
     recorded = fit(network(method), TRAIN, RECIPE, loss, VALID, progress=False, images_on=images_on)
     assert recorder.recordings == 1 and recorder.replays == 15 - 3         # three calls before the recording
-    same(usual, recorded)
+    same(watched, recorded)
+    torch.testing.assert_close(dict(usual.model.state_dict()), dict(recorded.model.state_dict()), rtol=1e-4, atol=1e-5)
     assert recorded.notes[1] == "step: recorded after a few steps and replayed" and usual.notes == ()
 
 
