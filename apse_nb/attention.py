@@ -14,7 +14,7 @@ from torch import nn
 from .emotions import Taxonomy
 
 # %% auto #0
-__all__ = ['HeadOutput', 'at_least_float32', 'spatial_weights', 'normalize_map', 'AttentionHead', 'attention_loss']
+__all__ = ['HeadOutput', 'spatial_weights', 'normalize_map', 'AttentionHead', 'attention_loss']
 
 # %% ../nbs/04_attention.ipynb #04-attention-007
 class HeadOutput(NamedTuple):

@@ -22,9 +22,8 @@ from .images import augment, center_crop
 from .tools.files import data_path, read_limited, read_regular, write_whole
 
 # %% auto #0
-__all__ = ['STAGES', 'LARGEST_WEIGHTS', 'HEADS', 'TIMM', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes',
-           'read_weights', 'needed', 'misfit', 'copy_weights', 'load_weights', 'save_weights', 'load_imagenet',
-           'pretrained', 'TimmStages', 'Backbone', 'shape_accuracy', 'pretrain_on_shapes']
+__all__ = ['STAGES', 'LARGEST_WEIGHTS', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights',
+           'load_weights', 'save_weights', 'load_imagenet', 'pretrained', 'Backbone']
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-006
 class ResidualBlock(nn.Module):

@@ -12,9 +12,8 @@ from torch import nn
 from .attention import at_least_float32
 
 # %% auto #0
-__all__ = ['POOLINGS', 'bilinear_pool', 'match_size', 'signed_sqrt', 'Compaction', 'Pooling', 'FullBilinear', 'project',
-           'LowRankBilinear', 'count_sketch', 'TensorSketch', 'gap', 'Concat', 'ConcatLinear', 'Gap', 'GapLinear',
-           'make_pooling']
+__all__ = ['POOLINGS', 'bilinear_pool', 'match_size', 'signed_sqrt', 'FullBilinear', 'LowRankBilinear', 'count_sketch',
+           'TensorSketch', 'Concat', 'ConcatLinear', 'Gap', 'GapLinear', 'make_pooling']
 
 # %% ../nbs/05_clb.ipynb #05-clb-016
 def bilinear_pool(low: torch.Tensor,   # B x c1 x h x w

@@ -42,9 +42,8 @@ from .tools.work import choose_device, code_version, core_count
 from .training import Diverged, Recipe, accuracy, embed, fit, make_pair_loss, save_model, start_from
 
 # %% auto #0
-__all__ = ['ROW_COLUMNS', 'IDENTITY', 'open_parts', 'has_test_part', 'row_store', 'setup_of', 'run_name', 'build_network',
-           'train_and_assess', 'measures_of', 'describe_and_assess', 'fingerprints', 'measure_row', 'run_row',
-           'run_rows', 'tune', 'summary', 'attention_maps', 'cropped_masks', 'why_wrong']
+__all__ = ['ROW_COLUMNS', 'IDENTITY', 'row_store', 'fingerprints', 'measure_row', 'run_row', 'run_rows', 'tune', 'summary',
+           'attention_maps', 'cropped_masks', 'why_wrong']
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-006
 def open_parts(source: str,               # 'scenes', or a folder or list of images with emotion labels

@@ -22,7 +22,7 @@ from .tools.plotting import blend, enlarge, localisation
 
 # %% auto #0
 __all__ = ['VARIANTS', 'HeadView', 'NetworkView', 'cut_middle', 'look_at', 'peak', 'place_words', 'GradCamView', 'describe',
-           'answer_sentence', 'hit_sentence', 'map_correlation', 'draw_attention', 'grad_cam', 'as_variant']
+           'answer_sentence', 'hit_sentence', 'draw_attention', 'grad_cam', 'as_variant']
 
 # %% ../nbs/12_explore.ipynb #12-explore-025
 class HeadView(NamedTuple):

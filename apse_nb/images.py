@@ -26,10 +26,9 @@ from .tools.files import RefusedFile, one_line, read_regular
 from .tools.folders import WalkReport, subfolders, suffix_counts, walk
 
 # %% auto #0
-__all__ = ['FORMATS', 'SUFFIXES', 'MOST_PIXELS', 'MOST_BYTES', 'PARTS', 'MEAN', 'STD', 'to_rgb', 'decode_bytes', 'file_bytes',
-           'read_image', 'as_square', 'decode_square', 'ImageFiles', 'walk_images', 'UnknownLabel', 'known_label',
-           'read_folders', 'stable_split', 'check_parts', 'shared_images', 'balanced_batches', 'normalise', 'augment',
-           'center_crop']
+__all__ = ['PARTS', 'MEAN', 'STD', 'file_bytes', 'read_image', 'as_square', 'decode_square', 'ImageFiles', 'walk_images',
+           'UnknownLabel', 'known_label', 'read_folders', 'stable_split', 'check_parts', 'shared_images',
+           'balanced_batches', 'normalise', 'augment', 'center_crop']
 
 # %% ../nbs/02_images.ipynb #02-datasets-014
 def to_rgb(image: Image.Image,     # any Pillow mode

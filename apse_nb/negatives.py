@@ -13,8 +13,7 @@ from .emotions import Taxonomy
 from .pair_losses import TupleLoss, inter_terms, intra_terms
 
 # %% auto #0
-__all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'check_confidences', 'GeneratedEmotionPairLoss',
-           'total_loss']
+__all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'GeneratedEmotionPairLoss', 'total_loss']
 
 # %% ../nbs/08_negatives.ipynb #08-negatives-007
 def interpolation_weight(d_pos: torch.Tensor,  # distance of anchor and positive

@@ -24,7 +24,7 @@ from .tools.checkpoint import check_facts
 from .tools.registry import NETWORKS, find
 
 # %% auto #0
-__all__ = ['ABLATION', 'COMBINATIONS', 'APSEOutput', 'check_settings', 'Confidences', 'Network', 'APSE', 'network_from_config']
+__all__ = ['ABLATION', 'COMBINATIONS', 'APSEOutput', 'Confidences', 'Network', 'APSE', 'network_from_config']
 
 # %% ../nbs/06_network.ipynb #06-network-012
 class APSEOutput(NamedTuple):

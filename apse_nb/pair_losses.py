@@ -13,8 +13,8 @@ from .emotions import Taxonomy
 from .tools.device import kept
 
 # %% auto #0
-__all__ = ['tuple_indices', 'check_batch', 'gram', 'tuples_on', 'coarse_on', 'tuple_similarities', 'log1p_sum_exp',
-           'positive_number', 'listed_pairs', 'TupleLoss', 'NPairLoss', 'inter_terms', 'intra_terms', 'EmotionPairLoss']
+__all__ = ['tuple_indices', 'gram', 'tuples_on', 'coarse_on', 'tuple_similarities', 'log1p_sum_exp', 'TupleLoss', 'NPairLoss',
+           'inter_terms', 'intra_terms', 'EmotionPairLoss']
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-017
 def tuple_indices(labels: torch.Tensor,  # B fine labels, integers

@@ -21,7 +21,7 @@ from .emotions import LabelledImages, MIKELS
 from .tools.drawing import DISTRACTORS, MOTIFS, Piece, SHAPES, oklch, stamp
 
 # %% auto #0
-__all__ = ['LAYERS', 'Difficulty', 'Plan', 'plan_scene', 'paint', 'Scenes', 'make_scenes', 'save_scenes', 'make_shapes']
+__all__ = ['Difficulty', 'Scenes', 'make_scenes', 'save_scenes']
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-044
 @dataclass(frozen=True)

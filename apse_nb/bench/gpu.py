@@ -21,7 +21,7 @@ from ..tools.device import Captured
 from ..training import Recipe, fit
 
 # %% auto #0
-__all__ = ['step_ratio', 'fit_rates', 'measure']
+__all__ = []
 
 # %% ../../nbs/bench/gpu.ipynb #gpu-009
 def _ready(step: Callable, device: str) -> Callable:

@@ -26,7 +26,7 @@ from ..tools.files import RefusedFile, locked, one_line, printable, read_regular
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0
-__all__ = ['CHUNK', 'DecodedImages', 'decode', 'default_cache', 'MissingPart', 'load_images', 'load_parts']
+__all__ = ['DecodedImages', 'decode', 'default_cache', 'MissingPart', 'load_images', 'load_parts']
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-114
 class _PixelStore:

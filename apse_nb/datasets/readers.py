@@ -26,7 +26,7 @@ from ..tools.files import one_line, read_regular, write_whole
 from ..tools.folders import WalkReport, subfolders, suffix_counts
 
 # %% auto #0
-__all__ = ['MISSING', 'READERS', 'read_table', 'write_list', 'open_dataset', 'save_split', 'load_split']
+__all__ = ['READERS', 'open_dataset', 'save_split', 'load_split']
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-046
 def read_table(path,                     # a text file

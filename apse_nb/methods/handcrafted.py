@@ -14,9 +14,7 @@ from ..emotions import LabelledImages
 from ..metrics import unit_rows
 
 # %% auto #0
-__all__ = ['BLOCKS', 'SMALLEST', 'WAVELENGTHS', 'REGIONS', 'DESCRIPTORS', 'hog_row', 'check_images', 'check_count', 'each_image',
-           'Descriptor', 'HogDescriptor', 'sift_keypoints', 'sift_descriptors', 'word_counts', 'SiftBagOfWords',
-           'gabor_spectra', 'gabor_magnitudes', 'gabor_row', 'GaborDescriptor']
+__all__ = ['DESCRIPTORS', 'HogDescriptor', 'SiftBagOfWords', 'GaborDescriptor']
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-018
 BLOCKS = 5        # blocks along each side of the image; a block is 2 x 2 cells and overlaps its neighbours by one

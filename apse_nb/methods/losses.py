@@ -16,9 +16,8 @@ from ..emotions import Taxonomy
 from ..pair_losses import check_batch, gram, listed_pairs
 
 # %% auto #0
-__all__ = ['BASELINE_LOSSES', 'TUNING', 'number', 'BaselineLoss', 'LibraryLoss', 'metric_learning', 'contrastive',
-           'BinomialDevianceLoss', 'triplet', 'fastap', 'CenterLoss', 'keep_off_the_poles', 'arcface', 'sphereface',
-           'softtriple', 'merging']
+__all__ = ['BASELINE_LOSSES', 'TUNING', 'LibraryLoss', 'metric_learning', 'contrastive', 'BinomialDevianceLoss', 'triplet',
+           'fastap', 'CenterLoss', 'keep_off_the_poles', 'arcface', 'sphereface', 'softtriple', 'merging']
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-007
 def number(name: str,            # as the setting is called

@@ -23,8 +23,8 @@ from ..network import APSEOutput, Network
 from ..pair_losses import check_batch, gram
 
 # %% auto #0
-__all__ = ['System', 'WSCNet', 'gram_matrix', 'upper_triangle', 'GramVector', 'SentimentVector', 'ordered_hinge', 'companions',
-           'SentimentConstraintLoss', 'read_features', 'affinity_graph', 'fused_system', 'graph_weights', 'multi_graph']
+__all__ = ['WSCNet', 'gram_matrix', 'upper_triangle', 'GramVector', 'SentimentVector', 'ordered_hinge', 'companions',
+           'SentimentConstraintLoss', 'multi_graph']
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-007
 class System(Network):

@@ -16,8 +16,7 @@ from .figures import MEASURE_NAMES
 from ..tools.plotting import PALETTE
 
 # %% auto #0
-__all__ = ['FI_COUNTS', 'block_average_precision', 'accuracy_ceiling', 'ceiling_curve', 'needed_accuracy', 'simulated_scores',
-           'figure_ceiling']
+__all__ = ['block_average_precision', 'accuracy_ceiling', 'ceiling_curve', 'needed_accuracy']
 
 # %% ../../nbs/report/ceiling.ipynb #ceiling-085
 def block_average_precision(sizes: np.ndarray,       # Q x B: images in each block of the list, first block first

@@ -17,8 +17,8 @@ from apse_nb.report.tables import (
     table2, table3)
 
 # %% auto #0
-__all__ = ['PAPER_MEASURES', 'BOTH', 'LOSSES', 'TABLE1', 'HANDCRAFTED', 'STAGES', 'LAMBDAS', 'CLAIMS', 'printed_values',
-           'row_titles', 'Comparison', 'MoreGain', 'MoreSpread', 'Claim', 'pair', 'best']
+__all__ = ['PAPER_MEASURES', 'BOTH', 'LOSSES', 'TABLE1', 'CLAIMS', 'printed_values', 'row_titles', 'Comparison', 'MoreGain',
+           'MoreSpread', 'Claim', 'pair', 'best']
 
 # %% ../../nbs/report/claims.ipynb #claims-007
 PAPER_MEASURES = ("map8", "map2", "ft", "st", "nn", "dcg", "anmrr")       # the columns of Tables I to III

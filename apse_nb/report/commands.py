@@ -20,7 +20,7 @@ from ..tools.files import one_line
 from ..tools.registry import PROFILES, RECIPES, TABLES, find
 
 # %% auto #0
-__all__ = ['ROWS_WITHOUT_MODEL', 'apse_train', 'without_queries', 'without_copies', 'apse_evaluate', 'apse_reproduce']
+__all__ = ['apse_train', 'apse_evaluate', 'apse_reproduce']
 
 # %% ../../nbs/report/commands.ipynb #commands-010
 ROWS_WITHOUT_MODEL = ("sentibank", "deepsentibank", "mvso")       # rows of Table I that need a file of features

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..emotions import LabelledImages, Taxonomy, tiers
-from ..experiments import why_wrong
-from ..metrics import RetrievalReport, rank_gallery, unit_rows
-from ..tools.embedding_map import flatten, neighbours_kept
-from ..tools.plotting import TIER_FRAMES, emotion_frame, emotion_key, framed_image, outline
-from ..tools.statistics import seed_interval
+from apse_nb.emotions import LabelledImages, Taxonomy, tiers
+from apse_nb.experiments import why_wrong
+from apse_nb.metrics import RetrievalReport, rank_gallery, unit_rows
+from apse_nb.tools.embedding_map import flatten, neighbours_kept
+from apse_nb.tools.plotting import TIER_FRAMES, emotion_frame, emotion_key, framed_image, outline
+from apse_nb.tools.statistics import seed_interval
 
 MEASURE_NAMES = {"map8": "mAP$_8$", "map2": "mAP$_2$", "nn": "NN", "ft": "FT", "st": "ST", "dcg": "DCG",
                  "ndcg": "nDCG", "anmrr": "ANMRR", "f1": "F$_1$@20"}
@@ -27,9 +27,8 @@ def _label(images: LabelledImages, i: int, taxonomy: Taxonomy) -> str:
     return taxonomy.fine[images.labels[i]] + (" ?" if motifs is not None and motifs[i] != images.labels[i] else "")
 
 # %% auto #0
-__all__ = ['MEASURE_NAMES', 'lambda_curve', 'lambda_claims', 'figure6', 'figure7', 'top_results', 'first_results',
-           'typical_queries', 'figure8', 'judge_queries', 'pick_failures', 'figure9', 'figure_reasons', 'separation',
-           'figure_confidence', 'medoids', 'embedding_map']
+__all__ = ['lambda_claims', 'figure6', 'figure7', 'typical_queries', 'figure8', 'pick_failures', 'figure9', 'separation',
+           'figure_confidence', 'medoids']
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-038
 def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the results store

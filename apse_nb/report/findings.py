@@ -19,9 +19,8 @@ from ..tools.files import data_path
 from ..tools.statistics import paired_differences, seed_interval
 
 # %% auto #0
-__all__ = ['HEADLINES', 'README_ROWS', 'SOURCES', 'results', 'stored_verdicts', 'markdown_table', 'number', 'result_table', 'gap',
-           'level', 'Finding', 'needed_for', 'findings', 'spread', 'by_key', 'findings_markdown', 'readme_table',
-           'tally', 'verdict_summary', 'verdict_sentence']
+__all__ = ['HEADLINES', 'README_ROWS', 'markdown_table', 'number', 'result_table', 'findings', 'spread', 'by_key',
+           'findings_markdown', 'readme_table']
 
 # %% ../../nbs/report/findings.ipynb #findings-006
 @cache

@@ -31,8 +31,7 @@ from ..tools.work import choose_device, code_version
 from ..training import Diverged, Embedded, Recipe, accuracy, embed, fit, load_model
 
 # %% auto #0
-__all__ = ['READINGS', 'FOLD_KEY', 'FOLD_COLUMNS', 'HATCHES', 'small_set_folds', 'fold_counts', 'fold_measures', 'fold_store',
-           'weights_digest', 'fine_tune_folds', 'fold_summary', 'figure5']
+__all__ = ['HATCHES', 'small_set_folds', 'figure5']
 
 # %% ../../nbs/report/folds.ipynb #folds-008
 def small_set_folds(labels,           # N fine labels

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['equations_as_text', 'report_page']
+__all__ = ['report_page']
 
 # %% ../../nbs/report/html_page.ipynb #html-006
 _SIGNS = {r"\\lambda": "λ", r"\\beta": "β", r"\\pm": "±", r"\\times": "×", r"\\le": "≤", r"\\ge": "≥", r"\\sqrt": "√",

@@ -16,7 +16,7 @@ from .findings import SOURCES, markdown_table, number, tally, verdict_sentence
 from .verdicts import WANTED, one_per_source
 
 # %% auto #0
-__all__ = ['MARKS', 'claims_table', 'figure_claims', 'claims_page']
+__all__ = []
 
 # %% ../../nbs/report/page.ipynb #page-006
 def _cell(row: dict | None) -> str:

@@ -17,7 +17,7 @@ from ..scenes import make_scenes
 from ..tools.plotting import TIER_FRAMES, emotion_frame, framed_image, tier_key
 
 # %% auto #0
-__all__ = ['QUERIES', 'search_scenes']
+__all__ = []
 
 # %% ../../nbs/report/progress.ipynb #progress-005
 QUERIES = (3, 20, 45)      # of the 80 query scenes: the same in every chapter, chosen before anything was trained

@@ -20,7 +20,7 @@ from ..tools.files import data_path, one_line
 from ..tools.work import own_kernel
 
 # %% auto #0
-__all__ = ['final_notebook', 'execute_report', 'write_table', 'publish', 'published']
+__all__ = ['publish', 'published']
 
 # %% ../../nbs/report/publish.ipynb #publish-004
 def final_notebook() -> Path:

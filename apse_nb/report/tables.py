@@ -19,10 +19,8 @@ from ..network import ABLATION, COMBINATIONS
 from ..training import METHODS, Recipe
 
 # %% auto #0
-__all__ = ['TITLES', 'TINY', 'QUICK', 'CPU', 'GPU', 'PAPER', 'FI_QUEUE', 'FROZEN', 'PAPER_NAMES', 'WITHOUT_MODEL', 'CLASSIFIERS',
-           'Experiment', 'paper_table', 'table2', 'Profile', 'recipe_of', 'find_profile', 'queue_commands',
-           'table2_with_start', 'variant', 'controls', 'lambda_sweep', 'table3', 'readings', 'table1',
-           'table1_controlled', 'table1_untuned', 'strong_steps', 'adml', 'find_table', 'find_method']
+__all__ = ['TITLES', 'TINY', 'QUICK', 'CPU', 'GPU', 'PAPER', 'Experiment', 'paper_table', 'table2', 'Profile', 'recipe_of',
+           'find_profile', 'find_table', 'find_method']
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-007
 @dataclass(frozen=True)

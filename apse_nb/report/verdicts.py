@@ -18,8 +18,7 @@ from .claims import Claim
 from ..tools.statistics import holm, seed_interval
 
 # %% auto #0
-__all__ = ['VERDICTS', 'WANTED', 'JUDGED', 'detectable', 'describe_values', 'difference', 'comparable', 'strongest_rival',
-           'contrast_values', 'compare', 'count_directions', 'word', 'judge', 'one_per_source']
+__all__ = ['VERDICTS', 'WANTED', 'JUDGED', 'compare', 'count_directions', 'word', 'judge', 'one_per_source']
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-023
 @cache

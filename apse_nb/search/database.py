@@ -20,7 +20,7 @@ from pathlib import Path
 from ..tools.files import locked, one_line, write_whole
 
 # %% auto #0
-__all__ = ['FILE', 'DamagedIndex', 'seal_of', 'check_place', 'erase', 'indexing', 'Database']
+__all__ = ['DamagedIndex', 'seal_of']
 
 # %% ../../nbs/search/database.ipynb #search-database-008
 class DamagedIndex(ValueError):

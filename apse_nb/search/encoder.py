@@ -21,7 +21,7 @@ from ..tools.work import choose_device
 from ..training import Recipe, embed, load_model
 
 # %% auto #0
-__all__ = ['DRAWN', 'PooledFeatures', 'Encoder', 'load_encoder', 'even_share']
+__all__ = ['Encoder', 'load_encoder']
 
 # %% ../../nbs/search/encoder.ipynb #search-encoder-011
 class PooledFeatures(nn.Module):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 # %% auto #0
-__all__ = ['make_vectors']
+__all__ = []
 
 # %% ../../nbs/search/engines.ipynb #11a-engines-007
 def make_vectors(n: int,                   # how many

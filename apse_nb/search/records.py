@@ -16,8 +16,7 @@ from PIL import Image, ImageOps
 from ..tools.files import one_line, read_regular
 
 # %% auto #0
-__all__ = ['THUMBNAIL', 'LARGEST', 'FileRecord', 'digest_of', 'thumbnail_bytes', 'decoded', 'read_record', 'as_image',
-           'as_vector', 'file_bytes']
+__all__ = []
 
 # %% ../../nbs/search/records.ipynb #search-records-007
 THUMBNAIL = 256                 # longer side of a thumbnail, pixels

@@ -17,7 +17,7 @@ from .database import DamagedIndex, Database, FILE, check_place, erase, seal_of
 from ..tools.files import one_line
 
 # %% auto #0
-__all__ = ['FORMAT', 'BLOCK', 'EXACT_UP_TO', 'VISITED', 'ImageRow', 'Store']
+__all__ = ['FORMAT', 'ImageRow', 'Store']
 
 # %% ../../nbs/search/store.ipynb #search-store-009
 class ImageRow(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 from .files import one_line, replacing
 
 # %% auto #0
-__all__ = ['SCHEMA', 'digest_of', 'write_checkpoint', 'read_checkpoint', 'check_facts', 'from_facts', 'image_digests']
+__all__ = ['SCHEMA', 'digest_of', 'write_checkpoint', 'read_checkpoint']
 
 # %% ../../nbs/tools/checkpoint.ipynb #checkpoint-005
 SCHEMA = 1        # version of the facts' layout; a file without one is read as version 1

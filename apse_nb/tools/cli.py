@@ -18,7 +18,7 @@ import apse_nb
 from .files import one_line
 
 # %% auto #0
-__all__ = ['OneLineErrors']
+__all__ = []
 
 # %% ../../nbs/tools/cli.ipynb #cli-005
 _STOPPED = "stopped; finished work is kept, run the same command again to resume."

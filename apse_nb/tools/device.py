@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 # %% auto #0
-__all__ = ['kept', 'CudaGraphs', 'Captured', 'free_bytes', 'upload', 'rows_that_fit']
+__all__ = []
 
 # %% ../../nbs/tools/device.ipynb #device-004
 _constants: dict = {}

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 # %% auto #0
-__all__ = ['BODY', 'SECOND', 'DARK', 'LIGHT', 'MOTIFS', 'DISTRACTORS', 'SHAPES', 'oklch', 'polygon', 'oval', 'ring', 'stroke',
-           'smooth', 'Piece', 'stamp']
+__all__ = []
 
 # %% ../../nbs/tools/drawing.ipynb #01-scenes-007
 def oklch(lightness, chroma, hue) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 # %% auto #0
-__all__ = ['extra_of']
+__all__ = []
 
 # %% ../../nbs/tools/extras.ipynb #extras-004
 _EXTRAS = {

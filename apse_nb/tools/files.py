@@ -16,8 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 # %% auto #0
-__all__ = ['replacing', 'write_whole', 'clear_unfinished', 'RefusedFile', 'read_regular', 'read_limited', 'locked', 'printable',
-           'one_line', 'shell_word', 'data_path']
+__all__ = ['data_path']
 
 # %% ../../nbs/tools/files.ipynb #files-008
 _UNFINISHED = ".apse_part"       # ending of files that are being written

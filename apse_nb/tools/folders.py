@@ -15,7 +15,7 @@ from pathlib import Path
 from .files import one_line
 
 # %% auto #0
-__all__ = ['EXCLUDED', 'subfolders', 'WalkReport', 'walk', 'suffix_counts']
+__all__ = []
 
 # %% ../../nbs/tools/folders.ipynb #02-datasets-033
 EXCLUDED = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "recycler", "system volume information", "lost+found"}

@@ -16,8 +16,7 @@ from matplotlib.patches import Rectangle
 from torch.nn import functional as F
 
 # %% auto #0
-__all__ = ['PALETTE', 'PULL', 'PUSH', 'LINE_STYLES', 'TIER_FRAMES', 'NO_FRAME', 'png', 'Frame', 'framed_image', 'emotion_frame',
-           'emotion_key', 'tier_key', 'enlarge', 'blend', 'outline', 'localisation']
+__all__ = ['framed_image', 'emotion_frame', 'emotion_key', 'tier_key', 'localisation']
 
 # %% ../../nbs/tools/plotting.ipynb #plotting-007
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")   # Okabe and Ito

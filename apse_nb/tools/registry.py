@@ -8,7 +8,7 @@ from __future__ import annotations
 from pkgutil import resolve_name
 
 # %% auto #0
-__all__ = ['NETWORKS', 'LOSSES', 'RECIPES', 'PROFILES', 'TABLES', 'find']
+__all__ = ['find']
 
 # %% ../../nbs/tools/registry.ipynb #registry-004
 NETWORKS = {      # `kind` in a checkpoint's description -> a subclass of chapter 06's `Network`

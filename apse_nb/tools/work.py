@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['core_count', 'choose_device', 'ahead', 'groups_of', 'code_version', 'machine_facts', 'own_kernel']
+__all__ = ['core_count', 'choose_device']
 
 # %% ../../nbs/tools/work.ipynb #work-004
 def core_count() -> int:

@@ -26,7 +26,7 @@ from .parts import Message
 from .playground import LossPlayground
 
 # %% auto #0
-__all__ = ['HELP', 'Explorer', 'model_words', 'explorer']
+__all__ = ['model_words', 'explorer']
 
 # %% ../../nbs/widgets/app.ipynb #12c-app-007
 HELP = {"Search": "Choose, drop or paste an image, or pick a feeling. Click a result to search with it; its corner, or "

@@ -24,7 +24,7 @@ from ..tools.plotting import png
 from .parts import ImageView, Message, OwnKeys, Slider, UPLOAD_LIMIT, Upload, short
 
 # %% auto #0
-__all__ = ['Choice', 'AttentionState', 'AttentionExplorer']
+__all__ = ['AttentionState', 'AttentionExplorer']
 
 # %% ../../nbs/widgets/attention.ipynb #attention-007
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from .collection import (
 from .parts import ImageView, Message, Slider, Upload, short, static_file
 
 # %% auto #0
-__all__ = ['ImageGrid', 'SaveButtons', 'Query', 'query_by_position', 'query_by_image', 'query_by_emotions', 'RetrievalBrowser']
+__all__ = ['Query', 'query_by_position', 'query_by_image', 'query_by_emotions', 'RetrievalBrowser']
 
 # %% ../../nbs/widgets/browser.ipynb #browser-007
 class ImageGrid(anywidget.AnyWidget):

@@ -23,9 +23,8 @@ from ..tools.plotting import PULL, PUSH, png
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
 
 # %% auto #0
-__all__ = ['ROLES', 'CLASSES', 'LOOKS', 'HIGHEST_SCALE', 'Circle', 'Terms', 'circle_terms', 'beta_of', 'CircleValues',
-           'circle_values', 'PullStrip', 'positive_strip', 'strip_sentence', 'marks', 'draw_readings', 'draw_circle',
-           'CircleSketch', 'point_texts', 'losses_sentence', 'NegativeGeometry']
+__all__ = ['ROLES', 'CLASSES', 'LOOKS', 'HIGHEST_SCALE', 'Circle', 'CircleValues', 'circle_values', 'draw_readings',
+           'draw_circle', 'NegativeGeometry']
 
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-006
 # of the points; 'same' and 'opposite' are the negatives' polarities, seen from the anchor

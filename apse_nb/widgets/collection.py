@@ -26,8 +26,8 @@ from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES, framed_image, tier_ke
 from ..training import Embedded
 
 # %% auto #0
-__all__ = ['THUMBNAIL', 'LARGE', 'data_address', 'Collection', 'folder_labels', 'best_positions', 'nearest_images', 'Filter',
-           'result_frames', 'draw_results', 'failure_cases', 'draw_failures', 'typical_query']
+__all__ = ['THUMBNAIL', 'LARGE', 'Collection', 'best_positions', 'nearest_images', 'Filter', 'draw_results', 'failure_cases',
+           'draw_failures']
 
 # %% ../../nbs/widgets/collection.ipynb #collection-helpers
 def _jpeg(image: Image.Image) -> bytes:

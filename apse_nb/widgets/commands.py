@@ -18,7 +18,7 @@ from ..tools.cli import OneLineErrors
 from ..tools.files import one_line
 
 # %% auto #0
-__all__ = ['check_port', 'apse_explore']
+__all__ = ['apse_explore']
 
 # %% ../../nbs/widgets/commands.ipynb #widgets-commands-004
 def check_port(host: str, port: int) -> None:

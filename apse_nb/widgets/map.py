@@ -19,7 +19,7 @@ from .collection import Collection
 from .parts import Message, short, static_file
 
 # %% auto #0
-__all__ = ['METHODS', 'ASPECT', 'draw_map', 'PointMap', 'on_canvas', 'EmbeddingMap', 'LinkedBrowser']
+__all__ = ['METHODS', 'ASPECT', 'draw_map', 'on_canvas', 'EmbeddingMap', 'LinkedBrowser']
 
 # %% ../../nbs/widgets/map.ipynb #12b-browser-064
 def draw_map(collection: Collection,

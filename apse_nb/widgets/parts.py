@@ -14,7 +14,7 @@ import apse_nb
 from ..tools.files import one_line
 
 # %% auto #0
-__all__ = ['UPLOAD_LIMIT', 'static_file', 'ImageView', 'Message', 'Slider', 'Upload', 'OwnKeys', 'short']
+__all__ = []
 
 # %% ../../nbs/widgets/parts.ipynb #parts-004
 def static_file(name: str) -> Path:

@@ -34,9 +34,7 @@ from .circle import HIGHEST_SCALE
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
 
 # %% auto #0
-__all__ = ['BATCHES', 'BATCH_LOSSES', 'WITHOUT_SCALE', 'KINDS', 'Batch', 'make_batch', 'batch_loss', 'LossGradient',
-           'loss_gradient', 'loss_on_batch', 'pair_kinds', 'pair_counts', 'loss_sentence', 'draw_batch', 'tuple_of',
-           'draw_anchor', 'RowPicker', 'LossPlayground']
+__all__ = ['BATCHES', 'Batch', 'make_batch', 'LossGradient', 'loss_gradient', 'loss_on_batch', 'draw_batch', 'LossPlayground']
 
 # %% ../../nbs/widgets/playground.ipynb #12a-geometry-054
 class Batch(NamedTuple):
