@@ -6,10 +6,12 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -231,3 +233,71 @@ def test_a_run_goes_on_names_what_differs_and_keeps_strange_files(tmp_path):
     old = {k: v for k, v in facts["recipe"].items() if k not in ("mirror", "label_smoothing")}     # of an older version
     write_checkpoint(out/"last.safetensors", tensors, facts | dict(recipe=old))
     assert len(train(schedule="step", epochs=2).log) == 2
+
+
+class Disk:
+    "Pixels that note which batch was asked for."
+    def __init__(self, pixels):
+        self.pixels, self.shape, self.ndim, self.dtype = pixels, pixels.shape, 4, pixels.dtype
+        self.events, self.there = [], {first: threading.Event() for first in (0, 4, 8)}
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, batch):
+        self.events.append(f"read {batch[0]}")
+        self.there[batch[0]].set()
+        return self.pixels[batch]
+
+
+def test_one_batch_is_read_ahead_and_none_comes_out_of_turn():
+    from apse_nb.scenes import make_scenes
+    from apse_nb.training import read_ahead
+    images, batches = make_scenes(16, size=32, seed=0, workers=1), np.arange(12).reshape(3, 4)
+    disk, cpu = Disk(images.pixels), torch.device("cpu")
+    for batch, (pixels, labels) in zip(batches, read_ahead(replace(images, pixels=disk), batches, cpu)):
+        if batch[0] < 8:
+            assert disk.there[batch[0] + 4].wait(10)            # somebody else fetches the next one meanwhile
+        disk.events.append(f"use {batch[0]}")
+        assert np.array_equal(pixels, images.pixels[batch]) and np.array_equal(labels, images.labels[batch])
+    assert disk.events == ["read 0", "read 4", "use 0", "read 8", "use 4", "use 8"]
+
+
+def test_what_is_no_checkpoint_or_anothers_and_what_starts_afresh(tmp_path):
+    from apse_nb.emotions import MIKELS
+    from apse_nb.network import APSE
+    from apse_nb.training import _load_weights, load_model, save_model, start_from
+    small, other = (APSE(MIKELS, backbone="scene_net", dim=dim) for dim in (64, 32))
+    save_model(small, tmp_path/"small.safetensors")
+    (tmp_path/"text.safetensors").write_text("hello")
+    for attempt, words in ((lambda: load_model(tmp_path/"text.safetensors"), "is not a checkpoint of apse_nb"),
+                           (lambda: load_model(tmp_path/"nowhere.safetensors"), "There is no checkpoint"),
+                           (lambda: _load_weights(other, read_checkpoint(tmp_path/"small.safetensors")[0], "it"),
+                            "it holds another architecture")):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            attempt()
+    fresh = start_from(other, tmp_path/"small.safetensors")       # the compaction starts from nothing
+    assert fresh == ["pool.project_low.weight", "pool.project_high.weight", "pool.compact.weight"]
+
+
+def test_a_run_that_has_lost_its_way_or_is_not_alone_says_so(tmp_path):
+    from apse_nb.emotions import MIKELS
+    from apse_nb.network import APSE
+    from apse_nb.pair_losses import NPairLoss
+    from apse_nb.scenes import make_scenes
+    from apse_nb.tools.files import locked
+    from apse_nb.training import Diverged, Recipe, fit, make_pair_loss
+    images = make_scenes(80, size=32, seed=0, workers=1)
+
+    def train(**changes):
+        torch.manual_seed(0)
+        model = APSE(MIKELS, backbone="scene_net", weights="shapes", dim=16)
+        recipe = Recipe.scenes(**dict(epochs=8, resize=32, crop=32) | changes)
+        return fit(model, images, recipe, NPairLoss(), out=tmp_path/"run", progress=False)
+
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        train(lr=1e3)
+    with locked(tmp_path/"run"/"lock"), pytest.raises(ValueError, match="Another process is training into"):
+        train()
+    with pytest.raises(ValueError, match="Unknown pair loss 'quadruplet': choose one of n_pair, ep, gep"):
+        make_pair_loss("quadruplet", MIKELS)
