@@ -2,12 +2,17 @@
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from chapters import functions_of
 
 from apse_nb import metrics
-from apse_nb.emotions import MIKELS
-from apse_nb.metrics import evaluate, evaluate_similarities, rank_gallery, unit_rows
+from apse_nb.emotions import EKMAN, MIKELS
+from apse_nb.metrics import MEASURES, evaluate, evaluate_similarities, rank_gallery, unit_rows
+
+NAIVE = functions_of("09_metrics", "naive_ap", "naive_nn", "naive_ft", "naive_st", "naive_dcg", "naive_ndcg",
+                     "naive_mean_ndcg", "naive_nmrr", "naive_f1", "naive_order", "naive_evaluate", "naive_row")
 
 
 def clusters(n, noise=.5, seed=0, dim=64):
@@ -170,3 +175,121 @@ def test_mistakes_are_met_with_one_sentence():
             question()
     with pytest.raises(ValueError, match="NaN or infinity"):
         evaluate_similarities(np.full((10, 30), np.nan), Ql, Gl, MIKELS)
+
+
+def small_sets(seed=3):
+    "Random embeddings and labels: 15 queries, 70 gallery images."
+    rng = np.random.default_rng(seed)
+    Q, G = rng.normal(size=(15, 8)), rng.normal(size=(70, 8))
+    return Q, rng.integers(8, size=15), G, rng.integers(8, size=70)
+
+
+def check(*sets, taxonomy=MIKELS, same_set=False):
+    "Fast = naive, query by query, left-out ones included; returns the report."
+    report = evaluate(*sets, taxonomy, same_set=same_set, ties="gallery")
+    naive = NAIVE.naive_evaluate(*sets, taxonomy, same_set)
+    pd.testing.assert_frame_equal(report.per_query, naive.astype(float), check_exact=False, rtol=0, atol=1e-6)
+    assert np.allclose([getattr(report, m) for m in MEASURES], naive.mean(), rtol=0, atol=1e-6)
+    return report
+
+
+def test_the_measures_are_those_of_the_loops():
+    Q, Ql, G, Gl = small_sets()
+    check(Q, Ql, G, Gl)
+    check(G, Gl, G, Gl, same_set=True)
+    check(np.sign(Q[:, :3]), Ql, np.sign(G[:, :3]), Gl)                           # at most eight different vectors
+    check(np.sign(G[:, :3]), Gl, np.sign(G[:, :3]), Gl, same_set=True)
+    check(Q[:3], [0, 1, 1], G[:9], [0, 1, 1, 1, 1, 2, 2, 3, 4])                   # one relevant image for query 0
+    everything = check(Q[:2], [5, 5], G, np.full(70, 5))
+    assert np.allclose([everything.map8, everything.map2, everything.nn, everything.ft, 1 - everything.anmrr], 1)
+    check(Q[:1], [0], G[:1], [0])
+    labels = [0]*6 + [1]*5 + [7]                                                  # the only image of its class
+    assert check(G[:12], labels, G[:12], labels, same_set=True).left_out == {"fine": 1, "coarse": 1}
+    check(Q, Ql % 7, G, Gl % 7, taxonomy=EKMAN)
+
+
+def test_the_order_is_that_of_a_stable_sort():
+    rng = np.random.default_rng(0)
+    Q, G = rng.integers(-1, 2, (20, 6))/6, rng.integers(-1, 2, (150, 6))/6        # hundreds of ties
+    U, V = unit_rows(Q, "query"), unit_rows(G, "gallery")
+    assert (rank_gallery(Q, G)[0] == [NAIVE.naive_order(q, V) for q in U]).all()
+    copies = np.array([[0., 1.], [1., 0.], [-1., 0.], [1., 0.], [.8, .6]])
+    assert rank_gallery(copies[3:4], copies, leave_out=[3])[0][0, -1] == 3        # its own copy is sent to the end
+    Q, Ql, G, Gl = small_sets()
+    assert evaluate(Q, Ql, G, Gl, MIKELS).ranking(7, k=70).tolist() == NAIVE.naive_order(Q[7], unit_rows(G, "gallery"))
+    assert 4 not in evaluate(G, Gl, G, Gl, MIKELS, same_set=True).ranking(4, k=70)
+
+
+def test_ties_are_means_over_orders_for_each_measure():
+    "One list with three groups of tied ranks: every measure over all 72 orders."
+    rel, groups = [1, 0, 0, 1, 0, 0, 0, 1, 0, 0], [[0], [1, 2, 3], [4], [5, 6], [7, 8, 9]]
+    orders = [[]]
+    for group in groups:
+        orders = [done + [rel[i] for i in order] for done in orders for order in permutations(group)]
+    tied = np.array([[False, True, True, False, False, True, False, True, True]])
+    share, ap, _ = metrics._expected_lists(np.array([rel]), tied)
+    assert len(orders) == 72 and np.isclose(ap[0], np.mean([NAIVE.naive_ap(o) for o in orders]), rtol=0, atol=1e-12)
+    slow = dict(nn=NAIVE.naive_nn, ft=NAIVE.naive_ft, st=NAIVE.naive_st, dcg=NAIVE.naive_mean_ndcg,
+                ndcg=lambda r: NAIVE.naive_ndcg(r, 10), anmrr=lambda r: NAIVE.naive_nmrr(r, 3),
+                f1=lambda r: NAIVE.naive_f1(r, 5))
+    for m, w in metrics.rank_weights(3, 10, 3, f1_at=5).items():
+        assert np.isclose(share[0] @ w, np.mean([slow[m](o) for o in orders]), rtol=0, atol=1e-12), m
+
+
+def test_container_number_type_chunk_and_length_do_not_matter():
+    Q, Ql, G, Gl = small_sets()
+    plain = evaluate(Q, Ql, G, Gl, MIKELS)
+
+    def agree(a, b):
+        return np.allclose(a.per_query, b.per_query, rtol=0, atol=1e-12, equal_nan=True)
+    assert agree(evaluate(torch.tensor(3*Q), torch.tensor(Ql), G, Gl.astype(np.uint8), MIKELS), plain)
+    assert agree(evaluate(Q.tolist(), Ql.tolist(), G, torch.tensor(Gl, dtype=torch.int32), MIKELS, chunk=2), plain)
+    assert agree(evaluate(Q.astype(np.float32), Ql, G.astype(np.float32), Gl, MIKELS), plain)
+    half_Q, half_G = torch.tensor(Q).bfloat16(), torch.tensor(G).bfloat16()
+    assert agree(evaluate(half_Q, Ql, half_G, Gl, MIKELS), evaluate(half_Q.double(), Ql, half_G.double(), Gl, MIKELS))
+    if torch.cuda.is_available():
+        assert agree(evaluate(torch.tensor(Q).cuda(), Ql, torch.tensor(G).cuda(), Gl, MIKELS), plain)
+
+
+@pytest.mark.parametrize("same_set", [False, True])
+def test_tensors_go_the_same_way_as_arrays(same_set):
+    Q, Ql, G, Gl = small_sets()
+    rows, labels = (np.sign(G[:, :3]), Gl) if same_set else (Q, Ql)              # the first is full of ties
+    gallery = rows if same_set else G
+    left, right, *bounds = (torch.from_numpy(x) for part in metrics._half_squares(rows, gallery)
+                            for x in (part if isinstance(part, tuple) else (part,)))
+    arrays = evaluate(rows, labels, gallery, Gl, MIKELS, same_set=same_set)
+    tensors = metrics._report(lambda i: left[i] @ right.T, bounds, labels, Gl, MIKELS, same_set, 20, None, "expected",
+                              None, sources=())
+    assert np.allclose(arrays.per_query, tensors.per_query, rtol=0, atol=1e-12, equal_nan=True)
+    assert arrays.tied == tensors.tied and np.allclose(arrays.at_k, tensors.at_k)
+
+
+@pytest.mark.parametrize("same_set", [False, True])
+def test_similarities_and_embeddings_give_one_report(same_set):
+    Q, Ql, G, Gl = small_sets()
+    rows, labels = (G, Gl) if same_set else (Q, Ql)
+    direct = evaluate(rows, labels, G, Gl, MIKELS, same_set=same_set)
+    cosines = unit_rows(rows, "query") @ unit_rows(G, "gallery").T
+    for table in (cosines, torch.tensor(cosines), np.tanh(cosines), np.exp(50*cosines)):
+        indirect = evaluate_similarities(table, labels, Gl, MIKELS, same_set=same_set)
+        assert direct.per_query.equals(indirect.per_query) and direct.floor == indirect.floor
+    assert indirect.ranking(5, 8).tolist() == direct.ranking(5, 8).tolist()
+
+
+def test_random_embeddings_score_the_floor():
+    _, Ql, _, Gl = small_sets()
+
+    def noise(n, seed):
+        return np.random.default_rng(seed).normal(size=(n, 8))
+    draws = [evaluate(noise(15, s), Ql, noise(70, 100 + s), Gl, MIKELS) for s in range(40)]
+    mean = sum(report.frame()["value"] for report in draws)/40
+    assert np.abs(mean - draws[0].frame()["random floor"]).max() < .05
+
+
+def test_interval_of_a_mean_over_queries():
+    Q, Ql, G, Gl = small_sets()
+    report = evaluate(Q, Ql, G, Gl, MIKELS)
+    low, high = report.interval("map8")
+    assert low < report.map8 < high and report.interval("map8") == (low, high)    # the seed makes it repeatable
+    assert report.interval("map8", level=.5)[0] > low
