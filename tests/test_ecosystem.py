@@ -14,7 +14,7 @@ from apse_nb.emotions import EKMAN, MIKELS
 from apse_nb.methods.losses import BASELINE_LOSSES
 from apse_nb.metrics import evaluate
 from apse_nb.negatives import GeneratedEmotionPairLoss
-from apse_nb.pair_losses import EmotionPairLoss, NPairLoss, check_batch, tuple_indices
+from apse_nb.pair_losses import EmotionPairLoss, NPairLoss, check_batch, tuple_indices, tuple_similarities
 
 D = 16
 
@@ -246,3 +246,50 @@ def test_baselines_refuse_settings_and_batches_that_make_no_sense():
         make("arcface")(x[:, :8], y)
     with pytest.raises(ValueError, match="The batch is empty"):
         make("arcface")(x[:0], y[:0])
+
+
+def test_n_pair_under_its_other_names():
+    "Eq. 4 on one tuple is `NPairsLoss`; anchors on one side and positives on the other make it `NTXentLoss`."
+    from pytorch_metric_learning.distances import DotProductSimilarity
+    x, y = batch(dtype=torch.float64)
+    products = DotProductSimilarity(normalize_embeddings=False)
+    first = tuple_similarities(x, y)[0][0]
+    assert torch.allclose(F.cross_entropy(first, torch.arange(8)), library_losses.NPairsLoss(distance=products)(x, y))
+    nt_xent = library_losses.NTXentLoss(temperature=1/8, distance=products)
+    anchors, positives, classes = tuple_indices(y)
+    # clone: labels that are the same object on both sides tell the library that an image must not meet itself
+    theirs = [nt_xent(x[a], classes, ref_emb=x[p], ref_labels=classes.clone()) for a, p in zip(anchors, positives)]
+    assert torch.allclose(NPairLoss(scale=8)(x, y), torch.stack(theirs).mean(), atol=1e-6)
+
+
+def test_a_list_of_pairs_is_a_loop_over_the_tuples():
+    "Eq. 4 over what a miner lists: hard positives (cosine below .1) and hard negatives (above -.1)."
+    x, y = batch(dtype=torch.float64)
+    G, alike = x @ x.T, y[:, None] == y
+    near = (alike & ~torch.eye(32, dtype=torch.bool) & (G < .1)).nonzero()
+    far = (~alike & (G > -.1)).nonzero()
+    listed, terms = [set(map(tuple, pairs.tolist())) for pairs in (near, far)], []
+    for anchors, positives in zip(*(t.tolist() for t in tuple_indices(y)[:2])):
+        for a, p in zip(anchors, positives):
+            if (a, p) in listed[0]:
+                gaps = [x[a] @ x[n] - x[a] @ x[p] for n in positives if (a, n) in listed[1]]
+                terms.append(torch.log(1 + sum(map(torch.exp, gaps))) if gaps else torch.tensor(0.))
+    mined = NPairLoss()(x, y, (*near.T, *far.T))
+    assert torch.allclose(mined, sum(terms)/len(terms)) and not torch.allclose(mined, NPairLoss()(x, y))
+
+
+@pytest.mark.parametrize("name", ["n_pair", "ep", "gep"])
+def test_half_precision_comes_in_and_float32_goes_out(name):
+    loss, (x, y) = make(name), batch(dim=64)
+    half = x.bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(half, y)
+    value.backward()
+    assert value.dtype == torch.float32 and half.grad.isfinite().all()
+    assert torch.allclose(value, loss(half.detach().float(), y))
+
+
+def test_order_matters_within_a_class_only():
+    x, y = batch(dtype=torch.float64)
+    order = torch.arange(32).reshape(8, 4).T.flatten()         # image 0 of every class, then image 1 of every class, ...
+    assert torch.allclose(tuple_similarities(x[order], y[order])[0], tuple_similarities(x, y)[0], atol=1e-12)
