@@ -291,5 +291,5 @@ def test_half_precision_comes_in_and_float32_goes_out(name):
 
 def test_order_matters_within_a_class_only():
     x, y = batch(dtype=torch.float64)
-    order = torch.arange(32).reshape(8, 4).T.flatten()         # image 0 of every class, then image 1 of every class, ...
+    order = torch.arange(32).reshape(8, 4).T.flatten()         # image 0 of every class, then image 1, ...
     assert torch.allclose(tuple_similarities(x[order], y[order])[0], tuple_similarities(x, y)[0], atol=1e-12)
