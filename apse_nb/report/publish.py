@@ -32,6 +32,14 @@ def final_notebook() -> Path:
     raise FileNotFoundError("The notebook 13_reproduce.ipynb is missing from this installation: install apse_nb again "
                             "from a complete copy of the repo.")
 
+def _without_stored(notebook) -> None:
+    "Leave out the cells that only tell results out of data/results, and say so where the first of them was."
+    import nbformat
+    kept = [cell for cell in notebook.cells if "stored" not in cell.metadata.get("tags", ())]
+    first = next(i for i, cell in enumerate(notebook.cells) if cell not in kept)
+    said = "*The profile `tiny` only shows that everything runs: sections that tell stored results are left out.*"
+    notebook.cells = [*kept[:first], nbformat.v4.new_markdown_cell(said, id="left-out"), *kept[first:]]
+
 def execute_report(out: Path, **parameters) -> Path:
     """Run chapter 13 with these parameters, printing its output; returns the HTML page. A failing cell leaves the
     notebook with its error in `out`."""
@@ -39,10 +47,12 @@ def execute_report(out: Path, **parameters) -> Path:
     import papermill
     from nbclient.exceptions import DeadKernelError
     out.mkdir(parents=True, exist_ok=True)
-    notebook = out/"13_reproduce.ipynb"
+    notebook, cells = out/"13_reproduce.ipynb", nbformat.read(final_notebook(), 4)
+    if parameters.get("profile_name") == "tiny":
+        _without_stored(cells)
     try:
         with own_kernel() as folder:
-            papermill.execute_notebook(final_notebook(), notebook, parameters=dict(parameters, out=str(out.resolve())),
+            papermill.execute_notebook(cells, notebook, parameters=dict(parameters, out=str(out.resolve())),
                                        kernel_name="python3", cwd=folder, progress_bar=False, stdout_file=sys.stdout,
                                        stderr_file=sys.stderr)
     except papermill.PapermillExecutionError as e:
