@@ -389,8 +389,9 @@ def augment(pixels,                                      # B x H x W x 3, uint8
             crop: int,                                   # side of the crop
             generator: torch.Generator | None = None,    # of any device: its numbers are moved to the pixels
             draw: torch.Tensor | None = None,            # 3 x B numbers in [0, 1) instead of a generator's
+            flip: bool = True,                           # mirror every second image?
            ) -> torch.Tensor:                            # B x 3 x crop x crop, normalised
-    "A random crop of each image, mirrored with probability 1/2, normalised; no loop over images."
+    "A random crop of each image, mirrored with probability 1/2 (or never), normalised; no loop over images."
     pixels = _byte_tensor(pixels, crop)
     b, h, w, _ = pixels.shape
     if draw is None:                                                 # (3, B): top, left, mirrored?
@@ -398,7 +399,7 @@ def augment(pixels,                                      # B x H x W x 3, uint8
         draw = torch.rand(3, b, generator=generator, device=home).to(pixels.device, non_blocking=True)
     top, left = (draw[0]*(h - crop + 1)).long(), (draw[1]*(w - crop + 1)).long()
     steps = torch.arange(crop, device=pixels.device)
-    across = torch.where((draw[2] < 0.5)[:, None], steps.flip(0), steps)  # (B, crop), backwards where mirrored
+    across = torch.where((draw[2] < 0.5*flip)[:, None], steps.flip(0), steps)  # (B, crop), backwards where mirrored
     # (B, crop), counted through the batch
     rows = torch.arange(b, device=pixels.device)[:, None]*h + top[:, None] + steps
     places = rows[:, :, None]*w + (left[:, None] + across)[:, None, :]                # (B, crop, crop)

@@ -116,6 +116,7 @@ class Recipe(_Presets):
     lam: float = 0.5                 # Eq. 14: weight of the pair loss; 1 - lam goes to the attention losses
     sampler: str = "balanced"        # 'balanced': K images of every class in a batch; 'natural': each one once an epoch
     label_smoothing: float = 0.0     # of the heads' targets, 0..1
+    flip: bool = True                # mirror every second training image (the paper does not say that it does)
     mirror: bool = False             # embed the mean of each image and its mirror image
     bf16: bool = False               # matrix work in bfloat16 (autocast); losses stay in float32
     channels_last: bool = False      # memory layout that CPUs and tensor cores prefer
@@ -594,7 +595,8 @@ def _compute(self) -> None:
     "The work of a step on what `inputs` hold. It adds the losses and the emotion head's accuracy to the sums."
     recipe, given, state = self.recipe, self.inputs, self.state
     pixels = given["pixels"] if self.stored is None else self.stored[given["pixels"]]
-    x = augment(pixels, recipe.crop, draw=given["draw"])[self.rank::self.world]      # (B/W, 3, crop, crop)
+    # (B/W, 3, crop, crop)
+    x = augment(pixels, recipe.crop, draw=given["draw"], flip=recipe.flip)[self.rank::self.world]
     with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.bf16, cache_enabled=self.recorder is None):
         output = self.network(_as_memory_format(x, recipe.channels_last))
     output = _whole_output(output, self.rank, self.world)

@@ -185,6 +185,26 @@ def fastap(taxonomy: Taxonomy,
         raise ValueError(f"bins must be a whole number of at least 1, not {bins!r}.")
     return LibraryLoss("fastap", taxonomy, dim, metric_learning().losses.FastAPLoss(num_bins=int(bins)), bins=int(bins))
 
+# %% ../../nbs/methods/losses.ipynb #losses-softmax-2
+class SoftmaxLoss(BaselineLoss):
+    r"""Softmax loss: cross-entropy of a linear classifier on the embedding, whose length is the scale.
+
+    $$L = \operatorname{mean}_i -\log \frac{\exp(s W_{y_i}^\top f_i + b_{y_i})}{\sum_j \exp(s W_j^\top f_i + b_j)}$$
+    $W$ (C x D) and $b$ are parameters, random at first."""
+    def __init__(self,
+                 taxonomy: Taxonomy,
+                 dim: int,
+                 scale: float = 4.,    # s, the length of the embedding; ours, the middle of the settings tried
+                ):
+        super().__init__("softmax", taxonomy, dim, scale=number("scale", scale))
+        self.classifier = nn.Linear(dim, len(taxonomy))
+
+    def value(self, embeddings, labels, indices_tuple):
+        if indices_tuple is not None:
+            raise ValueError("Softmax compares images with classes and takes no miner's pairs: leave out the miner.")
+        weight, bias = (p.to(embeddings.dtype) for p in self.classifier.parameters())
+        return F.cross_entropy(F.linear(self.settings["scale"]*embeddings, weight, bias), labels)
+
 # %% ../../nbs/methods/losses.ipynb #14-baselines-037
 class CenterLoss(BaselineLoss):
     r"""Center loss together with the softmax loss it was published with (Wen, Zhang, Li & Qiao, ECCV 2016, Eq. 5).
@@ -298,13 +318,14 @@ def merging(classes: int, centres: int) -> nn.Module:
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-060
 BASELINE_LOSSES: dict[str, Callable[..., BaselineLoss]] = dict(
-    contrastive=contrastive, triplet=triplet, center=CenterLoss, binomial_deviance=BinomialDevianceLoss,
-    arcface=arcface, sphereface=sphereface, fastap=fastap, softtriple=softtriple)
+    contrastive=contrastive, triplet=triplet, softmax=SoftmaxLoss, center=CenterLoss,
+    binomial_deviance=BinomialDevianceLoss, arcface=arcface, sphereface=sphereface, fastap=fastap,
+    softtriple=softtriple)
 
 TUNING: dict[str, list[dict]] = {name: [{key: value} for value in values] for name, key, values in [
     ("n_pair", "scale", (1., 4., 16.)), ("ep", "scale", (1., 4., 16.)), ("gep", "scale", (1., 4., 16.)),
-    ("contrastive", "neg_margin", (.5, 1., 1.4)), ("triplet", "margin", (.05, .2, .8)),
-            ("center", "lam", (.003, .05, 1.)),
-    ("binomial_deviance", "cost", (1., 2., 10.)), ("arcface", "scale", (4., 16., 64.)),
-            ("sphereface", "scale", (1., 8., 32.)),
-    ("fastap", "bins", (5, 10, 20)), ("softtriple", "scale", (2., 6., 20.))]}
+    ("softmax", "scale", (1., 4., 16.)),
+    ("contrastive", "neg_margin", (.5, 1., 1.4, 1.7, 1.95)), ("triplet", "margin", (.05, .2, .8)),
+    ("center", "lam", (.0003, .003, .05, 1.)), ("binomial_deviance", "cost", (1., 2., 10.)),
+    ("arcface", "scale", (1., 2., 4., 16., 64.)), ("sphereface", "scale", (.25, .5, 1., 8., 32.)),
+    ("fastap", "bins", (2, 3, 5, 10, 20)), ("softtriple", "scale", (.5, 1., 2., 6., 20.))]}

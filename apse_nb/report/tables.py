@@ -157,9 +157,12 @@ def table3() -> dict[str, Experiment]:
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-023
 def readings() -> dict[str, Experiment]:
-    "The two rows that they change, the controls, and other readings of the paper's open points."
-    clb, gep = table2()["clb"], table2()["gep"]
-    rows = [variant(clb, "attend_no_rescale", "Eq. 1 without the factor h w", dict(rescale=False)),
+    "The three rows that they change, the controls, and other readings of the paper's open points."
+    softmax, clb, gep = (table2()[name] for name in ("softmax", "clb", "gep"))
+    rows = [variant(softmax, "softmax_two", "softmax on both levels", dict(heads="both")),
+            variant(clb, "clb_unmirrored", "CLB, trained without mirror images", recipe=dict(flip=False)),
+            variant(gep, "gep_unmirrored", "GEP, trained without mirror images", recipe=dict(flip=False)),
+            variant(clb, "attend_no_rescale", "Eq. 1 without the factor h w", dict(rescale=False)),
             variant(clb, "norm_relu_l1", "Eq. 2: ReLU, sum 1", dict(norm="relu_l1")),
             variant(clb, "norm_softmax", "Eq. 2: softmax", dict(norm="softmax")),
             variant(clb, "clb_sketch", "CLB by tensor sketch", dict(pooling="tensor_sketch")),
@@ -173,7 +176,7 @@ def readings() -> dict[str, Experiment]:
                     loss_settings=dict(gradient_through_lambda=False)),
             variant(gep, "gep_eq12", "GEP, Eq. 12 as printed", loss_settings=dict(direction="eq12")),
             variant(gep, "gep_printed", "GEP, Eq. 13 as printed", loss_settings=dict(positive="printed"))]
-    return dict(clb=clb, gep=gep) | controls() | {e.name: e for e in rows}
+    return dict(softmax=softmax, clb=clb, gep=gep) | controls() | {e.name: e for e in rows}
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-026
 PAPER_NAMES = {"sift": "SIFT", "hog": "HOG", "gabor": "Gabor", "sentibank": "Sentibank",
@@ -206,8 +209,9 @@ def table1(profile: Profile, files: dict[str, str] | None = None) -> dict[str, E
     rows = [*(row(name, features=(name,)) for name in ("sift", "hog", "gabor")),
             *(row(name, features=(files[name],)) for name in WITHOUT_MODEL if name in files),
             Experiment("multi_graph", "Multi-graph", features=("sift", "hog", "gabor")),
-            *(row(name, network=ABLATION["softmax"] | dict(backbone=backbone) | start, recipe=short) for name,
-              backbone in CLASSIFIERS.items()),
+            *(replace(row(name, network=ABLATION["softmax"] | dict(backbone=backbone) | start, recipe=short),
+                      paper=paper[name] if name == "resnet" and not short else {})      # else other features
+              for name, backbone in CLASSIFIERS.items()),
             replace(table2()["softmax"], title=f"{profile.backbone} (S)", paper={}),
             row("wscnet", network=dict(kind="WSCNet")),
             *(row(name, network=_last_level, loss=name) for name in ("contrastive", "triplet", "n_pair", "center",
@@ -221,7 +225,7 @@ def table1_controlled() -> dict[str, list[Experiment]]:
     """Table I under equal conditions: row name -> the candidates of its tuning budget, which differ in one number of
     the loss."""
     projected = _last_level | dict(pooling="gap_linear")
-    bases = {name: Experiment(f"c_{name}", PAPER_NAMES.get(name, name.upper()), projected, name)
+    bases = {name: Experiment(f"c_{name}", PAPER_NAMES.get(name) or TITLES[name], projected, name)
              for name in TUNING if name != "gep"}
     full = {name: replace(table2()[name], name=f"c_{name}", paper={}) for name in ("clb", "gep")}
     return {e.name: [replace(e, loss_settings=settings) for settings in TUNING[e.loss]]

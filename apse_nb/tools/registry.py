@@ -25,6 +25,7 @@ LOSSES = {        # a function or class that returns a pair loss; of `taxonomy` 
     "gep": "apse_nb.negatives:GeneratedEmotionPairLoss",                # Eq. 13
     "contrastive": "apse_nb.methods.losses:contrastive",
     "triplet": "apse_nb.methods.losses:triplet",
+    "softmax": "apse_nb.methods.losses:SoftmaxLoss",
     "center": "apse_nb.methods.losses:CenterLoss",
     "binomial_deviance": "apse_nb.methods.losses:BinomialDevianceLoss",
     "arcface": "apse_nb.methods.losses:arcface",
