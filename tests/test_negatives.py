@@ -38,7 +38,8 @@ def nearer_negatives():
 
 
 BATCHES = {"ties": ties, "nearer negatives": nearer_negatives, "twins": twins,
-           "missing": lambda: random_batch([0, 3, 6], 3, seed=5), "one polarity": lambda: random_batch([4, 5], 2, seed=7),
+           "missing": lambda: random_batch([0, 3, 6], 3, seed=5),
+           "one polarity": lambda: random_batch([4, 5], 2, seed=7),
            "unequal": lambda: random_batch(range(8), [4, 2, 3, 5, 1, 2, 6, 2], seed=6)}
 SWITCHES = [{}, dict(generate_in=("inter",)), dict(generate_in=("intra",), scale=8.),
             dict(gradient_through_lambda=False), dict(direction="eq12"),
