@@ -20,6 +20,7 @@ from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.encoder import load_encoder
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
+from apse_nb.search.store import ImageRow, Store
 from apse_nb.tools.files import one_line, shell_word
 
 HOSTILE = ['<img src=x onerror=alert(1)>.png', 'a"b\'c`$(touch x).png', "line\nbreak.png", "\x1b[31mred.png",
@@ -267,7 +268,7 @@ def test_cells_take_over(tmp_path, encoder, monkeypatch):
         assert np.allclose([h.similarity for h in hits], (every.embeddings @ query.embedding)[best], atol=1e-5)
         assert all(np.argmax(h.confidences) == encoder.taxonomy.index(h.emotion) for h in hits)
         monkeypatch.setattr(stores, "VISITED", 1)
-        looked_at = sum(len(ids) for ids, _ in gallery.store._blocks.scan(query.embedding))
+        looked_at = sum(len(ids) for ids, _ in gallery.store._blocks.near(query.embedding))
         assert 0 < looked_at < 80 and gallery.search(query, 1)[0].similarity <= hits[0].similarity + 1e-6
         monkeypatch.setattr(stores, "VISITED", 32)
         (root/hits[0].name).unlink()
@@ -280,6 +281,51 @@ def test_cells_take_over(tmp_path, encoder, monkeypatch):
         ) == 79
         assert [h.similarity for h in gallery.by_emotion("awe", 100)] == sorted(
             (e.confidences[1] for e in gallery), reverse=True)
+
+
+@pytest.mark.parametrize("kept", [1 << 29, 4000])
+def test_what_is_kept_in_memory_is_never_old(kept, tmp_path, monkeypatch):
+    """Cells that were read and checked stay in memory, within bounds: the answers are those of a store that has just
+    been opened, whoever changes the index meanwhile, and a damaged cell is noticed at its first visit."""
+    monkeypatch.setattr(stores, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(stores, "VISITED", 3)
+    monkeypatch.setattr(stores, "_KEPT", kept)
+    rng, home = np.random.default_rng(0), tmp_path/"index"
+    vectors = rng.normal(size=(300, 18)).astype(np.float32)
+    vectors[:, :16] /= np.linalg.norm(vectors[:, :16], axis=1, keepdims=True)
+    vectors[:, 16:] = rng.random((300, 2))
+
+    def put(store, numbers):
+        store.put([ImageRow(0, b"%d" % i, b"%d" % i, 1, 1, 8, 8, 0) for i in numbers], vectors[numbers], {})
+
+    def answers(store):
+        asked = [np.append(v[:16], [0, 0]) for v in vectors[::30]] + [np.append(np.zeros(16), [1, 0])]
+        return [[(round(p, 5), row.name, v.round(5).tolist()) for p, row, v in store.nearest(q, 5)] for q in asked]
+
+    with database.indexing(home, 0), Store.for_writing(home) as writer:
+        writer.create({}, 16, 2)
+        put(writer, range(250))
+        writer.settle({})
+        reader = Store(home)
+        first = answers(reader)
+        blocks = reader._blocks
+        held = sum(v.nbytes for blocks in blocks._kept_cells.values() for _, v in blocks)
+        assert held <= kept and answers(reader) == first == answers(Store(home)) == answers(writer)
+        assert first[-1][0][1] == b"%d" % vectors[:250, 16].argmax()
+        with pytest.raises(KeyError), writer._db.changing():              # a change that is taken back
+            writer._forget([b"1"], {})
+        put(writer, range(250, 300))
+        assert answers(reader) != first and answers(reader) == answers(Store(home)) == answers(writer)
+        writer.remove([row[1] for answer in first for row in answer])
+        assert answers(reader) == answers(Store(home)) == answers(writer)
+        assert not {row[1] for answer in first for row in answer} & {row[1] for a in answers(reader) for row in a}
+    answers(reader)
+    db = sqlite3.connect(home/database.FILE)
+    db.execute("UPDATE blocks SET vectors = zeroblob(length(vectors))")
+    db.commit()
+    db.close()
+    with pytest.raises(ValueError, match="vectors have changed"):
+        answers(reader)
 
 
 # ---------------------------------------------------------------- folders as they come

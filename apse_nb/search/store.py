@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,13 +47,14 @@ _TABLES = {
 BLOCK = 256                # vectors in a block
 EXACT_UP_TO = 100_000      # images; beyond, vectors are sorted into cells
 VISITED = 32               # cells that a search for an embedding visits
+_KEPT = 1 << 29            # bytes of cells that an open store keeps in memory
 
 class _Blocks:
     "The vectors: blocks of float32 rows, each with the number of its image, sorted into cells when they are many."
     def __init__(self, database: Database, width: int, dim: int):
         self.db, self.width, self.dim = database, width, dim       # numbers of a vector; of these, the embedding's
-        self._nothing = (np.zeros(0, np.int64), np.zeros((0, width), np.float32))
-        self._cache = None      # state of the file, ids, vectors
+        self.nothing = (np.zeros(0, np.int64), np.zeros((0, width), np.float32))
+        self._state, self._kept, self._kept_cells = None, {}, {}     # what was read from the file in this state
 
     def _read(self, where: str, values=()) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, int]]:
         "Blocks: number, cell, images' numbers (n), vectors (n x width), seal."
@@ -97,7 +99,7 @@ class _Blocks:
             todo = np.flatnonzero(cells == cell)
             last = self.db.all("SELECT max(id) FROM blocks WHERE cell = ?", (int(cell),))[0][0]
             while len(todo):
-                old_ids, old = self.read(last) if last else self._nothing
+                old_ids, old = self.read(last) if last else self.nothing
                 some, todo = np.split(todo, [BLOCK - len(old_ids)])
                 if len(some):
                     blocks[some] = self._write(last, int(cell), np.append(old_ids, ids[some]),
@@ -116,36 +118,66 @@ class _Blocks:
             kept = ~np.isin(ids, images)
             self._write(block, cell[0][0], ids[kept], vectors[kept])
 
-    def scan(self, near: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Images' numbers and vectors, block by block, compared with the totals at the end. `near`, an embedding: only
-        of the cells nearest to it, if there are cells."""
-        totals, centres, where, wanted = self.db.read_totals()["cells"], self.centres(), "", None
-        if near is not None and centres is not None:
-            order = np.argsort(-(centres @ near[:self.dim]), kind="stable")[:VISITED]
-            wanted = [0, *(1 + order).tolist()]
-            where = f"WHERE cell IN ({','.join(map(str, wanted))})"
-        rows = seals = 0
+    def _gather(self, cells: list[int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        "Images' numbers and vectors, block by block, of some cells or all; compared with the totals at the end."
+        totals, where, rows, seals = self.totals()["cells"], "", 0, 0
+        if cells is not None:
+            where = f"WHERE cell IN ({','.join(map(str, cells))})"
         for _, _, ids, vectors, seal in self._read(where):
             rows, seals = rows + len(ids), seals + seal
             yield ids, vectors
-        expected = [totals[str(c)] for c in (totals if wanted is None else wanted) if str(c) in totals]
+        expected = [totals.get(str(c), (0, 0)) for c in (totals if cells is None else cells)]
         if [rows, seals] != [sum(t[i] for t in expected) for i in (0, 1)]:
             raise DamagedIndex("vectors are missing")
 
-    def all_in_memory(self) -> tuple[np.ndarray, np.ndarray]:
-        "All images' numbers and vectors; kept until somebody changes the file."
+    # ---- what is read once and kept until somebody changes the file
+    def _keep(self, name: str, read):
+        "What `read` returns; asked again only after the file has changed."
         state = (self.db.all("PRAGMA data_version")[0][0], self.db.connection.total_changes)
-        if self._cache is None or self._cache[0] != state:
-            found = list(self.scan())
-            self._cache = (state, *(map(np.concatenate, zip(*found)) if found else self._nothing))
-        return self._cache[1:]
+        if self._state != state:
+            self._state, self._kept, self._kept_cells = state, {}, {}
+        if name not in self._kept:
+            self._kept[name] = read()
+        return self._kept[name]
 
-    # ---- cells
+    def totals(self) -> dict:
+        "As `Database.read_totals`."
+        return self._keep("totals", self.db.read_totals)
+
     def centres(self) -> np.ndarray | None:
         "Middles of the cells, C x D; None while there is one cell only."
-        found = self.db.fact("centres")
+        found = self._keep("centres", lambda: self.db.fact("centres"))
         return np.frombuffer(found, np.float32).reshape(-1, self.dim) if found else None
 
+    def everything(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        "Images' numbers and vectors, block by block; kept if they are few."
+        if self.totals()["images"][0] > EXACT_UP_TO:
+            return list(self._gather())
+        return self._keep("all", lambda: list(self._gather()))
+
+    def probabilities(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        "As `everything`, but of the vectors only what stands behind the embeddings."
+        return self._keep("probabilities", lambda: [(ids, vectors[:, self.dim:].copy())
+                                                    for ids, vectors in self._gather()])
+
+    def near(self, embedding: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        "Images' numbers and vectors, block by block, of the cells nearest to an embedding, or all without cells."
+        centres = self.centres()
+        if centres is None:
+            return self.everything()
+        kept, found = self._kept_cells, []
+        for cell in [0, *(1 + np.argsort(-(centres @ embedding), kind="stable")[:VISITED]).tolist()]:
+            kept[cell] = kept.pop(cell) if cell in kept else list(self._gather([cell]))      # newest last
+            found += kept[cell]
+        size = {cell: sum(vectors.nbytes for _, vectors in blocks) for cell, blocks in kept.items()}
+        left = sum(size.values()) - _KEPT
+        for cell in list(kept):
+            if left > 0:
+                left -= size[cell]
+                del kept[cell]
+        return found
+
+    # ---- cells
     def _nearest_cells(self, vectors: np.ndarray) -> np.ndarray:
         "The cell that each vector belongs to: 1 to C, or 0 while there are none."
         centres = self.centres()
@@ -155,14 +187,13 @@ class _Blocks:
 
     def sort_into_cells(self) -> None:
         "Place about sqrt(rows) centres (k-means on directions) and write all blocks anew, cell by cell, at once."
-        totals = self.db.read_totals()["cells"]
-        rows, rng = sum(count for count, _ in totals.values()), np.random.default_rng(0)
+        rows, rng = sum(count for count, _ in self.totals()["cells"].values()), np.random.default_rng(0)
         cells = 2**round(np.log2(rows)/2)
-        sample = np.concatenate([v[rng.random(len(v)) < 64*cells/rows, :self.dim] for _, v in self.scan()])
+        sample = np.concatenate([v[rng.random(len(v)) < 64*cells/rows, :self.dim] for _, v in self._gather()])
         centres = _spherical_means(sample, cells, rng)
-        with self.db.changing() as totals:
+        with self.db.changing():
             old = list(self.db.all("SELECT id, cell FROM blocks"))
-            cell_of = [1 + np.argmax(v[:, :self.dim] @ centres.T, axis=1).astype(np.int32) for _, v in self.scan()]
+            cell_of = [1 + np.argmax(v[:, :self.dim] @ centres.T, axis=1).astype(np.int32) for _, v in self._gather()]
             passes = -(-rows*self.width*4 >> 28)              # each holds about 256 MB
             for group in np.array_split(np.arange(1, cells + 1), passes):
                 picked = [(ids[here], v[here], c[here]) for (ids, v), c in
@@ -175,7 +206,7 @@ class _Blocks:
                         self.db.connection.executemany("UPDATE images SET block = ? WHERE id = ?",
                                                        ((block, int(i)) for i in ids[part]))
             for block, cell in old:
-                self._write(block, cell, *self._nothing)
+                self._write(block, cell, *self.nothing)
             self.db.set_fact("centres", centres.tobytes())
 
     def map_vectors(self, function) -> None:
@@ -301,6 +332,8 @@ class Store:
             centres, rows = self._blocks.centres(), len(self)
             if rows > EXACT_UP_TO and (centres is None or rows > 4*len(centres)**2):
                 self._blocks.sort_into_cells()
+                with suppress(sqlite3.Error):          # no room for it: the file stays twice as long as it need be
+                    self._db.all("VACUUM")
 
     def change_probabilities(self,
                              facts: dict,       # take the place of the old ones
@@ -353,7 +386,8 @@ class Store:
     def all_vectors(self) -> tuple[list[ImageRow], np.ndarray]:
         "All images, and their vectors (N x (D + K)) in the same order."
         with self._db.sentences():
-            rows, (ids, vectors) = self.rows(), self._blocks.all_in_memory()
+            rows, blocks = self.rows(), self._blocks.everything()
+            ids, vectors = map(np.concatenate, zip(self._blocks.nothing, *blocks))
             place = {image: i for i, image in enumerate(ids.tolist())}
             if place.keys() != {row.id for row in rows}:
                 raise DamagedIndex("images and vectors do not belong together")
@@ -384,7 +418,9 @@ class Store:
                 found = [(product, self._image_of(image), vector) for product, image, vector in best]
                 kept = [hit for hit in found if hit[1].digest != but_not]
                 if len(kept) >= k or len(best) < more:
-                    return sorted(kept, key=lambda hit: (-hit[0], hit[1].name))[:k]
+                    kept = sorted(kept, key=lambda hit: (-hit[0], hit[1].name))[:k]
+                    return [(product, row, self.vector(row) if vector is None else vector)
+                            for product, row, vector in kept]
                 more += max(8, len(best) - len(kept))
 
     def _image_of(self, image: int) -> ImageRow:
@@ -392,17 +428,19 @@ class Store:
             return self._image(row)
         raise DamagedIndex("a row of an image is missing")
 
-    def _best(self, query: np.ndarray, k: int) -> list[tuple[float, int, np.ndarray]]:
-        if self._db.read_totals()["images"][0] <= EXACT_UP_TO:
-            parts = [self._blocks.all_in_memory()]
+    def _best(self, query: np.ndarray, k: int) -> list[tuple[float, int, np.ndarray | None]]:
+        "Product, image's number, its vector if it was read."
+        blocks, few = self._blocks, self._blocks.totals()["images"][0] <= EXACT_UP_TO
+        if few or query[:blocks.dim].any():
+            parts = blocks.everything() if few else blocks.near(query[:blocks.dim])
         else:
-            about_looks = query[:self._blocks.dim].any()
-            parts = self._blocks.scan(query if about_looks else None)
-        best = (np.zeros(0), np.zeros(0, np.int64), np.zeros((0, self._blocks.width), np.float32))
-        for ids, vectors in parts:
-            products = vectors @ query
-            top = np.argpartition(-products, k - 1)[:k] if len(products) > k else np.arange(len(products))
-            best = tuple(np.concatenate([a, b[top]]) for a, b in zip(best, (products, ids, vectors)))
-            order = np.argsort(-best[0], kind="stable")[:k]
-            best = tuple(part[order] for part in best)
-        return list(zip(best[0].tolist(), best[1].tolist(), best[2]))
+            parts, query = blocks.probabilities(), query[blocks.dim:]
+        products = np.concatenate([np.zeros(0, np.float32), *(vectors @ query for _, vectors in parts)])
+        top = np.argpartition(-products, k - 1)[:k] if len(products) > k else np.arange(len(products))
+        starts, best = np.cumsum([0, *(len(ids) for ids, _ in parts)]), []
+        for place in top[np.argsort(-products[top], kind="stable")].tolist():
+            part = int(np.searchsorted(starts, place, side="right")) - 1
+            ids, vectors = (values[place - starts[part]] for values in parts[part])
+            best.append((float(products[place]), int(ids), vectors if len(vectors) == blocks.width else None))
+        return best
+
