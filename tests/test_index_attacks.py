@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from apse_nb.scenes import make_scenes, save_scenes
 from apse_nb.search import records
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.database import FILE
@@ -234,7 +235,20 @@ def test_what_other_programs_leave_in_folders(root):
     for name in ("@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__MACOSX"):
         (root/name).mkdir()
         image(5).save(root/name/"thumb.png")
-    assert "20 images: 0 new" in run(apse_index, root).stdout
+    (root/"notes.heic").write_bytes(b"")
+    said = run(apse_index, root).stdout
+    assert "20 images: 0 new" in said and "not images: 1 .heic" in said
+    assert "left out: 1 folder #recycle, 1 folder $RECYCLE.BIN, 1 folder @eaDir, 1 folder __MACOSX" in said and ".apse_index" not in said
+
+
+def test_masks_of_scenes_are_no_images(tmp_path):
+    "`save_scenes` writes a mask beside every image; an album of carnival masks is one of images."
+    save_scenes(make_scenes(8, size=64, seed=0, workers=1), tmp_path/"deep"/"scenes")
+    (tmp_path/"masks").mkdir()
+    image(1).save(tmp_path/"masks"/"venice.png")
+    result = run(apse_index, tmp_path)
+    assert "9 images: 9 new" in result.stdout and "left out: 8 masks of images" in result.stdout, result.output
+    assert "8 images: 8 new" in run(apse_index, tmp_path/"deep"/"scenes"/"masks", "--model", "scenes").stdout
 
 
 # ---------------------------------------------------------------- queries of every kind

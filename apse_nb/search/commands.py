@@ -79,6 +79,7 @@ def apse_index(folder, model, weights, index, teach, taxonomy, rebuild, workers,
       apse_index /mnt/read_only --index ~/indexes/that_disk
     """
     from apse_nb.search.gallery import Gallery
+    from apse_nb.tools.folders import suffix_counts
     if model is None:
         check_default_model(folder, index)
     if taxonomy:
@@ -98,6 +99,9 @@ def apse_index(folder, model, weights, index, teach, taxonomy, rebuild, workers,
     for word, some in (("skipped", done.skipped), ("not readable now", done.refused)):
         for name, reason in some:
             click.echo(f"{word}: {one_line(name)}: {one_line(reason)}")
+    for word, counts in (("not images", done.ignored), ("left out", done.excluded)):
+        if +counts:
+            click.echo(f"{word}: {suffix_counts(counts)}")
     looked_at = len(done.added) + len(done.changed) + len(done.copied)
     left_out = len(done.skipped) + len(done.refused)
     click.echo(f"{total} images: {len(done.added)} new, {len(done.changed)} changed, {len(done.copied)} moved or "

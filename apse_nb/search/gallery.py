@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -68,6 +69,8 @@ class Update:
     skipped: list[tuple[str, str]] = field(default_factory=list)    # no images, or damaged ones
     # could not be read just now: what was known of them is kept
     refused: list[tuple[str, str]] = field(default_factory=list)
+    ignored: Counter = field(default_factory=Counter)               # other files: suffix -> number
+    excluded: Counter = field(default_factory=Counter)              # folders and masks: what -> number
     unchanged: int = 0
     seconds: float = 0.
 
@@ -188,7 +191,7 @@ class Gallery:
         began, done, folder, walk = time.perf_counter(), Update(), os.fspath(self.folder), WalkReport()
         known = {os.fsdecode(row.name): row for row in self.store.rows()}
         names = walk_images(self.folder, walk)
-        done.refused += walk.refused
+        done.refused, done.ignored, done.excluded = walk.refused, walk.ignored, walk.excluded
         if known and not names:
             raise ValueError(f"{one_line(folder)} has no images any more, but its index has {len(known)}: is a disk "
                              f"missing? If they are really gone, run apse_index with --rebuild.")

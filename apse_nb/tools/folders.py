@@ -41,6 +41,7 @@ def subfolders(folder: Path) -> list[str]:
 class WalkReport:
     "What a walk through folders passed by."
     ignored: Counter = field(default_factory=Counter)                # suffix in lower case -> files of another kind
+    excluded: Counter = field(default_factory=Counter)               # nobody's photographs: what -> how many
     refused: list[tuple[str, str]] = field(default_factory=list)     # (folder, reason) of those that were closed
 
 # %% ../../nbs/tools/folders.ipynb #02-datasets-034
@@ -65,6 +66,7 @@ def walk(folder: Path,                        # where to start
         for e in entries:
             name, suffix = f"{inside}/{e.name}" if inside else e.name, os.path.splitext(e.name)[1].lower()
             if _is_excluded(e.name):
+                notes.excluded[f"folder {e.name}"] += not e.name.startswith(".")
                 continue
             if _is_folder(e):
                 todo.append(name)
@@ -85,4 +87,5 @@ def _identity(path) -> tuple[int, int]:
 # %% ../../nbs/tools/folders.ipynb #folders-004
 def suffix_counts(ignored: Counter) -> str:
     "Such as '61 .heic, 2 .txt'."
-    return ", ".join(f"{n} {one_line(suffix) or 'without a suffix'}" for suffix, n in ignored.most_common())
+    most_first = sorted((-n, suffix) for suffix, n in ignored.items() if n)
+    return ", ".join(f"{-n} {one_line(suffix) or 'without a suffix'}" for n, suffix in most_first)
