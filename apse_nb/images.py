@@ -192,8 +192,17 @@ def _relative_names(paths: list[Path], root: Path) -> list[str]:
 
 # %% ../nbs/02_images.ipynb #02-images-walk
 def walk_images(folder: Path, report: WalkReport | None = None) -> list[str]:
-    "Sorted names of the image files below a folder, relative to it; as in `walk`."
-    return walk(folder, SUFFIXES, report)
+    """Sorted names of the image files below a folder, relative to it; as in `walk`. Masks, files `masks/NAME` of images
+    `NAME` as `apse_nb.scenes` writes them, are left out."""
+    names = walk(folder, SUFFIXES, report)
+    stems = {os.path.splitext(name)[0] for name in names}
+    masks = {name for name in names if "masks/" in name and _is_mask(os.path.splitext(name)[0].split("/"), stems)}
+    if report is not None and masks:
+        report.excluded["masks of images"] += len(masks)
+    return [name for name in names if name not in masks]
+
+def _is_mask(parts: list[str], stems: set[str]) -> bool:
+    return any(part == "masks" and "/".join(parts[:i] + parts[i + 1:]) in stems for i, part in enumerate(parts[:-1]))
 
 # %% ../nbs/02_images.ipynb #02-datasets-038
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
