@@ -346,7 +346,8 @@ def _check_fit(source: str, profile) -> None:
         raise ValueError(f"The profile {profile.name!r} is made for scenes: for a folder add --profile cpu or "
                          f"--profile paper.")
 
-def _run_table(table: str, wanted: list[str], files: dict[str, str], profile, source: str, out: Path, seeds, **common):
+def _run_table(table: str, wanted: list[str], files: dict[str, str], profile, source: str, out: Path, seeds,
+               query_sets, **common):
     "Run, print and write down the wanted rows of one table."
     from apse_nb.experiments import run_rows, tune
     from apse_nb.report.publish import write_table
@@ -362,6 +363,16 @@ def _run_table(table: str, wanted: list[str], files: dict[str, str], profile, so
         click.echo(f"{', '.join(lacking)}: no public model can be fetched; give the features of these rows with "
                    f"--features NAME=FILE")
     click.echo(f"table {table}: {path}; its evidence: {out/'results.csv'}")
+    if query_sets:
+        from apse_nb.report.query_luck import measure_query_sets
+        measure_query_sets({name: e for name, e in rows.items() if not e.features}, profile, out,
+                           seeds or profile.seeds, query_sets, report=click.echo)
+
+def _publish_sets(out: Path, name: str) -> dict[str, int]:
+    "Copy the lines of query sets into data/results/NAME.csv."
+    from apse_nb.report.publish import publish, published
+    from apse_nb.report.query_luck import ONE_OF_A_KIND, query_store
+    return publish(out/"query_luck.csv", published(name), query_store, ONE_OF_A_KIND)
 
 # %% ../../nbs/report/commands.ipynb #commands-042
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
@@ -384,14 +395,16 @@ def _run_table(table: str, wanted: list[str], files: dict[str, str], profile, so
 @click.option("--seeds", type=click.IntRange(1), default=None, help="Runs of each row.  [default: the profile's]")
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Passes over the training images.  [default: the "
               "profile's]")
+@click.option("--query-sets", type=click.IntRange(2), default=None, help="With --table, on scenes: measure the trained "
+              "rows on so many fresh query sets as well (OUT/query_luck.csv).")
 @click.option("--publish", "publish_as", default=None, metavar="NAME", help="Afterwards copy the finished lines into "
-              "data/results/NAME.csv of this repository.")
+              "data/results/NAME.csv of this repository (with --query-sets, those of the query sets).")
 @click.option("--queue", is_flag=True, help="Train nothing: print the commands that are worth running on FI with a "
               "GPU, in order of worth. They may be cut off and started again.")
 @_taxonomy_option("mikels, or what the folders' names say")
 @_cache_option()
-def apse_reproduce(source, profile_name, out, tables, features, weights, rows, seeds, epochs, publish_as, queue,
-                   taxonomy, cache):
+def apse_reproduce(source, profile_name, out, tables, features, weights, rows, seeds, epochs, query_sets,
+                   publish_as, queue, taxonomy, cache):
     """Train the rows of the paper's tables, measure them, and write a report.
 
     Without --table it executes the final notebook of the book: the ablation, figures, and a verdict on each claim.
@@ -419,6 +432,8 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     unknown = [r for r in wanted if r not in known]
     if unknown:
         raise ValueError(f"Unknown row {one_line(unknown[0])!r}: choose among {', '.join(known)}.")
+    if query_sets and (source != "scenes" or not tables):
+        raise ValueError("--query-sets needs --table, and scenes: only those can be drawn at will.")
     _check_fit(source, profile)
     _check_cache(cache)
     weights = _weights(weights)
@@ -430,14 +445,14 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
         before = len(store.frame())
         for table in tables:
             _run_table(table, wanted, files, replace(profile, changes=dict(epochs=epochs) if epochs else {}), source,
-                       out, seeds, cache=cache, taxonomy=taxonomy, report=click.echo)
+                       out, seeds, query_sets, cache=cache, taxonomy=taxonomy, report=click.echo)
         if not tables:
             place = source if source == "scenes" else str(Path(source).resolve())
             page = execute_report(out, source=place, profile_name=profile_name, weights=weights, rows=rows,
                                   seeds=seeds, epochs=epochs, cache=str(cache.resolve()) if cache else None)
         click.echo(f"done in {(time.perf_counter() - started)/60:.1f} minutes" + ("" if tables else f": {page}"))
         if publish_as:
-            count = publish(store.path, published(publish_as))
+            count = _publish_sets(out, publish_as) if query_sets else publish(store.path, published(publish_as))
             click.echo(f"{published(publish_as)}: " + ", ".join(f"{n} {kind}" for kind, n in count.items()))
         failed = store.frame()[before:].query("status == 'failed'")
     if len(failed):

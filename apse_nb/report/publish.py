@@ -89,15 +89,17 @@ def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experimen
 # %% ../../nbs/report/publish.ipynb #publish-009
 def publish(source,        # results store of a run: OUT/results.csv
             target,        # a file in data/results, made if missing
+            open_store=row_store,           # what opens such a file
+            identity=IDENTITY,              # the columns that make a line one of a kind
            ) -> dict[str, int]:     # 'added', 'known' already, 'failed' and 'uncommitted' lines
     "Copy finished lines of one store of rows into another one; nothing in it is changed or removed."
     if not Path(source).is_file():
         raise FileNotFoundError(f"There is no results store {one_line(source)}: run the rows first.")
-    lines, there = row_store(source).frame(), row_store(target)
-    known = {tuple(map(str, key)) for key in there.frame()[list(IDENTITY)].itertuples(index=False)}
+    lines, there = open_store(source).frame(), open_store(target)
+    known = {tuple(map(str, key)) for key in there.frame()[list(identity)].itertuples(index=False)}
     count = dict(added=0, known=0, failed=0, uncommitted=0)
     for line in lines.astype(object).where(lines.notna(), None).to_dict("records"):
-        key = tuple(str(line[name]) for name in IDENTITY)
+        key = tuple(str(line[name]) for name in identity)
         kind = ("failed" if line["status"] == "failed" else "known" if key in known
                 else "uncommitted" if str(line["commit"]).endswith("+") else "added")
         count[kind] += 1
