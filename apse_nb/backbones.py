@@ -10,7 +10,6 @@ import lzma
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -18,11 +17,11 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from .images import augment, center_crop
 from .tools.files import data_path, read_limited, read_regular, write_whole
+from .tools.registry import BACKBONES, find
 
 # %% auto #0
-__all__ = ['STAGES', 'LARGEST_WEIGHTS', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights',
+__all__ = ['STAGES', 'LARGEST_WEIGHTS', 'TIMM', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights',
            'load_weights', 'save_weights', 'load_imagenet', 'pretrained', 'Backbone']
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-006
@@ -218,85 +217,14 @@ def pretrained(name: str,                            # as in `build_network`
         raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {name}: use 'imagenet' or a file.")
     return load_weights(network, data_path("weights/scene_net_shapes.safetensors"))
 
-# %% ../nbs/03_backbones.ipynb #03-backbones-042b
-TIMM = "timm:"               # what the names of timm's networks begin with
-_REDUCTIONS = dict(zip((2, 4, 8, 16, 32), STAGES))      # side of the image by side of the features
-
-class TimmStages(nn.Module):
-    "Stages of a network of timm: images B x 3 x H x W -> {stage: B x c x h x w}."
-    def __init__(self,
-                 name: str,               # such as 'timm:efficientnet_b0'
-                 stages: list[str],
-                 weights=None,            # None (random), 'imagenet' (downloaded) or a file
-                 freeze: str | None = None,
-                ):
-        super().__init__()
-        try:
-            import timm
-        except ImportError:
-            raise ValueError(f"The backbone {name!r} needs the package timm: pip install timm.") from None
-        name = name.removeprefix(TIMM)
-        try:
-            here = timm.create_model(name, features_only=True, pretrained=False)
-        except Exception as e:           # timm has many kinds of errors for a name it does not know
-            raise ValueError(f"timm has no network {name!r} that hands out features by resolution ({e}).") from None
-        found = {_REDUCTIONS.get(r): i for i, r in enumerate(here.feature_info.reduction())}
-        needed_stages = stages + [freeze]*(freeze is not None)
-        missing = [stage for stage in needed_stages if stage not in found]
-        if missing:
-            known = ", ".join(stage for stage in STAGES if stage in found)
-            raise ValueError(f"Unknown stage {missing[0]!r} of {TIMM}{name}: choose from {known}.")
-        self.wanted, self.stages = stages, sorted(set(needed_stages), key=STAGES.index)
-        settings = dict(features_only=True, out_indices=[found[stage] for stage in self.stages])
-        self.network = _timm_network(name, settings, weights)
-
-    def all_stages(self, images) -> dict[str, torch.Tensor]:
-        return dict(zip(self.stages, self.network(images)))
-
-    def forward(self, images):
-        found = self.all_stages(images)
-        return {stage: found[stage] for stage in self.wanted}
-
-# %% ../nbs/03_backbones.ipynb #03-backbones-042c
-def _timm_network(name: str, settings: dict, weights) -> nn.Module:
-    "A network of timm with random weights, its published ones ('imagenet') or those of a file."
-    import timm
-    if weights == "shapes":
-        raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {TIMM}{name}: use 'imagenet' or a "
-                         f"file.")
-    if weights == "imagenet":
-        try:
-            return timm.create_model(name, pretrained=True, **settings)
-        except Exception as e:           # of timm, of the hub, of the connection
-            raise FileNotFoundError(f"The published weights of {TIMM}{name} could not be fetched ({e}): give "
-                                    f"weights='FILE.safetensors' with timm's names.") from None
-    network = timm.create_model(name, pretrained=False, **settings)
-    if weights is None:
-        return network
-    tensors = read_weights(weights)
-    given = {}
-    for own in network.state_dict():     # timm writes stages.0 as stages_0 where it hands out features
-        first, _, rest = own.partition(".")
-        whole = f"{first.replace('_', '.')}.{rest}"
-        given |= {own: tensors[key] for key in (own, whole) if key in tensors}
-    return copy_weights(network, given, Path(weights).name)
-
-def _parameters_before(network: TimmStages, stage: str | None) -> set:
-    "The parameters that have a say in this stage, found by asking for their gradients."
-    if stage is None:
-        return set()
-    everything = list(network.parameters())
-    features = network.eval().all_stages(torch.zeros(1, 3, 64, 64))[stage]
-    gradients = torch.autograd.grad(features.sum(), everything, allow_unused=True)
-    return {p for p, gradient in zip(everything, gradients) if gradient is not None}
-
 # %% ../nbs/03_backbones.ipynb #03-backbones-044
+TIMM = "timm:"               # what the names of timm's networks begin with (the notebook `methods/more_backbones`)
+
 def _tapped(name: str, stages: list[str], weights, freeze: str | None) -> tuple[nn.Module, set]:
     "A network cut to these stages, images -> {stage: features}, and the parameters up to the stage `freeze`."
     from torchvision.models.feature_extraction import create_feature_extractor
     if name.startswith(TIMM):
-        network = TimmStages(name, stages, weights, freeze)
-        return network, _parameters_before(network, freeze)
+        return find(BACKBONES, "timm", "source of networks")(name, stages, weights, freeze)
     whole = pretrained(name, weights)
     nodes = stage_nodes(name, whole)
     for stage in stages + [freeze]*(freeze is not None):
@@ -359,57 +287,3 @@ class Backbone(nn.Module):
         "The features of every stage asked for; `ValueError` for anything but floats with three channels."
         _check_images(images)
         return self.network(images)
-
-# %% ../nbs/03_backbones.ipynb #03-backbones-071
-@torch.no_grad()
-def shape_accuracy(network: nn.Module,    # images -> B x classes
-                   pixels: np.ndarray,    # N x H x W x 3 bytes
-                   labels: np.ndarray,    # N labels
-                   crop: int,             # side of the central crop
-                   device: str = "cpu",
-                  ) -> float:             # fraction whose largest score is the right one
-    "Accuracy of a classifier."
-    network.eval()
-    found = [network(center_crop(torch.as_tensor(pixels[i:i + 256]).to(device), crop)).argmax(1).cpu()
-             for i in range(0, len(labels), 256)]
-    return (torch.cat(found) == torch.as_tensor(labels)).double().mean().item()
-
-# %% ../nbs/03_backbones.ipynb #03-backbones-072
-def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from `make_shapes`
-                       labels: np.ndarray,           # N labels
-                       epochs: int = 10,             # passes over the images
-                       crop: int = 88,               # side of the random crop
-                       batch: int = 32,
-                       lr: float = 0.2,              # highest learning rate of the one-cycle schedule
-                       held_out: float = 0.1,        # fraction kept aside to measure the accuracy
-                       seed: int = 0,
-                       device: str = "cpu",
-                       progress=print,               # is given one line an epoch
-                      ) -> tuple[SceneNet, float]:   # the network in evaluation mode, and its held-out accuracy
-    "Train `SceneNet` to tell shapes apart."
-    torch.manual_seed(seed)
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    test, train = np.split(rng.permutation(len(labels)), [int(len(labels)*held_out)])
-    if len(train) < batch:
-        raise ValueError(f"{len(labels)} images are too few for a batch of {batch}: draw more shapes.")
-    network = SceneNet(int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    steps = len(train)//batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs*steps, pct_start=0.2)
-    for epoch in range(epochs):
-        network.train()
-        total = 0.
-        # what fills no batch sits this epoch out
-        for chosen in rng.permutation(train)[:steps*batch].reshape(steps, batch):
-            images = augment(torch.as_tensor(pixels[chosen]).to(device), crop, generator)
-            with torch.autocast(device, dtype=torch.bfloat16):
-                scores = network(images)
-            loss = F.cross_entropy(scores.float(), torch.as_tensor(labels[chosen]).to(device))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += loss.item()
-        accuracy = shape_accuracy(network, pixels[test], labels[test], crop, device)
-        progress(f"epoch {epoch + 1}/{epochs}: loss {total/steps:.3f}, held-out accuracy {accuracy:.3f}")
-    return network.eval(), accuracy

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import apse_nb.backbones as backbones
-from apse_nb.backbones import Backbone, read_weights
+from apse_nb.backbones import (
+    Backbone, SceneNet, build_network, load_imagenet, load_weights, read_weights, save_weights)
 from apse_nb.emotions import MIKELS
 from apse_nb.network import ABLATION, APSE, network_from_config
 
@@ -84,3 +85,42 @@ def test_onnx(tmp_path):
     found, = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(found), network(x).embedding, atol=1e-5)
+
+
+def test_files_that_hold_no_weights(tmp_path):
+    torch.manual_seed(0)
+    network = SceneNet()
+    save_weights(network, tmp_path/"scene.safetensors")
+    whole = (tmp_path/"scene.safetensors").read_bytes()
+    (tmp_path/"scene.pth").write_bytes(whole)
+    (tmp_path/"half.safetensors").write_bytes(whole[:len(whole)//2])
+    (tmp_path/"half.safetensors.xz").write_bytes(lzma.compress(whole)[:5000])
+    network.stem[0].weight.data[0, 0, 0, 0] = float("nan")
+    save_weights(network, tmp_path/"nan.safetensors")
+    for name, words in (("nowhere.safetensors", "no weights file"), ("scene.pth", "is not a .safetensors"),
+                        ("half.safetensors", "damaged or cut short"), ("half.safetensors.xz", "damaged or cut short"),
+                        ("nan.safetensors", "stem.0.weight contains NaN")):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            load_weights(SceneNet(), tmp_path/name)
+    with pytest.raises(ValueError, match="another architecture: it lacks conv1.weight"):
+        load_weights(build_network("resnet18"), tmp_path/"scene.safetensors")
+
+
+def test_without_a_connection_there_is_one_sentence():
+    from unittest.mock import patch
+    from urllib.error import URLError
+    with patch("torchvision.models._api.load_state_dict_from_url", side_effect=URLError("no connection")):
+        with pytest.raises(FileNotFoundError, match="could not be downloaded .*no connection"):
+            load_imagenet(build_network("resnet18"), "resnet18")
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: build_network("resnet19"), "Unknown backbone 'resnet19'"),
+    (lambda: Backbone("resnet18", weights="shapes"), "'shapes' belong to scene_net"),
+    (lambda: Backbone("scene_net", weights="imagenet"), "scene_net has no ImageNet weights"),
+    (lambda: Backbone("resnet18", ["conv6"]), "Unknown stage 'conv6'"),
+    (lambda: Backbone("scene_net", []), "at least one stage"),
+    (lambda: Backbone("scene_net")(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)), "floats of shape B x 3 x H x W")])
+def test_what_a_backbone_refuses(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -19,6 +19,10 @@ NETWORKS = {      # `kind` in a checkpoint's description -> a subclass of chapte
     "ADML": "apse_nb.methods.adml:ADML",
 }
 
+BACKBONES = {     # where networks beside torchvision's come from -> a function that taps their stages
+    "timm": "apse_nb.methods.more_backbones:timm_stages",
+}
+
 LOSSES = {        # a function or class that returns a pair loss; of `taxonomy` and `dim` it takes what it needs
     "n_pair": "apse_nb.pair_losses:NPairLoss",                          # Eq. 4
     "ep": "apse_nb.pair_losses:EmotionPairLoss",                        # Eq. 7
