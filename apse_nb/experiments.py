@@ -39,7 +39,8 @@ from .tools.registry import NETWORKS, find
 from .tools.results import ResultsStore
 from .tools.statistics import seed_interval
 from .tools.work import choose_device, code_version, core_count
-from .training import Diverged, Recipe, accuracy, embed, fit, make_pair_loss, save_model, start_from
+from .tools.run_state import Diverged
+from .training import Recipe, accuracy, embed, fit, make_pair_loss, save_model, start_from
 
 # %% auto #0
 __all__ = ['ROW_COLUMNS', 'IDENTITY', 'row_store', 'fingerprints', 'measure_row', 'run_row', 'run_rows', 'tune', 'summary',

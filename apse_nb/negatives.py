@@ -5,15 +5,20 @@
 # %% ../nbs/08_negatives.ipynb #08-negatives-004
 from __future__ import annotations
 
+from torch import nn
 import warnings
+from typing import NamedTuple
 
 import torch
 
+from .attention import attention_loss
 from .emotions import Taxonomy
 from .pair_losses import TupleLoss, inter_terms, intra_terms
+from .tools.recipe import Recipe
 
 # %% auto #0
-__all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'GeneratedEmotionPairLoss', 'total_loss']
+__all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'GeneratedEmotionPairLoss', 'total_loss', 'Batch',
+           'Objective', 'PairAndAttention']
 
 # %% ../nbs/08_negatives.ipynb #08-negatives-007
 def interpolation_weight(d_pos: torch.Tensor,  # distance of anchor and positive
@@ -164,3 +169,61 @@ def total_loss(pair: torch.Tensor,       # scalar: N-pair, EP or GEP loss
     if not 0 <= lam <= 1:
         raise ValueError(f"lam must lie between 0 and 1, not {lam}.")
     return lam*pair + (1 - lam)*attention
+
+# %% ../nbs/08_negatives.ipynb #10-training-025
+class Batch(NamedTuple):
+    "What an objective is told about a batch, beside what the network says about it."
+    labels: torch.Tensor      # B fine labels, in main memory, where pair losses sort them into tuples
+    on_device: torch.Tensor   # the same, on the network's device
+    targets: torch.Tensor     # what is taught: the labels, or B x M numbers (`targets` of `fit`); on the device
+
+    @classmethod
+    def of(cls, labels: torch.Tensor, device="cpu", targets: torch.Tensor | None = None) -> Batch:
+        "The batch with these labels, and these targets if there are any."
+        here = labels.to(device, non_blocking=True)
+        return cls(labels, here, here if targets is None else targets.to(device, non_blocking=True))
+
+class Objective(nn.Module):
+    """What training makes small: `forward(output, batch)`, of an `APSEOutput` and a `Batch` of B images, returns
+    scalars by name, 'loss' among them; the log has the mean of each. Parameters of an objective are trained too."""
+    reads_labels = True       # does its result depend on `batch.labels`, which a recorded step cannot change?
+
+# %% ../nbs/08_negatives.ipynb #10-training-025a
+class PairAndAttention(Objective):
+    """The paper's objective: the pair loss, the attention loss of the network's heads, or both weighed by Eq. 14. Its
+    'loss' stands beside 'pair' and 'attention', as far as they exist."""
+    def __init__(self,
+                 pair_loss: nn.Module | None,    # called with embeddings and labels; None trains the heads only
+                 taxonomy,
+                 lam: float = 0.5,               # Eq. 14
+                 low_labels: str = "coarse",     # what the lower head predicts
+                 high_labels: str = "fine",      # what the higher head predicts
+                 label_smoothing: float = 0.0,   # of the heads' targets
+                ):
+        super().__init__()
+        self.pair_loss, self.taxonomy, self.lam = pair_loss, taxonomy, lam
+        self.heads = dict(low_labels=low_labels, high_labels=high_labels, label_smoothing=label_smoothing)
+        self.reads_labels = pair_loss is not None
+
+    @classmethod
+    def by(cls, recipe: Recipe, pair_loss: nn.Module | None, taxonomy, network_config: dict) -> PairAndAttention:
+        "With the weights of a recipe and the labels of a network's heads."
+        return cls(pair_loss, taxonomy, recipe.lam, network_config["low_labels"], network_config["high_labels"],
+                   recipe.label_smoothing)
+
+    def forward(self, output, batch: Batch) -> dict[str, torch.Tensor]:
+        parts = {}
+        if self.pair_loss is not None:
+            wants = getattr(self.pair_loss, "needs_confidences", False)
+            if wants and output.high is None:
+                raise ValueError(f"{type(self.pair_loss).__name__} needs the emotion head's confidences, but the "
+                                 f"network has no such head: give it one, or another loss.")
+            confidences = (output.high.confidences,) if wants else ()
+            parts["pair"] = self.pair_loss(output.embedding, batch.labels, *confidences)
+        if output.low is not None or output.high is not None:
+            parts["attention"] = attention_loss(output.low, output.high, batch.on_device, self.taxonomy, **self.heads)
+        if not parts:
+            raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the "
+                             "two.")
+        both = len(parts) == 2
+        return {"loss": total_loss(*parts.values(), self.lam) if both else next(iter(parts.values())), **parts}

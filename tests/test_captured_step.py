@@ -11,11 +11,15 @@ from torch.utils._pytree import tree_leaves
 
 import apse_nb.training as training
 from apse_nb.emotions import MIKELS
-from apse_nb.negatives import GeneratedEmotionPairLoss
+from apse_nb.negatives import GeneratedEmotionPairLoss, Objective
 from apse_nb.network import ABLATION, APSE
 from apse_nb.pair_losses import EmotionPairLoss
 from apse_nb.scenes import make_scenes
-from apse_nb.training import Diverged, Objective, Recipe, fit, read_checkpoint
+from apse_nb.tools import device
+from apse_nb.tools.checkpoint import read_checkpoint
+from apse_nb.tools.recipe import Recipe
+from apse_nb.tools.run_state import Diverged
+from apse_nb.training import fit
 
 WITHOUT_A_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and steps are recorded on it")
 ANSWERS = {"_local_scalar_dense", "equal", "nonzero", "_unique2", "masked_select"}
@@ -96,14 +100,14 @@ def recorder(monkeypatch):
     "`fit` records its steps as on a GPU."
     class Mine(Recorder):
         pass
-    progress = training._Progress.__init__
+    progress = training.RunState.__init__
 
     def remember(self, *args):
         progress(self, *args)
         Mine.state = lambda: [*self.model.state_dict().values(), *self.objective.state_dict().values(),
                               *self.sums.values(), *(s["momentum_buffer"] for s in self.optimizer.state.values())]
-    monkeypatch.setattr(training._Progress, "__init__", remember)
-    monkeypatch.setattr(training, "_recorder", lambda device: Mine)
+    monkeypatch.setattr(training.RunState, "__init__", remember)
+    monkeypatch.setattr(training, "recorder_of", lambda device: Mine)
     return Mine
 
 
@@ -119,7 +123,7 @@ def network(method="gep", seed=0):
 def eager(*args, recorder=None, **kwargs):
     "The same training with no recorder at all, or with another one."
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(training, "_recorder", lambda device: recorder)
+        m.setattr(training, "recorder_of", lambda device: recorder)
         return fit(*args, progress=False, **kwargs)
 
 
@@ -229,10 +233,10 @@ def test_a_number_that_only_python_knows_is_noticed(recorder):
     usual, made = eager(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS)), training._optimizer
 
     def with_numbers(model, objective, recipe, recorder, device):
-        optimizer, highest, rates = made(model, objective, recipe, recorder, device)
+        optimizer, rates, highest = made(model, objective, recipe, recorder, device)
         for group, rate in zip(optimizer.param_groups, highest):
             group["lr"] = rate
-        return optimizer, highest, rates
+        return optimizer, rates, highest
     with pytest.MonkeyPatch.context() as m:
         m.setattr(training, "_optimizer", with_numbers)
         wrong = fit(network(), TRAIN, RECIPE, EmotionPairLoss(MIKELS), progress=False)
@@ -241,16 +245,16 @@ def test_a_number_that_only_python_knows_is_noticed(recorder):
 
 
 def test_memory_that_does_not_suffice_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(training, "free_bytes", lambda device: 100_000)
+    monkeypatch.setattr(device, "free_bytes", lambda device: 100_000)
     with pytest.raises(ValueError, match="images_on='host'"):
-        training.place_images(TRAIN, torch.device("cpu"), "device")
-    stored, note = training.place_images(TRAIN, torch.device("cpu"))
+        device.place_images(TRAIN, torch.device("cpu"), "device")
+    stored, note = device.place_images(TRAIN, torch.device("cpu"))
     assert stored is None and "main memory" in note
-    monkeypatch.setattr(training, "free_bytes", lambda device: 10**9)
-    stored, note = training.place_images(TRAIN, torch.device("cpu"))
+    monkeypatch.setattr(device, "free_bytes", lambda device: 10**9)
+    stored, note = device.place_images(TRAIN, torch.device("cpu"))
     assert torch.equal(stored, torch.from_numpy(TRAIN.pixels)) and "in the device's memory" in note
     with pytest.raises(ValueError, match="'auto', 'device' or 'host'"):
-        training.place_images(TRAIN, torch.device("cpu"), "there")
+        device.place_images(TRAIN, torch.device("cpu"), "there")
 
     class Full(Objective):
         def forward(self, output, batch):

@@ -19,7 +19,8 @@ from apse_nb.report.figures import (
 from apse_nb.report.folds import figure5, fine_tune_folds, fold_store, fold_summary, weights_digest
 from apse_nb.metrics import evaluate
 from apse_nb.datasets.decoding import load_images
-from apse_nb.training import Diverged, Recipe, load_model, make_pair_loss
+from apse_nb.tools.run_state import Diverged
+from apse_nb.training import Recipe, load_model, make_pair_loss
 
 RECIPE = Recipe(epochs=1, resize=40, crop=36, lr=0.01, schedule="one_cycle")
 START = data_path("weights/scenes_apse.safetensors")

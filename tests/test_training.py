@@ -252,7 +252,7 @@ class Disk:
 
 def test_one_batch_is_read_ahead_and_none_comes_out_of_turn():
     from apse_nb.scenes import make_scenes
-    from apse_nb.training import read_ahead
+    from apse_nb.tools.device import read_ahead
     images, batches = make_scenes(16, size=32, seed=0, workers=1), np.arange(12).reshape(3, 4)
     disk, cpu = Disk(images.pixels), torch.device("cpu")
     for batch, (pixels, labels) in zip(batches, read_ahead(replace(images, pixels=disk), batches, cpu)):
@@ -266,13 +266,14 @@ def test_one_batch_is_read_ahead_and_none_comes_out_of_turn():
 def test_what_is_no_checkpoint_or_anothers_and_what_starts_afresh(tmp_path):
     from apse_nb.emotions import MIKELS
     from apse_nb.network import APSE
-    from apse_nb.training import _load_weights, load_model, save_model, start_from
+    from apse_nb.tools.checkpoint import load_weights
+    from apse_nb.training import load_model, save_model, start_from
     small, other = (APSE(MIKELS, backbone="scene_net", dim=dim) for dim in (64, 32))
     save_model(small, tmp_path/"small.safetensors")
     (tmp_path/"text.safetensors").write_text("hello")
     for attempt, words in ((lambda: load_model(tmp_path/"text.safetensors"), "is not a checkpoint of apse_nb"),
                            (lambda: load_model(tmp_path/"nowhere.safetensors"), "There is no checkpoint"),
-                           (lambda: _load_weights(other, read_checkpoint(tmp_path/"small.safetensors")[0], "it"),
+                           (lambda: load_weights(other, read_checkpoint(tmp_path/"small.safetensors")[0], "it"),
                             "it holds another architecture")):
         with pytest.raises((ValueError, FileNotFoundError), match=words):
             attempt()
@@ -286,7 +287,8 @@ def test_a_run_that_has_lost_its_way_or_is_not_alone_says_so(tmp_path):
     from apse_nb.pair_losses import NPairLoss
     from apse_nb.scenes import make_scenes
     from apse_nb.tools.files import locked
-    from apse_nb.training import Diverged, Recipe, fit, make_pair_loss
+    from apse_nb.tools.run_state import Diverged
+    from apse_nb.training import Recipe, fit, make_pair_loss
     images = make_scenes(80, size=32, seed=0, workers=1)
 
     def train(**changes):

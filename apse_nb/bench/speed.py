@@ -41,7 +41,9 @@ from ..search.encoder import Encoder, PooledFeatures
 from ..search.gallery import Gallery
 from ..search.records import decoded
 from ..tools.files import write_whole
-from ..training import Batch, PairAndAttention, Recipe, embed, fit, keep_freed_memory
+from ..negatives import Batch, PairAndAttention
+from ..tools.work import keep_freed_memory
+from ..training import Recipe, embed, fit
 
 # %% auto #0
 __all__ = ['GOALS', 'COLUMNS', 'FI', 'EMOSET', 'PEERS', 'SGD', 'SIZES', 'DECODERS', 'PARTS', 'Goal', 'row', 'rounds', 'threads',

@@ -31,7 +31,9 @@ from ..pair_losses import EmotionPairLoss, NPairLoss, check_batch, gram
 from ..scenes import Scenes
 from ..tools.results import ResultsStore
 from ..tools.work import choose_device
-from ..training import Diverged, Objective, Recipe, embed, fit, load_model
+from ..negatives import Objective
+from ..tools.run_state import Diverged
+from ..training import Recipe, embed, fit, load_model
 
 # %% auto #0
 __all__ = ['ANGLES', 'DISTANCES', 'GRADED', 'SOFT_ROWS', 'REACH', 'vote_shares', 'distributions_of', 'draw_votes',

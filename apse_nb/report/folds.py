@@ -28,7 +28,8 @@ from ..tools.plotting import PALETTE
 from ..tools.results import ResultsStore
 from ..tools.statistics import seed_interval
 from ..tools.work import choose_device, code_version
-from ..training import Diverged, Embedded, Recipe, accuracy, embed, fit, load_model
+from ..tools.run_state import Diverged
+from ..training import Embedded, Recipe, accuracy, embed, fit, load_model
 
 # %% auto #0
 __all__ = ['HATCHES', 'small_set_folds', 'figure5']

@@ -68,6 +68,19 @@ def read_checkpoint(path) -> tuple[dict, dict]:
                          f"from where it came, or train again.")
     return tensors, facts
 
+# %% ../../nbs/tools/checkpoint.ipynb #checkpoint-weights
+def other_architecture(path) -> ValueError:
+    return ValueError(f"{path} holds another architecture than the network it should go into; train again or give the "
+                      f"checkpoint that belongs to it.")
+
+def load_weights(module, tensors: dict, path, prefix: str = "model.") -> None:
+    "Put a checkpoint's weights into a module; one sentence when it is another architecture."
+    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as e:
+        raise other_architecture(path) from e
+
 # %% ../../nbs/tools/checkpoint.ipynb #checkpoint-011
 def _fits(value, hint) -> bool:
     "Is this JSON value of the annotated type?"

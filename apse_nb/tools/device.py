@@ -5,12 +5,16 @@
 # %% ../../nbs/tools/device.ipynb #device-002
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
+
+from .work import ahead
 
 # %% auto #0
 __all__ = []
@@ -63,25 +67,57 @@ class CudaGraphs:
 class Captured:
     "Calls a function a few times, then records it and replays the recording."
     def __init__(self,
-                 function: Callable,      # without arguments and result; reads and writes tensors that stay in place
-                 recorder=CudaGraphs,
+                 function: Callable,      # of tensors; what else it reads and writes are tensors that stay in place
+                 recorder=CudaGraphs,     # None: the function is always called as it is
                  warm_up: int = 3,        # calls before the recording
                 ):
         self.function, self.recorder, self.left = function, recorder, warm_up
-        self.replay, self.trouble = None, ""
+        self.inputs, self.replay, self.trouble = {}, None, ""
 
-    def __call__(self) -> None:
+    def __call__(self, **inputs: torch.Tensor) -> None:
+        if self.recorder is None:
+            self.function(**inputs)
+            return
+        self._put_in_place(inputs)
         if self.replay is None and self.left:
             self.left -= 1
             with self.recorder.aside():
-                self.function()
+                self._eager()
             return
         if self.replay is None:
             try:
-                self.replay = self.recorder.record(self.function)
+                self.replay = self.recorder.record(self._eager)
             except RuntimeError as e:
-                self.replay, self.trouble = self.function, str(e).strip().split("\n")[0] or type(e).__name__
+                self.replay, self.trouble = self._eager, str(e).strip().split("\n")[0] or type(e).__name__
         self.replay()
+
+    def _eager(self) -> None:
+        self.function(**self.inputs)
+
+    def _put_in_place(self, inputs: dict[str, torch.Tensor]) -> None:
+        for name, value in inputs.items():
+            if name in self.inputs:
+                self.inputs[name].copy_(value, non_blocking=True)
+            else:
+                self.inputs[name] = value.clone()
+
+# %% ../../nbs/tools/device.ipynb #device-recorder
+def recorder_of(device: torch.device):
+    "What records steps on this device; None where nothing does."
+    return CudaGraphs if device.type == "cuda" else None
+
+# %% ../../nbs/tools/device.ipynb #device-sgd
+def sgd(groups: list[dict],      # of parameters
+        momentum: float,
+        device=None,             # where the learning rates shall lie; None: they are numbers of each group
+       ) -> tuple[torch.optim.SGD, torch.Tensor | None]:
+    "Stochastic gradient descent, and the tensor of its learning rates, one a group, if there is a device."
+    if device is None:
+        return torch.optim.SGD(groups, momentum=momentum), None
+    optimizer, rates = torch.optim.SGD(groups, momentum=momentum, fused=True), torch.zeros(len(groups), device=device)
+    for group, rate in zip(optimizer.param_groups, rates):
+        group["lr"] = rate       # a view: it changes with `rates`
+    return optimizer, rates
 
 # %% ../../nbs/tools/device.ipynb #device-012
 def free_bytes(device) -> int | None:
@@ -101,6 +137,47 @@ def upload(array: np.ndarray,       # N x ..., perhaps a memory map
     for start in range(0, len(array), rows):
         whole[start:start + rows] = torch.from_numpy(np.array(array[start:start + rows]))
     return whole
+
+# %% ../../nbs/tools/device.ipynb #10-training-069a
+def place_images(images,                      # `LabelledImages`
+                 device: torch.device,
+                 where: str = "auto",    # 'auto', 'device' or 'host' (main memory)
+                ) -> tuple[torch.Tensor | None, str]:   # the pixels on the device or None, and one line that says which
+    "Keep a decoded data set in the device's memory if it fits; `ValueError` if it must and cannot."
+    if where not in ("auto", "device", "host"):
+        raise ValueError(f"images_on is 'auto', 'device' or 'host', not {where!r}.")
+    free, size = free_bytes(device), math.prod(images.pixels.shape)
+    if where == "host" or where == "auto" and (free is None or size > free/2):
+        return None, f"images ({size/1e9:.1f} GB): in main memory, read ahead"
+    if free is not None and size > 0.9*free:
+        raise ValueError(f"The images need {size/1e9:.1f} GB and the GPU has {free/1e9:.1f} GB free: use "
+                         f"images_on='host', or decode them smaller (resize).")
+    return upload(images.pixels, device), f"images ({size/1e9:.1f} GB): in the device's memory"
+
+# %% ../../nbs/tools/device.ipynb #10-training-027
+def read_ahead(images,
+               batches,                    # positions of each batch's images
+               device: torch.device,       # where the pixels should go
+               most: int = 1,              # batches that are read while one is in use
+              ):  # yields pixels B x H x W x 3 (uint8, on the device) and labels B (int64, on the CPU)
+    "The batches in their order; threads read the next ones while this one is in use."
+    def read(batch):
+        pixels, labels = torch.from_numpy(images.pixels[batch]), torch.from_numpy(images.labels[batch])
+        return pixels.pin_memory() if device.type == "cuda" else pixels, labels
+    with ThreadPoolExecutor(most) as pool:
+        for pixels, labels in ahead(pool, read, batches, most):
+            yield pixels.to(device, non_blocking=True), labels
+
+# %% ../../nbs/tools/device.ipynb #device-memory
+@contextmanager
+def enough_memory(recipe):
+    "One sentence in place of a device's complaint about its memory."
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        raise ValueError(f"The GPU's memory is too small for {recipe.images_per_class} images of every class in a "
+                         f"batch at {recipe.crop} pixels: lower images_per_class or crop, keep the images in main "
+                         f"memory (images_on='host'), or run fewer rows side by side.") from e
 
 # %% ../../nbs/tools/device.ipynb #device-015
 def rows_that_fit(images: int,           # bytes of the decoded images

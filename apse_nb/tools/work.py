@@ -5,12 +5,15 @@
 # %% ../../nbs/tools/work.ipynb #work-002
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +56,35 @@ def groups_of(size: int, items: Iterable) -> Iterator[list]:
             group = []
     if group:
         yield group
+
+# %% ../../nbs/tools/work.ipynb #10-training-031
+def keep_freed_memory() -> None:
+    """Ask the C library to keep freed memory for the next batch rather than give it back to the operating system; does
+    nothing where the library is not glibc."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4               # as in malloc.h
+    for setting, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_max, 0)):
+        mallopt(setting, value)
+
+# %% ../../nbs/tools/work.ipynb #10-training-057
+class Interrupts:
+    "Turns the first Ctrl-C into a note (`.asked`) for as long as the block runs."
+    def __enter__(self):
+        self.asked = False
+        self.main = threading.current_thread() is threading.main_thread()    # only the main thread may set handlers
+        if self.main:
+            self.before = signal.signal(signal.SIGINT, self._note)
+        return self
+    def _note(self, *_):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+    def __exit__(self, *_):
+        if self.main:
+            signal.signal(signal.SIGINT, self.before)
 
 # %% ../../nbs/tools/work.ipynb #work-010
 @lru_cache
