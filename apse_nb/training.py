@@ -5,20 +5,11 @@
 # %% ../nbs/10_training.ipynb #10-training-004
 from __future__ import annotations
 
-import csv
-import ctypes
-import hashlib
 import inspect
-import json
 import math
-import signal
 import sys
-import threading
 import time
-import warnings
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,108 +18,24 @@ import torch
 import torch.nn as nn
 from tqdm.auto import tqdm
 
-from .attention import attention_loss
-from .images import augment, balanced_batches, center_crop
-from .tools.checkpoint import (
-    check_facts, from_facts, image_digests, read_checkpoint, write_checkpoint)
-from .tools.registry import LOSSES, find
-from .tools.device import Captured, CudaGraphs, free_bytes, upload
-from .tools.files import clear_unfinished, locked
-from .tools.work import ahead
 from .emotions import LabelledImages
+from .images import augment, balanced_batches, center_crop
 from .metrics import RetrievalReport, evaluate
-from .negatives import total_loss
+from .negatives import Batch, Objective, PairAndAttention
 from .network import ABLATION, APSE, Network, network_from_config
+from .tools.checkpoint import (
+    from_facts, image_digests, load_weights, other_architecture, read_checkpoint, write_checkpoint)
+from .tools.device import Captured, enough_memory, place_images, read_ahead, recorder_of, sgd
+from .tools.files import clear_unfinished
+from .tools.processes import all_rows, rank_and_world, whole_output
+from .tools.recipe import Recipe
+from .tools.registry import LOSSES, find
+from .tools.run_state import Diverged, RunState, alone_in, data_of, resume_state, save_state
+from .tools.work import Interrupts, keep_freed_memory
 
 # %% auto #0
-__all__ = ['METHODS', 'SEEN', 'Recipe', 'learning_rate', 'Method', 'make_pair_loss', 'whole_batch', 'Batch', 'Objective',
-           'PairAndAttention', 'read_ahead', 'keep_freed_memory', 'Diverged', 'Embedded', 'embed', 'Assessment',
-           'accuracy', 'assess', 'save_model', 'trained_on', 'load_model', 'start_from', 'Run', 'epoch_batches',
-           'place_images', 'fit']
-
-# %% ../nbs/10_training.ipynb #10-training-005a
-class _Presets:
-    "Recipes that have a name."
-    @classmethod
-    def paper(cls, **changes) -> Recipe:
-        "Section IV-D as printed; meant for ResNet-50 on a GPU."
-        return replace(cls(), **changes)
-
-    @classmethod
-    def cpu(cls, **changes) -> Recipe:
-        "For ResNet-18 on two CPU cores: small images, few epochs, a one-cycle schedule."
-        return replace(cls(epochs=6, resize=128, crop=112, lr=0.02, schedule="one_cycle", head_lr_factor=2.0,
-                           bf16=True, channels_last=True), **changes)
-
-    @classmethod
-    def gpu(cls, **changes) -> Recipe:
-        "For ResNet-50 on a GPU: the paper's images, few epochs, a one-cycle schedule. A minute for FI at 1,900/s."
-        return replace(cls(epochs=6, lr=0.01, schedule="one_cycle", head_lr_factor=2.0, bf16=True,
-                           channels_last=True), **changes)
-
-    @classmethod
-    def strong(cls, **changes) -> Recipe:
-        """The notebook `methods/strong`'s: every image once an epoch, for the network `CosineClassifier`. An hour on
-        one processor core for FI."""
-        return cls.cpu(**dict(epochs=8, sampler="natural", mirror=True) | changes)
-
-    @classmethod
-    def scenes(cls, **changes) -> Recipe:
-        "For the drawn scenes and the small shipped backbone: about a minute a run on one core."
-        return replace(cls(epochs=8, resize=96, crop=88, lr=0.05, schedule="one_cycle", channels_last=True), **changes)
-
-# %% ../nbs/10_training.ipynb #10-training-005b
-def _check_recipe(recipe: Recipe) -> None:
-    "`ValueError` for settings that make no sense."
-    if recipe.schedule not in ("step", "one_cycle"):
-        raise ValueError(f"The schedule is 'step' or 'one_cycle', not {recipe.schedule!r}.")
-    if recipe.sampler not in ("balanced", "natural"):
-        raise ValueError(f"The sampler is 'balanced' or 'natural', not {recipe.sampler!r}.")
-    if not 0 <= recipe.label_smoothing < 1:
-        raise ValueError("label_smoothing lies between 0 and 1, and 1 is too much: nothing would be learned.")
-    if recipe.crop > recipe.resize:
-        raise ValueError(f"A crop of {recipe.crop} pixels does not fit into images of {recipe.resize}; lower crop "
-                         f"or raise resize.")
-    for name, low, high in (("epochs", 1, 10_000), ("images_per_class", 1, 1000), ("resize", 8, 4096),
-                            ("crop", 8, 4096), ("drop_every", 1, 10_000), ("lr", 1e-12, 1e30), ("momentum", 0, 1),
-                            ("weight_decay", 0, 1e6), ("head_lr_factor", 0, 1e6), ("lam", 0, 1),
-                            ("seed", 0, 2**40)):
-        if not low <= getattr(recipe, name) <= high:
-            raise ValueError(f"{name} lies between {low} and {high:g}, and {getattr(recipe, name)} does not.")
-    if recipe.epochs < 1 or recipe.images_per_class < 2:
-        raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first "
-                         "one's positive.")
-
-# %% ../nbs/10_training.ipynb #10-training-006
-@dataclass(frozen=True)
-class Recipe(_Presets):
-    "How a network is optimised. The defaults are the paper's Section IV-D."
-    epochs: int = 100                # passes over the training images
-    images_per_class: int = 4        # K: a batch has K images of every class
-    resize: int = 256                # side of the stored square images, pixels
-    crop: int = 224                  # side of the random crop the network sees, pixels
-    lr: float = 0.001                # highest learning rate
-    schedule: str = "step"  # 'step': a tenth every `drop_every` epochs; 'one_cycle': warm up, then cosine to zero
-    drop_every: int = 40             # epochs between drops of the step schedule
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
-    head_lr_factor: float = 1.0      # learning rate of everything new, relative to the pretrained backbone
-    lam: float = 0.5                 # Eq. 14: weight of the pair loss; 1 - lam goes to the attention losses
-    sampler: str = "balanced"        # 'balanced': K images of every class in a batch; 'natural': each one once an epoch
-    label_smoothing: float = 0.0     # of the heads' targets, 0..1
-    flip: bool = True                # mirror every second training image (the paper does not say that it does)
-    mirror: bool = False             # embed the mean of each image and its mirror image
-    bf16: bool = False               # matrix work in bfloat16 (autocast); losses stay in float32
-    channels_last: bool = False      # memory layout that CPUs and tensor cores prefer
-    seed: int = 0                    # batches, crops and flips follow from it
-
-    def __post_init__(self):
-        _check_recipe(self)
-
-    @property
-    def look(self) -> dict:
-        "How a network trained by this recipe looks at images: arguments of `embed`."
-        return dict(crop=self.crop, bf16=self.bf16, channels_last=self.channels_last, mirror=self.mirror)
+__all__ = ['METHODS', 'SEEN', 'learning_rate', 'Method', 'make_pair_loss', 'Embedded', 'embed', 'Assessment', 'accuracy',
+           'assess', 'save_model', 'trained_on', 'load_model', 'start_from', 'Run', 'epoch_batches', 'fit']
 
 # %% ../nbs/10_training.ipynb #10-training-008
 def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -162,107 +69,11 @@ def make_pair_loss(name: str | None,       # a key of the registry's `LOSSES`, o
     wanted = inspect.signature(make).parameters
     return make(**{k: v for k, v in dict(taxonomy=taxonomy, dim=dim).items() if k in wanted}, **settings)
 
-# %% ../nbs/10_training.ipynb #10-training-023
-def whole_batch(part: torch.Tensor,      # B/W x ...: this process's part of the batch, positions rank, rank + W, ...
-                rank: int,               # this process, 0..W-1
-                world: int,              # W, the number of processes
-               ) -> torch.Tensor:        # B x ... in batch order; only this process's part carries gradient
-    "All processes' parts as one batch."
-    if world == 1:
-        return part
-    parts = [torch.empty_like(part) for _ in range(world)]
-    torch.distributed.all_gather(parts, part.detach().contiguous())
-    parts[rank] = part
-    return torch.stack(parts, 1).flatten(0, 1)     # (B/W, W, ...) -> (B, ...)
-
-# %% ../nbs/10_training.ipynb #10-training-025
-class Batch(NamedTuple):
-    "What an objective is told about a batch, beside what the network says about it."
-    labels: torch.Tensor      # B fine labels, in main memory, where pair losses sort them into tuples
-    on_device: torch.Tensor   # the same, on the network's device
-    targets: torch.Tensor     # what is taught: the labels, or B x M numbers (`targets` of `fit`); on the device
-
-    @classmethod
-    def of(cls, labels: torch.Tensor, device="cpu", targets: torch.Tensor | None = None) -> Batch:
-        "The batch with these labels, and these targets if there are any."
-        here = labels.to(device, non_blocking=True)
-        return cls(labels, here, here if targets is None else targets.to(device, non_blocking=True))
-
-class Objective(nn.Module):
-    """What training makes small: `forward(output, batch)`, of an `APSEOutput` and a `Batch` of B images, returns
-    scalars by name, 'loss' among them; the log has the mean of each. Parameters of an objective are trained too."""
-    reads_labels = True       # does its result depend on `batch.labels`, which a recorded step cannot change?
-
-# %% ../nbs/10_training.ipynb #10-training-025a
-class PairAndAttention(Objective):
-    """The paper's objective: the pair loss, the attention loss of the network's heads, or both weighed by Eq. 14. Its
-    'loss' stands beside 'pair' and 'attention', as far as they exist."""
-    def __init__(self,
-                 pair_loss: nn.Module | None,    # called with embeddings and labels; None trains the heads only
-                 taxonomy,
-                 lam: float = 0.5,               # Eq. 14
-                 low_labels: str = "coarse",     # what the lower head predicts
-                 high_labels: str = "fine",      # what the higher head predicts
-                 label_smoothing: float = 0.0,   # of the heads' targets
-                ):
-        super().__init__()
-        self.pair_loss, self.taxonomy, self.lam = pair_loss, taxonomy, lam
-        self.heads = dict(low_labels=low_labels, high_labels=high_labels, label_smoothing=label_smoothing)
-        self.reads_labels = pair_loss is not None
-
-    @classmethod
-    def by(cls, recipe: Recipe, pair_loss: nn.Module | None, taxonomy, network_config: dict) -> PairAndAttention:
-        "With the weights of a recipe and the labels of a network's heads."
-        return cls(pair_loss, taxonomy, recipe.lam, network_config["low_labels"], network_config["high_labels"],
-                   recipe.label_smoothing)
-
-    def forward(self, output, batch: Batch) -> dict[str, torch.Tensor]:
-        parts = {}
-        if self.pair_loss is not None:
-            wants = getattr(self.pair_loss, "needs_confidences", False)
-            if wants and output.high is None:
-                raise ValueError(f"{type(self.pair_loss).__name__} needs the emotion head's confidences, but the "
-                                 f"network has no such head: give it one, or another loss.")
-            confidences = (output.high.confidences,) if wants else ()
-            parts["pair"] = self.pair_loss(output.embedding, batch.labels, *confidences)
-        if output.low is not None or output.high is not None:
-            parts["attention"] = attention_loss(output.low, output.high, batch.on_device, self.taxonomy, **self.heads)
-        if not parts:
-            raise ValueError("Nothing to train: the network has no heads and there is no pair loss; give one of the "
-                             "two.")
-        both = len(parts) == 2
-        return {"loss": total_loss(*parts.values(), self.lam) if both else next(iter(parts.values())), **parts}
-
-# %% ../nbs/10_training.ipynb #10-training-027
-def read_ahead(images: LabelledImages,
-               batches,                    # positions of each batch's images
-               device: torch.device,       # where the pixels should go
-               most: int = 1,              # batches that are read while one is in use
-              ):  # yields pixels B x H x W x 3 (uint8, on the device) and labels B (int64, on the CPU)
-    "The batches in their order; threads read the next ones while this one is in use."
-    def read(batch):
-        pixels, labels = torch.from_numpy(images.pixels[batch]), torch.from_numpy(images.labels[batch])
-        return pixels.pin_memory() if device.type == "cuda" else pixels, labels
-    with ThreadPoolExecutor(most) as pool:
-        for pixels, labels in ahead(pool, read, batches, most):
-            yield pixels.to(device, non_blocking=True), labels
-
-# %% ../nbs/10_training.ipynb #10-training-031
-def keep_freed_memory() -> None:
-    """Ask the C library to keep freed memory for the next batch rather than give it back to the operating system; does
-    nothing where the library is not glibc."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4               # as in malloc.h
-    for setting, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_max, 0)):
-        mallopt(setting, value)
+# %% ../nbs/10_training.ipynb #10-training-036
+def _as_memory_format(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 # %% ../nbs/10_training.ipynb #10-training-034
-class Diverged(ValueError):
-    "The loss or the embeddings are no longer finite numbers."
-
 class Embedded(NamedTuple):
     "A data set seen by a network."
     embeddings: torch.Tensor        # N x D unit vectors, float32, on the CPU
@@ -283,7 +94,7 @@ def embed(model: APSE,
     model.eval()
     if device.type == "cpu":
         keep_freed_memory()
-    rank, world = _rank_and_world()
+    rank, world = rank_and_world()
     mine = np.arange(rank, len(images), world)
     batches = [mine[start:start + batch_size] for start in range(0, len(mine), batch_size)]
     embeddings, scores = [], []           # on the device: fetching each batch's would make the device wait
@@ -296,32 +107,10 @@ def embed(model: APSE,
         if outputs[0].high is not None:
             scores.append(sum(output.high.scores.float() for output in outputs)/len(outputs))
     model.train(was_training)
-    found = Embedded(_collect(embeddings, len(images), world), _collect(scores, len(images), world) if scores else None)
+    found = Embedded(all_rows(embeddings, len(images), world), all_rows(scores, len(images), world) if scores else None)
     if not found.embeddings.isfinite().all():
         raise Diverged("The network's embeddings are not finite numbers: train again with a lower learning rate.")
     return found
-
-# %% ../nbs/10_training.ipynb #10-training-036
-def _rank_and_world() -> tuple[int, int]:
-    "This process's number and how many there are."
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-def _as_memory_format(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
-    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-def _collect(parts: list[torch.Tensor], n: int, world: int) -> torch.Tensor:
-    "Rows of all processes in data order (process r holds rows r, r + world, ...), on the CPU."
-    rows = torch.cat(parts).cpu()
-    if world == 1:
-        return rows
-    everyone = [None]*world
-    torch.distributed.all_gather_object(everyone, rows)
-    result = rows.new_empty(n, rows.shape[1])
-    for rank, theirs in enumerate(everyone):
-        result[rank::world] = theirs
-    return result
 
 # %% ../nbs/10_training.ipynb #10-training-040
 class Assessment(NamedTuple):
@@ -377,23 +166,12 @@ def load_model(path) -> tuple[Network, dict]:
         raise ValueError(f"{path} describes a network that cannot be built: the file was changed or is not from "
                          f"apse_nb.") from e
     if shapes != {k: v.shape for k, v in tensors.items() if k.startswith("model.")}:
-        raise _other_architecture(path)
+        raise other_architecture(path)
     model = network_from_config(facts["network"])
-    _load_weights(model, tensors, path)
+    load_weights(model, tensors, path)
     return model.eval(), facts
 
 # %% ../nbs/10_training.ipynb #10-training-046b
-def _other_architecture(path) -> ValueError:
-    return ValueError(f"{path} holds another architecture than the network it should go into; train again or give the "
-                      f"checkpoint that belongs to it.")
-
-def _load_weights(module: nn.Module, tensors: dict[str, torch.Tensor], path, prefix: str = "model.") -> None:
-    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as e:
-        raise _other_architecture(path) from e
-
 def start_from(model: Network, path) -> list[str]:
     """Fine-tuning: take over the weights of a checkpoint in place; returns the names of those that stay fresh, because
     the other network had none or has other classes. `ValueError` when the backbone is another one."""
@@ -416,128 +194,6 @@ class Run(NamedTuple):
     out: Path | None        # the folder with log.csv, best.safetensors and last.safetensors, if there is one
     notes: tuple[str, ...] = ()     # on a GPU: where the images are, and how steps are done
 
-# %% ../nbs/10_training.ipynb #10-training-053
-class _Progress:
-    """Step, log, sums of the running epoch, best measure and seconds of a run; the other tensors live in `model`,
-    `objective` and `optimizer`."""
-    # what a file says of itself
-    PROGRESS = dict(step=int, log=list, sums=dict, best=float, stopped=bool, seconds_before=float)
-
-    def __init__(self, model, objective, optimizer, out=None, facts=None, train=None):
-        self.model, self.objective, self.optimizer, self.train = model, objective, optimizer, train
-        self.out, self.facts = out, facts
-        self.names = {p: name for name, p in model.named_parameters()}
-        self.names |= {p: f"loss.{name}" for name, p in objective.named_parameters()}
-        self.step, self.log, self.sums, self.best, self.stopped = 0, [], {}, -1.0, False
-        self.seconds_before, self.since, self.saved = 0.0, time.perf_counter(), time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.since
-
-    def add(self, values: dict[str, torch.Tensor]):
-        "Add a step's values to the sums, which stay in place on the device: nothing waits for them."
-        for name, value in values.items():
-            if name not in self.sums:
-                self.sums[name] = value.new_zeros((), dtype=torch.float64)
-            self.sums[name].add_(value.detach())
-
-    def means(self, steps: int) -> dict[str, float]:
-        "Sums divided by the steps they were gathered over; raises `Diverged` when the loss is not finite."
-        means = {k: float(v)/steps for k, v in self.sums.items()}
-        if not math.isfinite(means.get("loss", 0.0)):
-            raise Diverged(f"The loss became {means['loss']} before step {self.step}; lower the learning rate.")
-        return means
-
-# %% ../nbs/10_training.ipynb #10-training-053a
-def _save(state: _Progress) -> None:
-    "Write last.safetensors (process 0 only)."
-    state.saved = time.perf_counter()
-    if state.out is None or _rank_and_world()[0]:
-        return
-    state.means(1)      # a diverged state must not replace a sound one
-    tensors = {f"momentum.{state.names[p]}": s["momentum_buffer"] for p, s in state.optimizer.state.items()
-               if s.get("momentum_buffer") is not None}
-    for kind, module in (("model", state.model), ("loss", state.objective)):
-        tensors |= {f"{kind}.{name}": value for name, value in module.state_dict().items()}
-    progress = dict(step=state.step, log=state.log, sums={k: float(v) for k, v in state.sums.items()},
-                    best=state.best, stopped=state.stopped, seconds_before=state.seconds)
-    # fetched before anything is written: a device that fails here leaves the old file as it is
-    tensors = {name: value.detach().cpu() for name, value in tensors.items()}
-    write_checkpoint(state.out/"last.safetensors", tensors, state.facts | dict(progress=progress))
-
-# %% ../nbs/10_training.ipynb #10-training-053b
-def _resume(state: _Progress) -> None:
-    "Take up what last.safetensors holds, if there is one."
-    path = None if state.out is None else state.out/"last.safetensors"
-    if path is None or not path.exists():
-        return
-    tensors, facts = read_checkpoint(path)
-    found = facts.get("progress")
-    check_facts(found, state.PROGRESS, state.PROGRESS, f"progress in {path}")
-    if "recipe" in facts:
-        facts["recipe"] = asdict(from_facts(Recipe, facts["recipe"], f"recipe in {path}"))
-    _compare(state, facts, path)
-    _load_weights(state.model, tensors, path)
-    _load_weights(state.objective, tensors, path, "loss.")
-    for p, name in state.names.items():
-        # in the weights' own memory layout (channels last?), which the optimiser needs to be fast
-        if f"momentum.{name}" in tensors:
-            state.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{name}"])
-    for key, value in found.items():
-        setattr(state, key, value)
-    device = next(state.model.parameters()).device
-    state.sums = {k: torch.tensor(v, dtype=torch.float64, device=device) for k, v in state.sums.items()}
-
-# %% ../nbs/10_training.ipynb #10-training-053c
-def _compare(state: _Progress, facts: dict, path) -> None:
-    "`ValueError` that names the first setting in which a found run differs from this one; more epochs are fine."
-    for what in ("network", "recipe", "loss", "data"):
-        there, here = facts.get(what), json.loads(json.dumps(state.facts[what]))
-        if what == "recipe" and there and _may_be_longer(there, here, len(facts["progress"]["log"]) >= there["epochs"]):
-            there = there | dict(epochs=here["epochs"])
-        if there == here:
-            continue
-        known = isinstance(there, dict) and isinstance(here, dict)
-        fields = [k for k in here if there.get(k) != here[k]] if known else []
-        detail = f" ({', '.join(f'{k}: {there.get(k)} there, {here[k]} now' for k in fields[:3])})"[:200]
-        raise ValueError(f"{path} was trained with another {what}{detail if fields else ''}; choose an empty folder "
-                         f"for the new run, or repeat the old settings to resume it.")
-
-def _may_be_longer(there: dict, here: dict, finished: bool) -> bool:
-    """May a run of the recipe `there` go on for more epochs? Always where the learning rate does not depend on their
-    number; a one-cycle run when it is finished, with a warning."""
-    more = here["epochs"] > there["epochs"]
-    if more and finished and there["schedule"] == "one_cycle":
-        warnings.warn(f"This run ended after {there['epochs']} epochs with a learning rate of zero, which now rises "
-                      f"again: the result is not that of a run of {here['epochs']} epochs.", stacklevel=2)
-    return more and (finished or there["schedule"] == "step")
-
-# %% ../nbs/10_training.ipynb #10-training-055
-def _alone_in(folder: Path | None):
-    "A block in which no other process trains into this folder; without a folder there is nothing to do."
-    if folder is None:
-        return nullcontext()
-    return locked(folder/"lock", f"Another process is training into {folder}: wait for its end, or choose another "
-                                 f"folder.", wait=0)
-
-# %% ../nbs/10_training.ipynb #10-training-057
-class _Interrupts:
-    "Turns the first Ctrl-C into a note (`.asked`) for as long as the block runs."
-    def __enter__(self):
-        self.asked = False
-        self.main = threading.current_thread() is threading.main_thread()    # only the main thread may set handlers
-        if self.main:
-            self.before = signal.signal(signal.SIGINT, self._note)
-        return self
-    def _note(self, *_):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-    def __exit__(self, *_):
-        if self.main:
-            signal.signal(signal.SIGINT, self.before)
-
 # %% ../nbs/10_training.ipynb #10-training-059
 def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndarray:    # (steps, B) positions of images
     """The batches of one epoch, as the recipe's sampler wants them. Both samplers have batches of the same size, and
@@ -552,16 +208,15 @@ def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndar
 
 # %% ../nbs/10_training.ipynb #10-training-062
 class _Step:
-    """One training step: crop, forward, objective, backward, update. What changes from step to step comes in through
-    `inputs`; where there is a recorder they stay in place, so that the recorded step sees the new numbers."""
+    """One training step: crop, forward, objective, backward, update. What changes from step to step is given to
+    `compute` as tensors, or lies in `rates`."""
     def __init__(self, network, optimizer, recipe, state, share=(0, 1), stored=None, recorder=None, rates=None):
         self.network, self.optimizer, self.recipe, self.state = network, optimizer, recipe, state
         self.rank, self.world = share
         self.stored = stored              # N x H x W x 3 bytes on the device, or None: batches bring their pixels
         self.recorder, self.rates = recorder, rates
         self.generator = torch.Generator(next(state.model.parameters()).device)
-        self.inputs, self.labels = {}, None
-        self.run = self.compute if recorder is None else Captured(self.compute, recorder)
+        self.labels, self.run = None, Captured(self.compute, recorder)
 
     def __call__(self,
                  pixels: torch.Tensor,     # B x H x W x 3 bytes, or B positions in `stored`; on the device
@@ -572,35 +227,24 @@ class _Step:
         torch.manual_seed(seed)
         draw = torch.rand(3, len(pixels), generator=self.generator.manual_seed(seed), device=self.generator.device)
         self.labels = batch.labels
-        self._give(pixels=pixels, draw=draw, on_device=batch.on_device, targets=batch.targets)
         if self.rates is None:
             for group, rate in zip(self.optimizer.param_groups, rates):
                 group["lr"] = rate
         else:
             self.rates.copy_(rates)
-        self.run()
+        self.run(pixels=pixels, draw=draw, on_device=batch.on_device, targets=batch.targets)
         self.state.step += 1
 
-    def _give(self, **fresh: torch.Tensor) -> None:
-        for name, value in fresh.items():
-            if self.recorder is None:
-                self.inputs[name] = value
-            elif name in self.inputs:
-                self.inputs[name].copy_(value, non_blocking=True)
-            else:
-                self.inputs[name] = value.clone()
-
 # %% ../nbs/10_training.ipynb #10-training-062a
-def _compute(self) -> None:
-    "The work of a step on what `inputs` hold. It adds the losses and the emotion head's accuracy to the sums."
-    recipe, given, state = self.recipe, self.inputs, self.state
-    pixels = given["pixels"] if self.stored is None else self.stored[given["pixels"]]
-    # (B/W, 3, crop, crop)
-    x = augment(pixels, recipe.crop, draw=given["draw"], flip=recipe.flip)[self.rank::self.world]
+def _compute(self, pixels, draw, on_device, targets) -> None:
+    "The work of a step. It adds the losses and the emotion head's accuracy to the sums."
+    recipe, state = self.recipe, self.state
+    pixels = pixels if self.stored is None else self.stored[pixels]                  # (B, H, W, 3)
+    x = augment(pixels, recipe.crop, draw=draw, flip=recipe.flip)[self.rank::self.world]     # (B/W, 3, crop, crop)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.bf16, cache_enabled=self.recorder is None):
         output = self.network(_as_memory_format(x, recipe.channels_last))
-    output = _whole_output(output, self.rank, self.world)
-    batch = Batch(self.labels, given["on_device"], given["targets"])
+    output = whole_output(output, self.rank, self.world)
+    batch = Batch(self.labels, on_device, targets)
     try:
         values = state.objective(output, batch)
     except ValueError as e:
@@ -620,17 +264,10 @@ def _compute(self) -> None:
         values["accuracy"] = (output.high.scores.argmax(1) == batch.on_device).float().mean()
     state.add(values)
 
-def _whole_output(output, rank: int, world: int):
-    "The output of all processes for the whole batch, in at least float32."
-    def gathered(head):
-        return None if head is None else head._replace(scores=whole_batch(head.scores.float(), rank, world))
-    return output._replace(embedding=whole_batch(output.embedding.float(), rank, world), low=gathered(output.low),
-                           high=gathered(output.high))
-
 _Step.compute = _compute
 
 # %% ../nbs/10_training.ipynb #10-training-068
-def _finish_epoch(state: _Progress, steps: int, images: int, started: float, valid, recipe: Recipe) -> None:
+def _finish_epoch(state: RunState, steps: int, images: int, started: float, valid, recipe: Recipe) -> None:
     "Add a log row, validate, write log.csv and best.safetensors."
     means = state.means(steps)      # waits for the device, so that the time is that of the work
     row = dict(epoch=len(state.log) + 1, step=state.step, lr=learning_rate(state.step - 1, steps, recipe), **means,
@@ -642,41 +279,22 @@ def _finish_epoch(state: _Progress, steps: int, images: int, started: float, val
     state.log.append(row)
     for value in state.sums.values():
         value.zero_()
-    if state.out is None or _rank_and_world()[0]:
+    if state.out is None or rank_and_world()[0]:
         return
     if row.get("valid_map8", -1.0) > state.best:
         state.best = row["valid_map8"]
         save_model(state.model, state.out/"best.safetensors", state.train, recipe=asdict(recipe),
                    epoch=row["epoch"], valid_map8=row["valid_map8"])
-    with open(state.out/"log.csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for line in state.log for name in line)))
-        writer.writeheader()
-        writer.writerows(state.log)
+    state.write_log()
 
 # %% ../nbs/10_training.ipynb #10-training-068b
 def _asked_to_stop(callbacks, run: Run) -> bool:
     "Tell each callback about the last row; does one of them want to stop?"
-    rank, world = _rank_and_world()
+    rank, world = rank_and_world()
     answer = [rank == 0 and any([callback(run) is True for callback in callbacks])]
     if world > 1:
         torch.distributed.broadcast_object_list(answer)
     return answer[0]
-
-# %% ../nbs/10_training.ipynb #10-training-069a
-def place_images(images: LabelledImages,
-                 device: torch.device,
-                 where: str = "auto",    # 'auto', 'device' or 'host' (main memory)
-                ) -> tuple[torch.Tensor | None, str]:   # the pixels on the device or None, and one line that says which
-    "Keep a decoded data set in the device's memory if it fits; `ValueError` if it must and cannot."
-    if where not in ("auto", "device", "host"):
-        raise ValueError(f"images_on is 'auto', 'device' or 'host', not {where!r}.")
-    free, size = free_bytes(device), math.prod(images.pixels.shape)
-    if where == "host" or where == "auto" and (free is None or size > free/2):
-        return None, f"images ({size/1e9:.1f} GB): in main memory, read ahead"
-    if free is not None and size > 0.9*free:
-        raise ValueError(f"The images need {size/1e9:.1f} GB and the GPU has {free/1e9:.1f} GB free: use "
-                         f"images_on='host', or decode them smaller (resize).")
-    return upload(images.pixels, device), f"images ({size/1e9:.1f} GB): in the device's memory"
 
 # %% ../nbs/10_training.ipynb #10-training-069aa
 class _Feed:
@@ -711,23 +329,13 @@ class _Feed:
 
 # %% ../nbs/10_training.ipynb #10-training-069c
 def _optimizer(model, objective, recipe: Recipe, recorder, device):
-    "SGD, the highest learning rate of each group, and on a GPU the tensor that holds the rates."
+    "SGD, on a GPU the tensor that holds its learning rates, and the highest rate of each group of parameters."
     groups = model.parameter_groups(recipe.lr, recipe.head_lr_factor, recipe.weight_decay)
     if list(objective.parameters()):
         groups.append(dict(name="loss", params=list(objective.parameters()), lr=recipe.lr*recipe.head_lr_factor,
                            weight_decay=0.0))
     highest = [group["lr"] for group in groups]
-    if recorder is None:
-        return torch.optim.SGD(groups, momentum=recipe.momentum), highest, None
-    rates = torch.zeros(len(groups), device=device)
-    optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, fused=True)
-    for i, group in enumerate(optimizer.param_groups):
-        group["lr"] = rates[i]
-    return optimizer, highest, rates
-
-def _recorder(device: torch.device):
-    "What records steps on this device; None where nothing does."
-    return CudaGraphs if device.type == "cuda" else None
+    return *sgd(groups, recipe.momentum, None if recorder is None else device), highest
 
 def _why_eager(objective: Objective, labels: torch.Tensor, world: int) -> str:
     "Why a step with these labels (steps x B) cannot be recorded; '' if it can."
@@ -736,16 +344,6 @@ def _why_eager(objective: Objective, labels: torch.Tensor, world: int) -> str:
     if objective.reads_labels and (labels != labels[0]).any():
         return "the loss sorts the labels of each batch, which differ from batch to batch (balanced batches do not)"
     return ""
-
-@contextmanager
-def _enough_memory(recipe: Recipe):
-    "One sentence in place of a device's complaint about its memory."
-    try:
-        yield
-    except torch.OutOfMemoryError as e:
-        raise ValueError(f"The GPU's memory is too small for {recipe.images_per_class} images of every class in a "
-                         f"batch at {recipe.crop} pixels: lower images_per_class or crop, keep the images in main "
-                         f"memory (images_on='host'), or run fewer rows side by side.") from e
 
 # %% ../nbs/10_training.ipynb #10-training-069d
 class _Loop:
@@ -759,11 +357,11 @@ class _Loop:
         if device.type == "cpu":
             keep_freed_memory()
         model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
-        recorder, objective = _recorder(device), objective.to(device)
-        optimizer, feed.highest, rates = _optimizer(model, objective, recipe, recorder, device)
-        facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(objective), data=_data_of(train, targets))
-        self.state = _Progress(model, objective, optimizer, out, facts, train)
-        _resume(self.state)
+        recorder, objective = recorder_of(device), objective.to(device)
+        optimizer, rates, feed.highest = _optimizer(model, objective, recipe, recorder, device)
+        facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(objective), data=data_of(train, targets))
+        self.state = RunState(model, objective, optimizer, out, facts, train)
+        resume_state(self.state)
         self.notes, self.bar = [], tqdm(total=recipe.epochs*feed.steps, initial=self.state.step, unit="step",
                                         disable=not progress or rank > 0, mininterval=1)
         why = _why_eager(objective, feed.labels, world)
@@ -785,14 +383,8 @@ class _Loop:
     def as_run(self) -> Run:
         return Run(self.state.model, self.state.log, self.state.seconds/60, self.state.out, tuple(self.notes))
 
-def _data_of(train: LabelledImages, targets: torch.Tensor | None) -> str:
-    "What a run was trained with: a resumed one must be given the same."
-    if targets is None:
-        return train.fingerprint()
-    return f"{train.fingerprint()}, targets {hashlib.sha256(targets.contiguous().numpy().tobytes()).hexdigest()[:16]}"
-
 # %% ../nbs/10_training.ipynb #10-training-069e
-def _run_epoch(loop: _Loop, interrupts: _Interrupts, checkpoint_seconds: float) -> tuple[int, float]:
+def _run_epoch(loop: _Loop, interrupts: Interrupts, checkpoint_seconds: float) -> tuple[int, float]:
     "The steps of an epoch, or those of it that are left; how many images they had, and when they began."
     state, feed, step = loop.state, loop.feed, loop.step
     epoch, first = divmod(state.step, feed.steps)
@@ -808,10 +400,10 @@ def _run_epoch(loop: _Loop, interrupts: _Interrupts, checkpoint_seconds: float) 
         if position == feed.steps:
             break                        # the end of an epoch is saved with its log row
         if interrupts.asked or now - state.saved > checkpoint_seconds:
-            _save(state)
+            save_state(state)
         if interrupts.asked:
             raise KeyboardInterrupt
-    trouble = getattr(step.run, "trouble", "")
+    trouble = step.run.trouble
     if trouble and f"step: eager, since {trouble}" not in loop.notes:
         loop.say(f"step: eager, since {trouble}")
     return (feed.steps - first)*feed.batch_size, started
@@ -837,7 +429,7 @@ def fit(model: APSE,
         objective = PairAndAttention.by(recipe, objective, train.taxonomy, model.config)
     out = None if out is None else Path(out)
     rank = accelerator.process_index
-    with _alone_in(None if rank else out), _Interrupts() as interrupts, _enough_memory(recipe):
+    with alone_in(None if rank else out), Interrupts() as interrupts, enough_memory(recipe):
         if out is not None and rank == 0:
             clear_unfinished(out)
         loop = _Loop(accelerator, model, train, recipe, objective, out, targets, images_on, progress)
@@ -847,7 +439,7 @@ def fit(model: APSE,
                 seen, started = _run_epoch(loop, interrupts, checkpoint_seconds)
                 _finish_epoch(state, steps, seen, started, valid, recipe)
                 state.stopped = _asked_to_stop(callbacks, loop.as_run())
-                _save(state)
+                save_state(state)
                 if interrupts.asked:
                     raise KeyboardInterrupt
     model.eval()

@@ -80,6 +80,7 @@ class Recipe(_Presets):
     lam: float = 0.5                 # Eq. 14: weight of the pair loss; 1 - lam goes to the attention losses
     sampler: str = "balanced"        # 'balanced': K images of every class in a batch; 'natural': each one once an epoch
     label_smoothing: float = 0.0     # of the heads' targets, 0..1
+    flip: bool = True                # mirror every second training image (the paper does not say that it does)
     mirror: bool = False             # embed the mean of each image and its mirror image
     bf16: bool = False               # matrix work in bfloat16 (autocast); losses stay in float32
     channels_last: bool = False      # memory layout that CPUs and tensor cores prefer
