@@ -130,7 +130,7 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
     from apse_nb.experiments import fingerprints, measure_row, row_store, setup_of
     from apse_nb.images import check_parts
     from apse_nb.report.tables import find_method, find_profile, recipe_of
-    from apse_nb.training import Diverged
+    from apse_nb.tools.run_state import Diverged
     _check_source(source)
     _check_cache(cache)
     profile = find_profile(profile_name or ("quick" if source == "scenes" else "cpu"))
