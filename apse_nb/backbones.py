@@ -220,9 +220,26 @@ def pretrained(name: str,                            # as in `build_network`
 # %% ../nbs/03_backbones.ipynb #03-backbones-044
 TIMM = "timm:"               # what the names of timm's networks begin with (the notebook `methods/more_backbones`)
 
+class _Chain(nn.Module):
+    "A chain of modules, cut after the last of these nodes: no need for torchvision, whose import takes two seconds."
+    def __init__(self, chain: nn.Module, nodes: dict[str, str]):    # name of a module -> stage
+        super().__init__()
+        self.nodes = nodes
+        for name, module in chain.named_children():
+            self.add_module(name, module)
+            if nodes.keys() <= self._modules.keys():
+                break
+
+    def forward(self, x):
+        found = {}
+        for name, module in self.named_children():
+            x = module(x)
+            if name in self.nodes:
+                found[self.nodes[name]] = x
+        return found
+
 def _tapped(name: str, stages: list[str], weights, freeze: str | None) -> tuple[nn.Module, set]:
     "A network cut to these stages, images -> {stage: features}, and the parameters up to the stage `freeze`."
-    from torchvision.models.feature_extraction import create_feature_extractor
     if name.startswith(TIMM):
         return find(BACKBONES, "timm", "source of networks")(name, stages, weights, freeze)
     whole = pretrained(name, weights)
@@ -230,9 +247,13 @@ def _tapped(name: str, stages: list[str], weights, freeze: str | None) -> tuple[
     for stage in stages + [freeze]*(freeze is not None):
         if stage not in nodes:
             raise ValueError(f"Unknown stage {stage!r} of {name}: choose from {', '.join(nodes)}.")
-    network = create_feature_extractor(whole, {nodes[stage]: stage for stage in stages})
+    if name == "scene_net":
+        cut = _Chain
+    else:
+        from torchvision.models.feature_extraction import create_feature_extractor as cut
+    network = cut(whole, {nodes[stage]: stage for stage in stages})
     # the network cut after stage `freeze` has exactly the layers to freeze; it shares them with `network`
-    frozen = create_feature_extractor(whole, {nodes[freeze]: freeze}) if freeze else nn.Module()
+    frozen = cut(whole, {nodes[freeze]: freeze}) if freeze else nn.Module()
     return network, set(frozen.parameters())
 
 def _check_images(images: torch.Tensor) -> None:

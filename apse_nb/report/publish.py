@@ -43,6 +43,8 @@ def _without_stored(notebook) -> None:
 def execute_report(out: Path, **parameters) -> Path:
     """Run chapter 13 with these parameters, printing its output; returns the HTML page. A failing cell leaves the
     notebook with its error in `out`."""
+    # the grammar of international addresses, which nothing here checks, takes jsonschema two seconds to read
+    sys.modules.setdefault("rfc3987_syntax", None)
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError

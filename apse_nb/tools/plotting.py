@@ -13,6 +13,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch.nn import functional as F
 
 # %% auto #0
@@ -28,8 +29,16 @@ def png(figure,              # matplotlib figure; one made with `matplotlib.figu
         dpi: int = 100,
        ) -> bytes:           # the file's content
     "A figure as the bytes of a PNG file."
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs=dict(compress_level=1))   # twice as quick, a little larger
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    canvas, own, buffer = figure.canvas, figure.dpi, io.BytesIO()
+    try:
+        figure.dpi = dpi
+        once = FigureCanvasAgg(figure)      # `savefig` draws twice
+        once.draw()
+        Image.fromarray(np.asarray(once.buffer_rgba())).save(buffer, "png", dpi=(dpi, dpi), compress_level=1)
+    finally:
+        figure.dpi = own
+        figure.set_canvas(canvas)
     return buffer.getvalue()
 
 # %% ../../nbs/tools/plotting.ipynb #plotting-012
