@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from .emotions import LabelledImages, MIKELS
+from .tools.backgrounds import Backdrop, clear_hue, paint_backdrop, plan_backdrop
 from .tools.drawing import DISTRACTORS, MOTIFS, Piece, SHAPES, oklch, stamp
 
 # %% auto #0
@@ -49,115 +50,6 @@ class Difficulty:
         if self.distractors < 0:
             raise ValueError(f"distractors is a number of objects and cannot be {self.distractors}.")
 
-# %% ../nbs/01_scenes.ipynb #01-scenes-048
-@dataclass(frozen=True)
-class _Backdrop:
-    "Everything behind the objects, in unit coordinates: the low-level cues live here."
-    sky: np.ndarray         # 2 x 3 colours, top and bottom
-    tilt: float             # of the sky's gradient
-    hills: list             # (heights at 25 equal steps from left to right, colour), from far to near
-    lights: np.ndarray      # n x 4: x, y, radius, strength of soft discs of light
-    cells: np.ndarray       # m x 2 centres of the cells that cracks run between
-    bend: np.ndarray        # 2 x 6 x 6 noise that bends the cracks
-    cracks: float           # strength of the cracks, 0..1
-    crack_colour: np.ndarray
-    mood: dict              # brightness, saturation, smoothness in -1..1: what the polarity moved
-    hue: float              # of the sky, in turns
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-050
-def _clear(hue, lightness):
-    "The hue, moved aside where it would be mud: a dark yellow becomes an orange or a green."
-    from_yellow = (np.asarray(hue) + .2) % 1 - .5   # in turns, between -.5 and .5; yellow is at .3
-    return hue + .07*np.sign(from_yellow)*(1 - np.abs(from_yellow)/.12).clip(0)*(np.asarray(lightness) < .68)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-053
-def _hill(rng, base, smoothness):
-    "Heights of a ridge at 25 equal steps from left to right."
-    waves = rng.uniform([.02, .6, 0], [.06, 1.6, 1], (2, 3))   # two waves: amplitude, frequency, phase
-    jags = (1 - smoothness)/2*rng.normal(0, .035, 25)
-    knots = np.linspace(0, 1, 25)
-    return np.sum([a*np.sin(2*np.pi*(f*knots + p)) for a, f, p in waves], 0) + jags + base
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-055
-def _plan_backdrop(polarity: float,         # +1 positive, -1 negative, 0 neither
-                  rng: np.random.Generator,
-                  difficulty: Difficulty,
-                 ) -> _Backdrop:
-    "Choose a background at random; its brightness, saturation and smoothness lean towards the polarity."
-    strengths = np.array([difficulty.palette_strength, difficulty.palette_strength, difficulty.texture_strength])
-    brightness, saturation, smoothness = np.tanh(strengths*polarity + 0.7*rng.normal(size=3))
-    light, chroma = 0.6 + 0.2*brightness, 0.065 + 0.05*saturation
-    chroma *= min(1, light/.65)   # dark colours look murky when they are vivid
-    hue = float(_clear(rng.uniform(), light))
-    drift = rng.choice([-1, 1])*rng.uniform(.04, .1)   # the hue moves on a little from sky to hills
-    sky = oklch([light - .04, light + .1], [chroma, .7*chroma], [hue, hue + drift])
-    bases = np.sort(rng.uniform(.5, .95, rng.integers(1, 4)))
-    hills = [(_hill(rng, base, smoothness), oklch(light - .05 - .06*i, chroma*1.1, hue + drift*(2 + i))) for i,
-             base in enumerate(bases)]
-    # no light where it is rough
-    lights = rng.uniform([0, 0, .04, .05], [1, .8, .2, .25], (rng.integers(3, 8), 4))*[1, 1, 1, max(smoothness, 0)]
-    tilt = rng.uniform(-.4, .4)
-    cells = rng.uniform(-.05, 1.05, (rng.integers(12, 26), 2))
-    return _Backdrop(sky, tilt, hills, lights, cells, bend=rng.normal(0, .03, (2, 6, 6)),
-                    cracks=float(np.clip(.1 - .9*smoothness, 0, .7)),
-                    crack_colour=oklch(light - .28, .5*chroma, hue + drift), hue=hue,
-                    mood=dict(brightness=float(brightness), saturation=float(saturation), smoothness=float(smoothness)))
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-062
-def _crack_distance(x: np.ndarray,       # H x W
-                   y: np.ndarray,       # H x W
-                   cells: np.ndarray,   # m x 2 centres
-                  ) -> np.ndarray:      # H x W
-    """Distance to the border between the cells of the nearest and the second-nearest centre (after Worley 1996): zero
-    on all borders."""
-    squared = (x[..., None] - cells[:, 0])**2 + (y[..., None] - cells[:, 1])**2   # (H, W, m)
-    first = squared.argmin(-1)                                                     # (H, W)
-    rows, columns = np.ogrid[:len(x), :x.shape[1]]
-    d1 = squared[rows, columns, first]
-    squared[rows, columns, first] = np.inf                                         # out of the race for second place
-    second = squared.argmin(-1)
-    between = np.sqrt(((cells[first] - cells[second])**2).sum(-1))   # distance between the two centres
-    return (squared[rows, columns, second] - d1)/(2*between)
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-067
-def _grow(grid, size):
-    "A small grid of numbers enlarged smoothly to size x size."
-    return np.asarray(Image.fromarray(grid.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
-
-# %% ../nbs/01_scenes.ipynb #01-scenes-071
-def _paint_backdrop(plan: _Backdrop, size: int, texture: bool = True) -> np.ndarray:
-    "The background as size x size x 3 floats in [0, 1]."
-    at = ((np.arange(size) + .5)/size).astype(np.float32)   # pixel centres
-    x, y = np.broadcast_to(at, (size, size)), np.broadcast_to(at[:, None], (size, size))
-
-    # the sky, a gradient between two colours
-    blend = (y + plan.tilt*(x - .5)).clip(0, 1)[..., None]
-    canvas = (plan.sky[0] + blend*(plan.sky[1] - plan.sky[0])).astype(np.float32)
-
-    # the hills: everything below the curve
-    for curve, colour in plan.hills:
-        top = np.interp(at, np.linspace(0, 1, len(curve)), curve).astype(np.float32)
-        canvas += ((at[:, None] - top)*size + .5).clip(0, 1)[..., None]*(colour.astype(np.float32) - canvas)
-    if not texture:
-        return canvas
-
-    # discs of light, full inside and fading over the outer 30 per cent; only the square around each is touched
-    for cx, cy, radius, strength in plan.lights.astype(np.float32):
-        if strength == 0:
-            continue
-        rows, columns = (slice(max(int((c - radius)*size), 0), int((c + radius)*size) + 2) for c in (cy, cx))
-        disc = strength*((radius - np.hypot(x[rows, columns] - cx, y[rows, columns] - cy))/(.3*radius)).clip(0, 1)
-        canvas[rows, columns] += disc[..., None]*(1 - canvas[rows, columns])
-
-    # the cracks; strong ones are wider and darker
-    if plan.cracks > 0:
-        bend = [_grow(b, size) for b in plan.bend]
-        gap = _crack_distance(x + bend[0], y + bend[1], plan.cells.astype(np.float32))
-        width = .008*plan.cracks + .002
-        line = ((width - gap)*size + .5).clip(0, 1)*plan.cracks
-        canvas += line[..., None]*(plan.crack_colour.astype(np.float32) - canvas)
-    return canvas
-
 # %% ../nbs/01_scenes.ipynb #01-scenes-075
 LAYERS = ("texture", "distractors", "neighbour", "motif")
 
@@ -167,7 +59,7 @@ class Plan:
     label: int              # the label the data set gives
     motif_label: int        # what the motif says
     distribution: np.ndarray   # 8 probabilities: how votes about this image would fall
-    backdrop: _Backdrop
+    backdrop: Backdrop
     distractors: list       # of Piece
     neighbour: Piece | None    # a second, smaller motif
     motif: Piece
@@ -186,7 +78,7 @@ def _colours(rng, backdrop, contrast):
     chroma = chroma*np.minimum(1, 3.2*lightness*(1 - lightness) + .25)
     hue = backdrop.hue + .5 + rng.normal(0, .1)
     hues = np.array([hue, hue + rng.choice([-1, 1])*rng.uniform(.12, .3), hue, hue])
-    return oklch(lightness, chroma, _clear(hues, lightness))
+    return oklch(lightness, chroma, clear_hue(hues, lightness))
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-079
 def _piece(rng, drawing, x, y, size, backdrop, contrast, turn=.035):
@@ -236,7 +128,8 @@ def plan_scene(label: int,                          # the label the data set wil
     neighbour_of_label = int(chance.choice(np.flatnonzero(_NEIGHBOURS[label])))
     seen = neighbour_of_label if noisy else label
     # parent 0 positive, 1 negative -> polarity +1, -1
-    backdrop = _plan_backdrop(1 - 2*MIKELS.parent[seen], ground, difficulty)
+    backdrop = plan_backdrop(1 - 2*MIKELS.parent[seen], ground, difficulty.palette_strength,
+                             difficulty.texture_strength)
     size = chance.uniform(*difficulty.motif_size)
     x, y = chance.uniform(size/2, 1 - size/2, 2)
     motif = _piece(chance, MOTIFS[MIKELS.fine[seen]], x, y, size, backdrop, difficulty.motif_contrast)
@@ -266,7 +159,7 @@ def paint(plan: Plan,
           layers: tuple = LAYERS,    # what to paint over the bare background, by name
          ) -> tuple[np.ndarray, np.ndarray]:   # size x size x 3 uint8, and the motif's size x size boolean mask
     "The image of a plan, and the mask of its motif."
-    canvas = _paint_backdrop(plan.backdrop, size, "texture" in layers)
+    canvas = paint_backdrop(plan.backdrop, size, "texture" in layers)
     if "distractors" in layers:
         for piece in plan.distractors:
             stamp(canvas, piece)
@@ -344,13 +237,13 @@ def _draw_shapes(start, stop, size, seed):
     images, names = [], list(SHAPES)
     for i in range(start, stop):
         rng = np.random.default_rng([seed, i, 1])   # the 1 sets it apart from the generator of scene i
-        backdrop = _plan_backdrop(rng.uniform(-1, 1), rng, Difficulty(palette_strength=1., texture_strength=1.))
+        backdrop = plan_backdrop(rng.uniform(-1, 1), rng, 1., 1.)
         s = rng.uniform(.25, .55)
         x, y = rng.uniform(s/2, 1 - s/2, 2)
         # any rotation
         shape = _piece(rng, SHAPES[names[i % len(names)]], x, y, s, backdrop, rng.uniform(.15, .35), turn=1.)
         clutter = _distract(rng, [(x, y, s)], rng.integers(0, 4), (.15, .35), backdrop, .25)
-        canvas = _paint_backdrop(backdrop, size)
+        canvas = paint_backdrop(backdrop, size)
         for piece in clutter:
             stamp(canvas, piece)
         stamp(canvas, shape)
