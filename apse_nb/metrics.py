@@ -5,7 +5,6 @@
 # %% ../nbs/09_metrics.ipynb #09-metrics-003
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,10 +13,11 @@ import pandas as pd
 import torch
 
 from .emotions import Taxonomy
+from .tools.ranking import LAST, expected_lists, half_squares, on_host, rank_gallery, ranked, sorted_tags
 
 # %% auto #0
-__all__ = ['MEASURES', 'CUTS', 'EPS', 'LAST', 'BLOCK', 'TILE', 'rank_weights', 'average_precision', 'random_floor', 'unit_rows',
-           'rank_gallery', 'QueryMeans', 'RetrievalReport', 'check_sets', 'evaluate', 'evaluate_similarities']
+__all__ = ['MEASURES', 'CUTS', 'BLOCK', 'TILE', 'rank_weights', 'average_precision', 'random_floor', 'QueryMeans',
+           'RetrievalReport', 'check_sets', 'evaluate', 'evaluate_similarities']
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-041
 MEASURES = {"map8": "higher", "map2": "higher", "nn": "higher", "ft": "higher", "st": "higher",
@@ -135,142 +135,6 @@ def random_floor(query_labels,              # Q fine labels
     known = table.notna().mul(queries, axis=0)                   # classes without relevant images do not count
     return ((table*known).sum()/known.sum()).to_dict()
 
-# %% ../nbs/09_metrics.ipynb #09-metrics-061
-def _unit_rows(embeddings, role: str, spare: int = 0):
-    """Unit vectors in float64, N x (D + spare) with ones in the `spare` last columns; which rows are zero, N x 1;
-    numpy or torch, whose arrays these are."""
-    rows = embeddings.detach() if isinstance(embeddings, torch.Tensor) else np.asarray(embeddings)
-    if rows.ndim != 2:
-        raise ValueError(f"The {role} embeddings must have the shape images x dimensions, not {tuple(rows.shape)}.")
-    if isinstance(rows, torch.Tensor) and rows.device.type == "cpu":
-        rows = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
-    if isinstance(rows, np.ndarray):
-        xp, unit = np, np.ones((len(rows), rows.shape[1] + spare))
-    else:
-        xp, unit = torch, torch.ones(len(rows), rows.shape[1] + spare, dtype=torch.float64, device=rows.device)
-    x = unit[:, :rows.shape[1]]
-    x[:] = rows
-    square = xp.einsum("nd,nd->n", x, x)[:, None]                                    # (N, 1)
-    # lengths whose squares float64 cannot hold (true for NaN, too): divide by the largest entry first
-    odd = ~((square < 1e280) & (square > 1e-280))[:, 0]
-    if odd.any():
-        largest = xp.amax(abs(x[odd]), 1)[:, None]
-        broken = int((~(largest < math.inf)).sum())                                  # not true for NaN either
-        if broken:
-            raise ValueError(f"{broken} of {len(rows)} {role} embeddings contain NaN or infinity: look for a "
-                             f"diverged training or a broken image.")
-        x[odd] /= largest + (largest == 0)
-        square[odd] = xp.einsum("nd,nd->n", x[odd], x[odd])[:, None]
-    x /= (square + (square == 0))**.5
-    return unit, square == 0, xp
-
-
-def unit_rows(embeddings,      # N x D, torch or numpy, any number type, on any device
-              role: str,       # 'query' or 'gallery', for the message
-             ):  # N x D, float64: an array, or a tensor where the embeddings lie on a CUDA device
-    """Embeddings as unit vectors in double precision; a zero row stays zero. Raises `ValueError` for a wrong shape,
-    NaN or infinity."""
-    return _unit_rows(embeddings, role)[0]
-
-# %% ../nbs/09_metrics.ipynb #09-metrics-054
-EPS = 2.0**-52                                  # distance from 1 to the next number in float64
-
-
-def _half_squares(query, gallery):
-    """Two tables whose product is the half squared distance of every query and gallery image, B x N, for a sort that
-    must keep its digits; and the bounds on its rounding, B x 1 each: y and y' tie if y' <= y*(1 + relative) +
-    absolute."""
-    right, nothing, xp = _unit_rows(gallery, "gallery", spare=2)                     # (N, D + 2)
-    left = _unit_rows(query, "query", spare=2)[0]                                    # (B, D + 2)
-    D = right.shape[1] - 2
-    g, q = right[:, :D], left[:, :D]
-    centre = g.mean(0)
-    g -= centre
-    q -= centre
-    right[:, D] = xp.einsum("nd,nd->n", g, g)/2
-    a2 = xp.einsum("nd,nd->n", q, q)                                        # (B,) squared distance to the centre
-    spread = (a2 + 2*right[:, D].mean())**.5 + 1e-150
-    right[:, D] += nothing[:, 0]*.5                                                  # a zero row has the cosine 0
-    q *= -1
-    absolute, relative = EPS*(4*(D + 8)*a2 + spread), EPS*(2*(D + 8) + 2/spread)
-    left[:, D + 1] = a2/2 + absolute                                                 # never below 0, rounding included
-    return left, right, (absolute[:, None], relative[:, None])
-
-# %% ../nbs/09_metrics.ipynb #09-metrics-sorted-tags
-def _tied(found, bounds):
-    "Which neighbours in sorted rows are tied: B x N numbers -> B x (N - 1) booleans. Without bounds only equals are."
-    if bounds is None:
-        return found[:, 1:] == found[:, :-1]
-    absolute, relative = bounds
-    limit = found[:, :-1]*(1 + relative)
-    limit += absolute
-    return found[:, 1:] <= limit
-
-
-def _sorted_tags(far, tag: np.ndarray, bounds, length: int):
-    """The tags (0..3, uint8) of the `length` nearest images in rank order, B x length, and which neighbours tie.
-
-    far: B x N, smaller is nearer, at least 0 where there are bounds: an array, or a tensor, which stays where it is."""
-    if bounds is None:
-        order = far.argsort(axis=1)[:, :length]
-        return tag.astype(np.uint8)[order], _tied(np.take_along_axis(far, order, 1), bounds)
-    if isinstance(far, torch.Tensor):
-        keys = ((far.view(torch.int64) & -4) | torch.from_numpy(tag).to(far.device)).sort(dim=1).values[:, :length]
-        return (keys & 3).byte(), _tied(keys.view(torch.float64), bounds)
-    keys = far.view(np.int64) & -4                               # the two lowest bits of a number hold the tag
-    keys |= tag
-    keys.sort(axis=1)
-    keys = keys[:, :length]
-    return keys.astype(np.uint8) & 3, _tied(keys.view(np.float64), bounds)
-
-# %% ../nbs/09_metrics.ipynb #09-metrics-rank-gallery
-LAST = 1e300      # farther than anything else
-
-
-def _on_host(x) -> np.ndarray:
-    return x.cpu().numpy() if isinstance(x, torch.Tensor) else x
-
-
-def _ranked(far: np.ndarray, bounds) -> tuple[np.ndarray, np.ndarray]:
-    "Gallery positions in rank order, ties in gallery order, B x N; and the number of each one's group of ties."
-    order = far.argsort(axis=1)
-    group = np.zeros(order.shape, dtype=np.int64)
-    np.cumsum(~_tied(np.take_along_axis(far, order, 1), bounds), axis=1, out=group[:, 1:])
-    return np.sort(group*order.shape[1] + order, axis=1) % order.shape[1], group
-
-
-def rank_gallery(query,              # B x D embeddings
-                 gallery,            # N x D embeddings
-                 leave_out=None,     # B gallery positions, one for each query, that are sent to the very end
-                ) -> tuple[np.ndarray, np.ndarray]:  # both B x N
-    """Gallery positions by cosine, best first and ties in gallery order; and for each of them the number of its group
-    of ties, 0, 1, 2, ... from the top."""
-    left, right, bounds = _half_squares(query, gallery)
-    far, bounds = _on_host(left @ right.T), tuple(map(_on_host, bounds))
-    if leave_out is not None:
-        far[np.arange(len(far)), leave_out] = LAST
-    return _ranked(far, bounds)
-
-# %% ../nbs/09_metrics.ipynb #09-metrics-expected
-def _expected_lists(relevance: np.ndarray,     # B x N zeros and ones, in rank order
-                    tied: np.ndarray,          # B x (N - 1) booleans: is the next image tied with this one?
-                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means over all orders of tied images (McSherry and Najork, ECIR 2008): how relevant each rank is on average, B x
-    N; average precision, B; and the first rank of each one's group, counted from 0, B x N."""
-    N = relevance.shape[1]
-    rank, edge = np.arange(N), np.ones((len(relevance), 1), dtype=bool)
-    first = np.maximum.accumulate(np.where(np.hstack([edge, ~tied]), rank, 0), axis=1)
-    last = np.minimum.accumulate(np.where(np.hstack([~tied, edge]), rank, N - 1)[:, ::-1], axis=1)[:, ::-1]
-    hits = relevance.cumsum(axis=1, dtype=np.int64)                          # (B, N)
-    above = np.take_along_axis(hits - relevance, first, 1)                   # relevant images above the group
-    n, r = last - first + 1, np.take_along_axis(hits, last, 1) - above       # images and relevant images in the group
-    share = r/n
-    # hits up to a rank whose image is relevant: those above the group, itself, and its share of the r - 1 others
-    precision = (above + 1 + (rank - first)*((r - 1)/np.maximum(n - 1, 1)))/(rank + 1)
-    NG = hits[:, -1]
-    ap = np.divide((share*precision).sum(1), NG, out=np.full(len(NG), np.nan), where=NG > 0)
-    return share, ap, first
-
 # %% ../nbs/09_metrics.ipynb #09-metrics-075
 class QueryMeans:
     """A report with a frame `per_query`: one row a query, one column a measure, NaN where a query is left out. What is
@@ -329,7 +193,7 @@ class RetrievalReport(QueryMeans):
         if gallery is not None:
             order = rank_gallery(one, gallery, leave_out)[0][0]
         else:                                            # a table of similarities
-            order = _ranked(-np.asarray(one, dtype=np.float64), None)[0][0]
+            order = ranked(-np.asarray(one, dtype=np.float64), None)[0][0]
             order = np.append(order[order != query_index], query_index) if same_set else order
         return order[:len(order) - same_set][:k]
 
@@ -393,9 +257,9 @@ def _list_values(bits: np.ndarray,      # B x N tags in rank order: bit 0 same c
 def _expected_values(bits: np.ndarray, tied: np.ndarray, weights: np.ndarray) -> np.ndarray:
     "`_list_values`, as means over all orders of tied images."
     fine, coarse = bits & 1, bits >> 1
-    share, ap, first = _expected_lists(fine, tied)
+    share, ap, first = expected_lists(fine, tied)
     sums = np.clip(share @ weights, 0, 1)
-    return np.column_stack([ap, _expected_lists(coarse, tied)[1], sums, _at_cuts(share, fine, first)])
+    return np.column_stack([ap, expected_lists(coarse, tied)[1], sums, _at_cuts(share, fine, first)])
 
 
 def _device_values(bits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -411,7 +275,7 @@ def _device_values(bits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-measure-block
 def _measure_block(far,                  # B x N numbers, smaller is nearer: array or tensor, may be changed
-                   bounds,               # see `_half_squares`; None: only equal numbers tie
+                   bounds,               # see `half_squares`; None: only equal numbers tie
                    leave_out,            # B gallery positions, or None
                    tag: np.ndarray,      # N: bit 0 same class, bit 1 same coarse class
                    weights: np.ndarray,  # N' x 7; N' is N, or N - 1 with `leave_out`
@@ -420,7 +284,7 @@ def _measure_block(far,                  # B x N numbers, smaller is nearer: arr
     "All measures of queries of one class. Tied lists of a tensor are only marked."
     if leave_out is not None:
         far[np.arange(len(far)), leave_out] = LAST
-    bits, tied = _sorted_tags(far, tag, bounds, len(weights))
+    bits, tied = sorted_tags(far, tag, bounds, len(weights))
     mixed = (tied & (bits[:, 1:] != bits[:, :-1])).any(1)         # an order inside a tie that a measure would notice
     if isinstance(far, torch.Tensor):
         values = _device_values(bits, torch.from_numpy(weights).to(far.device))
@@ -429,7 +293,7 @@ def _measure_block(far,                  # B x N numbers, smaller is nearer: arr
     if mixed.any() and ties == "expected":
         values[mixed] = _expected_values(bits[mixed], tied[mixed], weights)
     elif mixed.any():
-        order, _ = _ranked(far[mixed], None if bounds is None else tuple(b[mixed] for b in bounds))
+        order, _ = ranked(far[mixed], None if bounds is None else tuple(b[mixed] for b in bounds))
         values[mixed] = _list_values(tag.astype(np.uint8)[order[:, :len(weights)]], weights)
     return np.column_stack([values, mixed])
 
@@ -487,16 +351,16 @@ def _report(block_of,                  # function(rows) -> `far` of `_measure_bl
         if isinstance(far, torch.Tensor):
             on_device.append((rows, _measure_block(far, own, leave_out, tag, weights, ties)))
         else:
-            own = None if own is None else tuple(map(_on_host, own))
+            own = None if own is None else tuple(map(on_host, own))
             values[rows] = _tiled(far, own, leave_out, tag, weights, ties, pool)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for rows in _parts(q_labels, np.arange(len(q_labels)), chunk):
             measure(rows, block_of(rows), pool)
         if on_device:                                             # one wait for the device, at the end
-            values[np.concatenate([rows for rows, _ in on_device])] = _on_host(torch.cat([v for _, v in on_device]))
+            values[np.concatenate([rows for rows, _ in on_device])] = on_host(torch.cat([v for _, v in on_device]))
             for rows in _parts(q_labels, np.flatnonzero(values[:, -1] > 0), chunk):
-                measure(rows, _on_host(block_of(rows)), pool)     # lists with ties, once more, on the processor
+                measure(rows, on_host(block_of(rows)), pool)     # lists with ties, once more, on the processor
     return _fill_report(values, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, sources)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-fill
@@ -540,7 +404,7 @@ def evaluate(query,                      # Q x D embeddings, torch or numpy; nor
     g_labels = _class_labels(gallery_labels, taxonomy, "gallery")
     query, gallery = (x if isinstance(x, torch.Tensor) else np.asarray(x) for x in (query, gallery))
     check_sets(query, q_labels, gallery, g_labels, same_set)
-    left, right, bounds = _half_squares(query, gallery)
+    left, right, bounds = half_squares(query, gallery)
     return _report(lambda rows: left[rows] @ right.T, bounds, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at,
                    ties, chunk, sources=(query, gallery, same_set))
 
@@ -563,7 +427,7 @@ def evaluate_similarities(similarity,                  # Q x N numbers, larger i
     ties. Raises `ValueError` for NaN or infinity and for shapes that do not fit the labels."""
     q_labels = _class_labels(query_labels, taxonomy, "query")
     g_labels = _class_labels(gallery_labels, taxonomy, "gallery")
-    similarity = _on_host(similarity.detach()) if isinstance(similarity, torch.Tensor) else np.asarray(similarity)
+    similarity = on_host(similarity.detach()) if isinstance(similarity, torch.Tensor) else np.asarray(similarity)
     if similarity.shape != (len(q_labels), len(g_labels)):
         raise ValueError(f"{len(q_labels)} queries and {len(g_labels)} gallery images need a table of similarities of "
                          f"that shape, not {similarity.shape}.")

@@ -1,4 +1,5 @@
 """The measures of chapter 09 are exact: concentrated embeddings, ties, tables of similarities, tensors on a device."""
+import math
 from itertools import permutations
 
 import numpy as np
@@ -9,10 +10,13 @@ from chapters import functions_of
 
 from apse_nb import metrics
 from apse_nb.emotions import EKMAN, MIKELS
-from apse_nb.metrics import MEASURES, evaluate, evaluate_similarities, rank_gallery, unit_rows
+from apse_nb.metrics import MEASURES, evaluate, evaluate_similarities
+from apse_nb.tools import ranking
+from apse_nb.tools.ranking import rank_gallery, unit_rows
 
 NAIVE = functions_of("09_metrics", "naive_ap", "naive_nn", "naive_ft", "naive_st", "naive_dcg", "naive_ndcg",
-                     "naive_mean_ndcg", "naive_nmrr", "naive_f1", "naive_order", "naive_evaluate", "naive_row")
+                     "naive_mean_ndcg", "naive_nmrr", "naive_f1", "naive_order", "naive_evaluate", "naive_row",
+                     math=math)
 
 
 def clusters(n, noise=.5, seed=0, dim=64):
@@ -141,7 +145,7 @@ class Away(torch.Tensor):
 
 def test_a_device_is_asked_once_and_only_for_finished_values():
     x, labels = clusters(300, noise=2., seed=8)
-    left, right, bounds = metrics._half_squares(x[:60], x[60:])
+    left, right, bounds = ranking.half_squares(x[:60], x[60:])
     left, right, *bounds = (torch.from_numpy(t).as_subclass(Away) for t in (left, right, *bounds))
     Away.copied.clear()
     report = metrics._report(lambda i: left[i] @ right.T, bounds, labels[:60], labels[60:], MIKELS, False, 20, None,
@@ -227,7 +231,7 @@ def test_ties_are_means_over_orders_for_each_measure():
     for group in groups:
         orders = [done + [rel[i] for i in order] for done in orders for order in permutations(group)]
     tied = np.array([[False, True, True, False, False, True, False, True, True]])
-    share, ap, _ = metrics._expected_lists(np.array([rel]), tied)
+    share, ap, _ = ranking.expected_lists(np.array([rel]), tied)
     assert len(orders) == 72 and np.isclose(ap[0], np.mean([NAIVE.naive_ap(o) for o in orders]), rtol=0, atol=1e-12)
     slow = dict(nn=NAIVE.naive_nn, ft=NAIVE.naive_ft, st=NAIVE.naive_st, dcg=NAIVE.naive_mean_ndcg,
                 ndcg=lambda r: NAIVE.naive_ndcg(r, 10), anmrr=lambda r: NAIVE.naive_nmrr(r, 3),
@@ -256,7 +260,7 @@ def test_tensors_go_the_same_way_as_arrays(same_set):
     Q, Ql, G, Gl = small_sets()
     rows, labels = (np.sign(G[:, :3]), Gl) if same_set else (Q, Ql)              # the first is full of ties
     gallery = rows if same_set else G
-    left, right, *bounds = (torch.from_numpy(x) for part in metrics._half_squares(rows, gallery)
+    left, right, *bounds = (torch.from_numpy(x) for part in ranking.half_squares(rows, gallery)
                             for x in (part if isinstance(part, tuple) else (part,)))
     arrays = evaluate(rows, labels, gallery, Gl, MIKELS, same_set=same_set)
     tensors = metrics._report(lambda i: left[i] @ right.T, bounds, labels, Gl, MIKELS, same_set, 20, None, "expected",

@@ -6,7 +6,8 @@ from chapters import functions_of
 
 import apse_nb  # noqa: F401   before torchmetrics, which imports torchvision (chapter 03)
 from apse_nb.emotions import MIKELS
-from apse_nb.metrics import evaluate, unit_rows
+from apse_nb.metrics import evaluate
+from apse_nb.tools.ranking import unit_rows
 
 fake_embeddings = functions_of("09_metrics", "fake_embeddings", MIKELS=MIKELS).fake_embeddings
 

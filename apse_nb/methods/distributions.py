@@ -25,7 +25,8 @@ from ..datasets.decoding import DecodedImages, decode, default_cache, load_image
 from ..datasets.readers import open_dataset, read_table
 from ..images import ImageFiles
 from ..emotions import LabelledImages, MIKELS, Taxonomy
-from ..metrics import QueryMeans, check_sets, evaluate, rank_gallery, unit_rows
+from ..metrics import QueryMeans, check_sets, evaluate
+from ..tools.ranking import rank_gallery, unit_rows
 from ..network import ABLATION, APSE
 from ..pair_losses import EmotionPairLoss, NPairLoss, check_batch, gram
 from ..scenes import Scenes

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from ..emotions import LabelledImages
-from ..metrics import unit_rows
+from ..tools.ranking import unit_rows
 
 # %% auto #0
 __all__ = ['DESCRIPTORS', 'HogDescriptor', 'SiftBagOfWords', 'GaborDescriptor']

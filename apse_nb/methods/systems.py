@@ -18,7 +18,7 @@ from torch import nn
 from ..attention import AttentionHead, HeadOutput, at_least_float32, normalize_map
 from ..backbones import Backbone
 from ..emotions import MIKELS, Taxonomy
-from ..metrics import unit_rows
+from ..tools.ranking import unit_rows
 from ..network import APSEOutput, Network
 from ..pair_losses import check_batch, gram
 

@@ -13,7 +13,8 @@ import torch
 
 from apse_nb.emotions import LabelledImages, Taxonomy, tiers
 from apse_nb.experiments import why_wrong
-from apse_nb.metrics import RetrievalReport, rank_gallery, unit_rows
+from apse_nb.metrics import RetrievalReport
+from apse_nb.tools.ranking import rank_gallery, unit_rows
 from apse_nb.tools.embedding_map import flatten, neighbours_kept
 from apse_nb.tools.plotting import TIER_FRAMES, emotion_frame, emotion_key, framed_image, outline
 from apse_nb.tools.statistics import seed_interval
