@@ -42,6 +42,8 @@ def wrong_pointers(text: str) -> list[str]:
     for wing, name in re.findall(r"`(\w+)/(\w+)`", flat):
         if wing in WINGS and f"{wing}/{name}" not in NOTEBOOKS:
             wrong.append(f"notebook {wing}/{name}")
+    for name in re.findall(r"`live/(\w+)`", flat):                   # a page of the site, without a kernel
+        wrong += [] if (ROOT/".ci"/"site_builder"/"live"/f"{name}.md").is_file() else [f"page live/{name}"]
     modules = re.findall(r"\b(?:from|import) (apse_nb(?:\.\w+)*)", flat)
     modules += re.findall(r"`(apse_nb(?:\.[a-z_]+)+)`", flat)
     for module, names in re.findall(r"\bfrom (apse_nb(?:\.\w+)*) import \(?(\w+(?:, \w+)*)", flat):
@@ -80,6 +82,7 @@ def test_links_between_notebooks(name):
 def test_what_the_test_finds():
     assert wrong_pointers("see chapter 99, chapters 04 and 15a, and the notebook `tools/nothing`") == [
         "chapter 15a", "chapter 99", "notebook tools/nothing"]
+    assert wrong_pointers("the pages `live/ranks` and `live/nothing`") == ["page live/nothing"]
     assert wrong_pointers("chapter 09's section *No such heading*") == ["chapter 09, section 'No such heading'"]
     assert wrong_pointers("from apse_nb.metrics import evaluate, `apse_nb.metrics`, `apse_nb.nowhere`") == [
         "module apse_nb.nowhere"]

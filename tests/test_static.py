@@ -1,4 +1,4 @@
-"The JavaScript and CSS of the widgets: they parse, fit on a screen, and ask nobody for anything."
+"The JavaScript and CSS of the widgets and of the site's moving figures: they parse, fit on a screen, and ask nobody."
 import re
 import shutil
 import subprocess
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-STATIC = sorted((Path(__file__).parent.parent/"apse_nb"/"static").glob("*.*"))
+ROOT = Path(__file__).parent.parent
+STATIC = [*sorted((ROOT/"apse_nb"/"static").glob("*.*")), *sorted((ROOT/".ci"/"site_builder"/"live").glob("*.js"))]
 
 
 @pytest.mark.parametrize("path", [p for p in STATIC if p.suffix == ".js"], ids=lambda p: p.name)

@@ -16,11 +16,17 @@ from nbconvert.filters import strip_ansi
 
 from .book import ROOT, WINGS, Chapter, exported_to, find_chapters, read_settings, split_directives, split_parts
 from .entries import Entry, read_entries
+from .live import titles, write_live_pages
 from .markup import Renderer, colour, first_sentences, keep_short, plain, ticked
 
 TEMPLATES = Path(__file__).resolve().parent/"templates"      # with style and script
 # what browsers show for a lone letter in an equation
 ITALIC = "".join(map(chr, [*range(0x1d434, 0x1d468), *range(0x1d6e2, 0x1d71c), 0x210e]))
+
+
+def weigh(size: int) -> str:
+    "Bytes in words."
+    return f"{size/1e6:.1f} MB" if size >= 1e6 else f"{size/1e3:.0f} kB"
 
 
 class Site:
@@ -33,13 +39,14 @@ class Site:
         self.out, self.notebooks, self.settings = out, notebooks, read_settings()
         self.latex = LatexToMathML(fancy_error=False)
         self.chapters = find_chapters(notebooks)
+        self.live = titles() if notebooks == ROOT/"nbs" else {}     # pages without a kernel, of this book only
         self.wanted: set[str] = set()               # files beside the notebooks that pages show
         self.search: list[dict] = []
         self.characters: set[str] = set(ITALIC)     # of all equations, for the font
         self.env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                lstrip_blocks=True)
         self.env.globals.update(site=self, settings=self.settings, colour=lambda code: Markup(colour(code)),
-                                docstring=self.docstring, ticked=ticked)
+                                docstring=self.docstring, ticked=ticked, weigh=weigh)
         self.modules: dict[str, list[Entry]] = {}
         commands = {entry.split("=")[0] for entry in self.settings.get("console_scripts", "").split()}
         for chapter in self.chapters:
@@ -56,6 +63,8 @@ class Site:
     def entry_of(self, text: str, module: str) -> str:
         """Address of the entry for a name in backticks, or nothing: other chapters' names are only followed where they
         cannot be ordinary words."""
+        if text.removeprefix("live/") in self.live and "/" in text:
+            return f"{text}.html"
         if "/" in text:      # a notebook of a wing
             return next((c.url for c in self.chapters if c.folder and f"{c.folder}/{c.path.stem}" == text), "")
         name = text.removesuffix("()").removeprefix(f"{self.settings['lib_name']}.")
@@ -133,6 +142,8 @@ class Site:
         for chapter in self.chapters:
             ChapterPage(self, chapter).write()
         self.api()
+        if self.live:
+            write_live_pages(self)
         for name in sorted(self.wanted):
             source, target = (self.notebooks/unquote(name)).resolve(), (self.out/unquote(name)).resolve()
             # anything else is left for the checker to report

@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from ..datasets.decoding import load_images
 from ..emotions import MIKELS, Taxonomy
 from ..negatives import GeneratedEmotionPairLoss
-from ..network import network_from_config
+from ..network import Network, network_from_config
 from ..pair_losses import EmotionPairLoss, NPairLoss, tuple_indices
 from ..tools.files import data_path
 from ..tools.plotting import PULL, PUSH, png
@@ -48,6 +48,15 @@ class Batch(NamedTuple):
 BATCHES = {"random": "random directions", "untrained": "scenes, untrained network",
            "trained": "scenes, trained network"}
 
+def _batch_network(kind: str, seed: int = 0) -> tuple[Network, Recipe]:
+    "The network whose embeddings a batch holds, and the recipe it was trained by."
+    model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
+    if kind == "untrained":
+        with torch.random.fork_rng(devices=[]):                 # leaves the caller's random numbers alone
+            torch.manual_seed(seed)
+            model = network_from_config(facts["network"])
+    return model, Recipe(**facts["recipe"])
+
 @lru_cache
 def make_batch(kind: str,              # a key of BATCHES
                images: int = 4,        # images of each emotion
@@ -65,12 +74,7 @@ def make_batch(kind: str,              # a key of BATCHES
         embeddings = torch.randn(len(labels), 128, generator=g, dtype=torch.float64)
         return Batch(BATCHES[kind], F.normalize(embeddings, dim=1), labels,
                      torch.randn(len(labels), len(MIKELS), generator=g, dtype=torch.float64).softmax(dim=1), None)
-    model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
-    recipe = Recipe(**facts["recipe"])
-    if kind == "untrained":
-        with torch.random.fork_rng(devices=[]):                 # leaves the caller's random numbers alone
-            torch.manual_seed(seed)
-            model = network_from_config(facts["network"])
+    model, recipe = _batch_network(kind, seed)
     scenes = load_images("scenes", recipe.resize, "test", limit=len(labels))
     scenes = scenes.subset(np.argsort(scenes.labels, kind="stable"))
     assert scenes.labels.tolist() == labels.tolist()            # chapter 01 draws the emotions in turn

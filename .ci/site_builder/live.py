@@ -1,0 +1,85 @@
+"""Pages with figures that move without a kernel: live/NAME.md (title, subtitle, text) and live/NAME.js, bundled with
+the modules of apse_nb/static that it imports. What the script needs from Python is written into the page.
+
+The bundles are plain scripts: browsers load no modules from a folder, and the site is to open without a server."""
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from .book import ROOT, read_settings
+from .live_data import DATA
+from .markup import Renderer, plain
+
+if TYPE_CHECKING:
+    from .pages import Site
+
+SOURCES = Path(__file__).resolve().parent/"live"
+STATIC = ROOT/read_settings()["lib_name"]/"static"
+STYLES = ("circle.css", "message.css", "upload.css")     # of the widgets' parts that the pages show
+PAGES = tuple(DATA)                                       # in the order of the table of contents
+
+
+def bundle(path: Path) -> str:
+    "A module and all that it imports as one plain script."
+    done: dict[Path, str] = {}
+    pieces: list[str] = []
+    _add_module(path.resolve(), done, pieces)
+    return '"use strict";\n(() => {\n' + "\n".join(pieces) + "\n})();\n"
+
+
+def _add_module(path: Path, done: dict[Path, str], pieces: list[str]) -> str:
+    "The name under which a module's exports are kept; its text, as a function that returns them, joins the pieces."
+    if path in done:
+        return done[path]
+    text = path.read_text(encoding="utf-8")
+
+    def bring(m: re.Match) -> str:
+        source = _add_module((path.parent/m[2]).resolve(), done, pieces)
+        names = m[1].replace(" as ", ": ") if m[1].startswith("{") else f"{{ default: {m[1]} }}"
+        return f"const {names} = {source};"
+
+    text = re.sub(r'^import\s+([^"]+?)\s+from\s+"([^"]+)";', bring, text, flags=re.M)
+    given = re.findall(r"^export (?:async )?(?:const|function) (\w+)", text, re.M)
+    if re.search(r"^export default ", text, re.M):
+        given.append("default: standard")
+    text = re.sub(r"^export default ", "const standard = ", text, flags=re.M)
+    text = re.sub(r"^export ", "", text, flags=re.M)
+    if re.search(r"^(import|export)\b", text, re.M):
+        raise ValueError(f"{path.name}: this form of import or export cannot be bundled.")
+    done[path] = f"module{len(done)}"
+    pieces.append(f"const {done[path]} = (() => {{\n{text}\nreturn {{ {', '.join(given)} }};\n}})();")
+    return done[path]
+
+
+def titles() -> dict[str, str]:
+    "Title of each page, by its name."
+    return {name: _source(name)[0] for name in PAGES}
+
+
+def _source(name: str) -> tuple[str, str, str]:
+    "Title, subtitle and text of a page, as Markdown."
+    m = re.match(r"# (.+)\n> (.+)\n", text := (SOURCES/f"{name}.md").read_text(encoding="utf-8"))
+    return m[1], m[2], text[m.end():]
+
+
+def write_live_pages(site: "Site") -> None:
+    "All of them, with their scripts, their style and what they load; the search knows them, too."
+    folder = site.out/"live"
+    folder.mkdir(parents=True)
+    sheets = [*(STATIC/name for name in STYLES), SOURCES/"live.css"]
+    (folder/"live.css").write_text("\n".join(s.read_text(encoding="utf-8") for s in sheets), encoding="utf-8")
+    for name in PAGES:
+        title, subtitle, text = _source(name)
+        files = set(folder.iterdir())
+        data = json.dumps(DATA[name](folder), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+        (folder/f"{name}.js").write_text(bundle(SOURCES/f"{name}.js"), encoding="utf-8")
+        loaded = {*(folder.rglob("*") if name == "network" else folder.iterdir())} - files | {folder/"live.css"}
+        weight = len(data.encode()) + sum(f.stat().st_size for f in loaded if f.is_file())
+        body = Renderer(site, f"live/{name}.md", root="../").convert(text)
+        site.write(f"live/{name}.html", "live.html", title=title, subtitle=subtitle, description=subtitle, name=name,
+                   body=Markup(body), data=Markup(data), weight=weight)
+        site.search.append(dict(url=f"live/{name}.html", title=title, place="Figures that move",
+                                text=f"{subtitle} {plain(body)}", names=""))
