@@ -46,8 +46,8 @@ def quality(images: LabelledImages,                  # N held-out images
         similarity = similarity + probabilities @ probabilities.T
     report = evaluate_similarities(similarity, labels, labels, images.taxonomy, same_set=True)
     counts = np.bincount(labels, minlength=classes)
-    found = dict(held_out=len(labels), most_frequent=counts.max()/len(labels), first_ten_chance=(counts/len(labels)).mean(),
-                 map8=report.map8, map8_chance=report.floor["map8"])
+    found = dict(held_out=len(labels), most_frequent=counts.max()/len(labels), map8=report.map8,
+                 map8_chance=report.floor["map8"], first_ten_chance=(counts/len(labels)).mean())
     if probabilities is not None:
         first = np.argsort(-probabilities, axis=0, kind="stable")[:10]              # (10, K)
         found |= dict(named=(probabilities.argmax(1) == labels).mean(),

@@ -28,7 +28,7 @@ from ..tools.files import RefusedFile, one_line
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0
-__all__ = ['CHUNK', 'Entry', 'Contents', 'QueryImage', 'Update', 'Gallery']
+__all__ = ['CHUNK', 'Entry', 'Contents', 'QueryImage', 'Update', 'remove_names', 'Gallery']
 
 # %% ../../nbs/search/gallery.ipynb #search-gallery-008
 @dataclass
@@ -74,12 +74,47 @@ class Update:
     unchanged: int = 0
     seconds: float = 0.
 
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010
-CHUNK = 64                 # images embedded and written together
+# %% ../../nbs/search/gallery.ipynb #search-gallery-011
+def _as_encoder(model):
+    "An `Encoder`, or what `load_encoder` makes of a name."
+    if isinstance(model, (str, os.PathLike)):
+        from apse_nb.search.encoder import load_encoder      # torch takes a second; not every search needs it
+        return load_encoder(model)
+    return model
 
-class Gallery:
-    """A searchable index of the images in a folder. Make one with `Gallery.create`, use it again with `Gallery.open`;
-    a context manager."""
+def _home_for(folder: Path, index) -> Path:
+    "Where the index of this folder goes; the place is made if it is not there."
+    if index is not None and "://" in str(index):
+        raise ValueError(f"An index is a folder of this machine, not {one_line(str(index))}.")
+    home = Path(os.path.abspath(folder/".apse_index" if index is None else index))
+    if index is None and home.is_symlink():
+        raise ValueError(f"{one_line(home)} is a link, which may have come with the folder: name the place it leads to "
+                         f"with --index, if you trust it.")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ValueError(f"The index cannot be kept in {one_line(home)} ({e.strerror}): give another place with "
+                         f"--index.") from None
+    _refuse_old_layout(home)
+    return home
+
+def _refuse_old_layout(home: Path) -> None:
+    if (home/"apse_index.json").exists() and not (home/FILE).exists():
+        raise ValueError(f"The index {one_line(home)} was made by another version of apse_nb: remove that folder and "
+                         f"run apse_index again, with --rebuild.")
+
+def _new_facts(folder: Path, home: Path, encoder) -> dict:
+    "What an index remembers about itself. A folder and the index inside it can be moved together."
+    root, home = os.path.realpath(folder), os.path.realpath(home)
+    if Path(home).is_relative_to(root):
+        root = os.path.relpath(root, home)
+    return dict(root=os.fsencode(root).hex(), taxonomy=asdict(encoder.taxonomy) if encoder.taxonomy else None,
+                model=dict(source=encoder.source, weights=encoder.weights, fingerprint=encoder.fingerprint,
+                           dim=encoder.dim))
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010c
+class OpenIndex:
+    "An index, its store and, when needed, its network."
     def __init__(self, stack: ExitStack, store: Store):
         from apse_nb.emotions import Taxonomy
         self.store, self.facts, self.encoder = store, store.facts, None
@@ -105,7 +140,259 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.store)
 
-    # ---------------------------------------------------------------- opening
+    def _use(self, model) -> None:
+        "Take this encoder, if it is the one the index was made with."
+        if model is None:
+            return
+        encoder, made = _as_encoder(model), self.facts["model"]
+        if encoder.fingerprint != made["fingerprint"]:
+            raise ValueError(f"The index was made with the model {one_line(made['source'])} "
+                             f"({made['fingerprint'][:12]}), not with {encoder.source} ({encoder.fingerprint[:12]}), "
+                             f"and vectors of two models cannot be compared: give the old model with --model, or index "
+                             f"again with apse_index --rebuild.")
+        self.encoder = encoder
+
+    def need_encoder(self):
+        "The index's encoder, loaded when it is first needed."
+        if self.encoder is None:
+            from apse_nb.search.encoder import load_encoder
+            self._use(load_encoder(self.facts["model"]["source"], self.facts["model"].get("weights")))
+        return self.encoder
+
+    def vectors_of(self, pixels: np.ndarray) -> np.ndarray:
+        "Embeddings of a batch with class probabilities behind them, N x (D + K)."
+        embeddings, probabilities = self.need_encoder()(pixels)
+        if self.taxonomy is None:
+            return embeddings
+        if self.facts.get("head"):
+            from apse_nb.search.teach import probabilities_of
+            probabilities = probabilities_of(embeddings, self.facts["head"])
+        return np.concatenate([embeddings, probabilities], axis=1)
+
+    def _probabilities(self, vector: np.ndarray) -> np.ndarray | None:
+        return None if self.taxonomy is None else vector[self.dim:]
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010e
+class Listing(OpenIndex):
+    "What is in an index."
+    def _entry(self, row: ImageRow, vector: np.ndarray, product: float | None = None) -> Entry:
+        name, probabilities = os.fsdecode(row.name), self._probabilities(vector)
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"The index names {one_line(name)}, a file outside its folder: run apse_index with "
+                             f"--rebuild.")
+        entry = Entry(name, self.folder/name, row.width, row.height, row.digest.hex(), confidences=probabilities,
+                      embedding=vector[:self.dim], similarity=product)
+        if probabilities is not None:
+            best = int(probabilities.argmax())
+            entry.emotion, entry.confidence = self.taxonomy.fine[best], float(probabilities[best])
+        return entry
+
+    def thumbnail(self, entry: Entry) -> bytes | None:
+        "The JPEG of an entry; None if there is none (any more)."
+        return self.store.thumbnail(bytes.fromhex(entry.digest))
+
+    def __iter__(self) -> Iterator[Entry]:
+        "Every image, sorted by name."
+        return iter(self.contents().entries)
+
+    def contents(self) -> Contents:
+        "All of it in memory, sorted by name."
+        rows, vectors = self.store.all_vectors()
+        order = sorted(range(len(rows)), key=lambda i: os.fsdecode(rows[i].name))
+        vectors = vectors[order]
+        entries = [self._entry(rows[i], vector) for i, vector in zip(order, vectors)]
+        home, open_later = self.store.home, []
+
+        def thumbnail(position: int) -> bytes | None:
+            if not open_later:                    # the gallery may be closed by then
+                open_later.append(Store(home))
+            return open_later[0].thumbnail(bytes.fromhex(entries[position].digest))
+
+        return Contents(entries, vectors[:, :self.dim], vectors[:, self.dim:] if self.taxonomy else None, thumbnail)
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        "Name and reason of the files that the last update could not use."
+        return sorted((os.fsdecode(name), reason) for name, reason in self.store.skipped().items())
+
+    def remove_missing(self) -> list[str]:      # names
+        "Forget images whose files are gone, and look at nothing else."
+        names = [os.fsdecode(row.name) for row in self.store.rows()]
+        return remove_names(self.store, (name for name in names if not os.path.lexists(self.folder/name)))
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010g
+class Answers(Listing):
+    "Questions to an index."
+    def query(self,
+              image,          # path of a file, bytes of one, Pillow image, H x W x 3 uint8 array or 3 x H x W tensor
+             ) -> QueryImage:
+        "An image as the index's network sees it. What is in the index already needs no network."
+        digest = b""
+        if isinstance(image, (str, os.PathLike, bytes)):
+            name = "The query" if isinstance(image, bytes) else one_line(image)
+            data = image if isinstance(image, bytes) else file_bytes(image)
+            digest = digest_of(data)
+            row = self.store.with_digest(digest)
+            if row is not None:
+                vector, small = self.store.vector(row), self.store.thumbnail(digest)
+                if small is not None:
+                    return QueryImage(vector[:self.dim], self._probabilities(vector), small, digest)
+            pixels, small, _ = decoded(data, name, self.need_encoder().resize)
+        else:
+            from apse_nb.images import as_square
+            upright = as_image(image)
+            pixels, small = as_square(upright, self.need_encoder().resize), thumbnail_bytes(upright)
+        vector = self.vectors_of(pixels[None])[0]
+        return QueryImage(vector[:self.dim], self._probabilities(vector), small, digest)
+
+    def search(self,
+               query,              # an image as in `query`, a `QueryImage`, or a vector of D numbers
+               k: int = 10,
+              ) -> list[Entry]:    # at most k, the most similar first
+        """The images most like the query. A query that is a file does not find its own content.
+
+        The similarity is the cosine of the embeddings. In an index that was taught, whose network itself knows no
+        emotions, it is the mean of the cosine and the probability that both images show the same emotion."""
+        vector, digest = (None, b"") if isinstance(query, QueryImage) else (as_vector(query, self.dim), b"")
+        if vector is None:
+            asked = query if isinstance(query, QueryImage) else self.query(query)
+            vector, digest = asked.embedding, asked.digest
+            if self.facts.get("head"):
+                return self._entries(np.append(vector, asked.confidences)/2, k, digest)
+        return self._entries(np.append(vector, np.zeros(len(self.taxonomy or ()))), k, digest)
+
+    def by_emotion(self,
+                   name: str,          # a fine emotion, or a coarse one: 'positive', 'negative'
+                   k: int = 10,
+                  ) -> list[Entry]:    # at most k, the most probable first
+        "The images that the emotion head is surest about."
+        if self.taxonomy is None:
+            raise ValueError(f"The index was made with {one_line(self.facts['model']['source'])}, which knows no "
+                             f"emotions: name some of your folders after emotions and run apse_index with --teach, or "
+                             f"make an index with a checkpoint of apse_train.")
+        if name.strip().lower() in self.taxonomy.coarse:
+            wanted = np.equal(self.taxonomy.parent, self.taxonomy.coarse.index(name.strip().lower()))
+        else:
+            wanted = np.arange(len(self.taxonomy)) == self.taxonomy.index(name)
+        return self._entries(np.append(np.zeros(self.dim), wanted), k)
+
+    def _entries(self, query: np.ndarray, k: int, but_not: bytes = b"") -> list[Entry]:
+        if not 1 <= k <= 10_000:
+            raise ValueError(f"Ask for 1 to 10000 images, not {k}.")
+        return [self._entry(row, vector, product) for product, row, vector in self.store.nearest(query, k, but_not)]
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010i
+CHUNK = 64                 # images embedded and written together
+
+def _is_as_before(path: str, row: ImageRow | None) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return row is not None and (row.size, row.mtime) == (status.st_size, status.st_mtime_ns)
+
+def _row(record: FileRecord) -> ImageRow:
+    return ImageRow(0, os.fsencode(record.name), record.digest, record.size, record.mtime, record.width, record.height,
+                    0)
+
+def remove_names(store: Store, names) -> list[str]:
+    "Forget these images; returns their names, sorted."
+    gone = sorted(names)
+    for group in groups_of(1000, gone):
+        store.remove(map(os.fsencode, group))
+    return gone
+
+def _list_files(index: OpenIndex, known: dict, done: Update) -> list[str]:
+    "Names of the image files of the folder; what the system refuses to show goes into `done`."
+    from apse_nb.images import walk_images
+    from apse_nb.tools.folders import WalkReport
+    walk = WalkReport()
+    names = walk_images(index.folder, walk)
+    done.refused, done.ignored, done.excluded = walk.refused, walk.ignored, walk.excluded
+    if known and not names:
+        raise ValueError(f"{one_line(index.folder)} has no images any more, but its index has {len(known)}: is a disk "
+                         f"missing? If they are really gone, run apse_index with --rebuild.")
+    return names
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010j
+class Pass:
+    "One pass over the folder of an index: `run` does it, `done` says what was done."
+    def __init__(self, index: OpenIndex):
+        self.index, self.store, self.folder, self.done = index, index.store, os.fspath(index.folder), Update()
+        self.known = {os.fsdecode(row.name): row for row in self.store.rows()}
+        self.by_digest = {row.digest: row.name for row in self.known.values()}
+
+    def run(self, progress: bool, workers: int | None) -> Update:
+        "Bring the index up to date; arguments as in `Gallery.update`."
+        began, done, known = time.perf_counter(), self.done, self.known
+        names = _list_files(self.index, known, done)
+        fresh = [name for name in names if not _is_as_before(os.path.join(self.folder, name), known.get(name))]
+        done.unchanged = len(names) - len(fresh)
+        self._take(fresh, progress, workers)
+        there, refused = set(names) - {name for name, _ in done.skipped}, [name for name, _ in done.refused]
+        closed = tuple(f"{name}/" for name in refused)                        # folders that could not be read
+        done.removed = remove_names(self.store, (name for name in known if name not in {*there, *refused}
+                                                 and not name.startswith(closed)))
+        self.store.settle({os.fsencode(name): reason for name, reason in done.skipped + done.refused})
+        done.seconds = time.perf_counter() - began
+        return done
+
+    def _take(self, fresh: list[str], progress: bool, workers: int | None) -> None:
+        "Read new and changed files in threads, and write them in groups."
+        if fresh:
+            self.index.need_encoder()
+        pool = ThreadPoolExecutor(workers or core_count())
+        try:
+            with warnings.catch_warnings(), tqdm(total=len(fresh), desc="index", unit="img",
+                                                 disable=not progress) as bar:
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)       # far larger ones are refused
+                results = ahead(pool, lambda name: self._record_of(name, self.by_digest), fresh, 2*CHUNK)
+                for group in groups_of(CHUNK, results):
+                    self._write(group)
+                    bar.update(len(group))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _record_of(self, name: str, known) -> FileRecord | tuple[str, str, bool]:
+        "A record; or the name, the reason why there is none, and whether the system refused."
+        try:
+            return read_record(self.folder, name, self.index.encoder.resize, known)
+        except FileNotFoundError:
+            return name, "there is no such file (any more)", False
+        except RefusedFile as e:
+            return name, f"it {e}", True
+        except ValueError as e:
+            return name, f"it {e}", False
+
+    def _write(self, group: list) -> None:
+        "Embed and store what was read."
+        done, rows, vectors, thumbnails, new = self.done, [], [], {}, []
+        for item in group:
+            if isinstance(item, FileRecord) and item.pixels is None:          # content that was known
+                old = self.store.named(self.by_digest[item.digest])
+                if old is not None and old.digest == item.digest:
+                    rows.append(_row(item)._replace(width=old.width, height=old.height))
+                    vectors.append(self.store.vector(old))
+                    done.copied.append(item.name)
+                    continue
+                item = self._record_of(item.name, ())                         # the known image has changed meanwhile
+            if isinstance(item, FileRecord):
+                new.append(item)
+            else:
+                (done.refused if item[2] else done.skipped).append(item[:2])
+        if new:
+            vectors += list(self.index.vectors_of(np.stack([record.pixels for record in new])))
+            rows += [_row(record) for record in new]
+            thumbnails = {record.digest: record.thumbnail for record in new}
+            for record in new:
+                (done.changed if record.name in self.known else done.added).append(record.name)
+        if rows:
+            self.store.put(rows, np.stack(vectors), thumbnails)
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010
+class Gallery(Answers):
+    """A searchable index of the images in a folder. Make one with `Gallery.create`, use it again with `Gallery.open`;
+    a context manager."""
     @classmethod
     def open(cls,
              index,                  # folder of the index
@@ -161,115 +448,12 @@ class Gallery:
             raise
         return gallery
 
-    def _use(self, model) -> None:
-        "Take this encoder, if it is the one the index was made with."
-        if model is None:
-            return
-        encoder, made = _as_encoder(model), self.facts["model"]
-        if encoder.fingerprint != made["fingerprint"]:
-            raise ValueError(f"The index was made with the model {one_line(made['source'])} "
-                             f"({made['fingerprint'][:12]}), not with {encoder.source} ({encoder.fingerprint[:12]}), "
-                             f"and vectors of two models cannot be compared: give the old model with --model, or index "
-                             f"again with apse_index --rebuild.")
-        self.encoder = encoder
-
-    def need_encoder(self):
-        "The index's encoder, loaded when it is first needed."
-        if self.encoder is None:
-            from apse_nb.search.encoder import load_encoder
-            self._use(load_encoder(self.facts["model"]["source"], self.facts["model"].get("weights")))
-        return self.encoder
-
-    # ---------------------------------------------------------------- following the folder
     def update(self,
                progress: bool = False,      # show a bar
                workers: int | None = None,  # threads that read and decode; None: one a core
               ) -> Update:
         "Bring the index up to date with the folder. Killed anywhere, the next call resumes."
-        from apse_nb.images import walk_images
-        from apse_nb.tools.folders import WalkReport
-        began, done, folder, walk = time.perf_counter(), Update(), os.fspath(self.folder), WalkReport()
-        known = {os.fsdecode(row.name): row for row in self.store.rows()}
-        names = walk_images(self.folder, walk)
-        done.refused, done.ignored, done.excluded = walk.refused, walk.ignored, walk.excluded
-        if known and not names:
-            raise ValueError(f"{one_line(folder)} has no images any more, but its index has {len(known)}: is a disk "
-                             f"missing? If they are really gone, run apse_index with --rebuild.")
-        fresh = [name for name in names if not _is_as_before(os.path.join(folder, name), known.get(name))]
-        done.unchanged = len(names) - len(fresh)
-        by_digest = {row.digest: row.name for row in known.values()}
-        if fresh:
-            self.need_encoder()
-        pool = ThreadPoolExecutor(workers or core_count())
-        try:
-            with warnings.catch_warnings(), tqdm(total=len(fresh), desc="index", unit="img",
-                                                 disable=not progress) as bar:
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)       # far larger ones are refused
-                results = ahead(pool, lambda name: self._record_of(name, by_digest), fresh, 2*CHUNK)
-                for group in groups_of(CHUNK, results):
-                    self._write(group, by_digest, known, done)
-                    bar.update(len(group))
-        finally:
-            pool.shutdown(cancel_futures=True)
-        there, refused = set(names) - {name for name, _ in done.skipped}, [name for name, _ in done.refused]
-        closed = tuple(f"{name}/" for name in refused)                        # folders that could not be read
-        done.removed = self._remove(name for name in known if name not in {*there, *refused}
-                                    and not name.startswith(closed))
-        self.store.settle({os.fsencode(name): reason for name, reason in done.skipped + done.refused})
-        done.seconds = time.perf_counter() - began
-        return done
-
-    def _record_of(self, name: str, known) -> FileRecord | tuple[str, str, bool]:
-        "A record; or the name, the reason why there is none, and whether the system refused."
-        try:
-            return read_record(os.fspath(self.folder), name, self.encoder.resize, known)
-        except FileNotFoundError:
-            return name, "there is no such file (any more)", False
-        except RefusedFile as e:
-            return name, f"it {e}", True
-        except ValueError as e:
-            return name, f"it {e}", False
-
-    def _write(self, group: list, by_digest: dict, known: dict, done: Update) -> None:
-        "Embed and store what was read."
-        rows, vectors, thumbnails, new = [], [], {}, []
-        for item in group:
-            if isinstance(item, FileRecord) and item.pixels is None:          # content that was known
-                old = self.store.named(by_digest[item.digest])
-                if old is not None and old.digest == item.digest:
-                    rows.append(_row(item)._replace(width=old.width, height=old.height))
-                    vectors.append(self.store.vector(old))
-                    done.copied.append(item.name)
-                    continue
-                item = self._record_of(item.name, ())                         # the known image has changed meanwhile
-            if isinstance(item, FileRecord):
-                new.append(item)
-            else:
-                (done.refused if item[2] else done.skipped).append(item[:2])
-        if new:
-            vectors += list(self._vectors(np.stack([record.pixels for record in new])))
-            rows += [_row(record) for record in new]
-            thumbnails = {record.digest: record.thumbnail for record in new}
-            for record in new:
-                (done.changed if record.name in known else done.added).append(record.name)
-        if rows:
-            self.store.put(rows, np.stack(vectors), thumbnails)
-
-    def _vectors(self, pixels: np.ndarray) -> np.ndarray:
-        "Embeddings of a batch with class probabilities behind them, N x (D + K)."
-        embeddings, probabilities = self.need_encoder()(pixels)
-        if self.taxonomy is None:
-            return embeddings
-        if self.facts.get("head"):
-            from apse_nb.search.teach import probabilities_of
-            probabilities = probabilities_of(embeddings, self.facts["head"])
-        return np.concatenate([embeddings, probabilities], axis=1)
-
-    def _remove(self, names) -> list[str]:
-        gone = sorted(names)
-        for group in groups_of(1000, gone):
-            self.store.remove(map(os.fsencode, group))
-        return gone
+        return Pass(self).run(progress, workers)
 
     def teach(self,
               taxonomy=None,         # a `Taxonomy`; None: the one that fits the folders' names best
@@ -285,159 +469,3 @@ class Gallery:
                                         lambda embeddings: probabilities_of(embeddings, kept))
         self.facts, self.taxonomy = self.store.facts, taxonomy
         return head
-
-    def remove_missing(self) -> list[str]:      # names
-        "Forget images whose files are gone, and look at nothing else."
-        names = [os.fsdecode(row.name) for row in self.store.rows()]
-        return self._remove(name for name in names if not os.path.lexists(self.folder/name))
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        "Name and reason of the files that the last update could not use."
-        return sorted((os.fsdecode(name), reason) for name, reason in self.store.skipped().items())
-
-    # ---------------------------------------------------------------- answering
-    def query(self,
-              image,          # path of a file, bytes of one, Pillow image, H x W x 3 uint8 array or 3 x H x W tensor
-             ) -> QueryImage:
-        "An image as the index's network sees it. What is in the index already needs no network."
-        digest = b""
-        if isinstance(image, (str, os.PathLike, bytes)):
-            name = "The query" if isinstance(image, bytes) else one_line(image)
-            data = image if isinstance(image, bytes) else file_bytes(image)
-            digest = digest_of(data)
-            row = self.store.with_digest(digest)
-            if row is not None:
-                vector, small = self.store.vector(row), self.store.thumbnail(digest)
-                if small is not None:
-                    return QueryImage(vector[:self.dim], self._probabilities(vector), small, digest)
-            pixels, small, _ = decoded(data, name, self.need_encoder().resize)
-        else:
-            from apse_nb.images import as_square
-            upright = as_image(image)
-            pixels, small = as_square(upright, self.need_encoder().resize), thumbnail_bytes(upright)
-        vector = self._vectors(pixels[None])[0]
-        return QueryImage(vector[:self.dim], self._probabilities(vector), small, digest)
-
-    def _probabilities(self, vector: np.ndarray) -> np.ndarray | None:
-        return None if self.taxonomy is None else vector[self.dim:]
-
-    def search(self,
-               query,              # an image as in `query`, a `QueryImage`, or a vector of D numbers
-               k: int = 10,
-              ) -> list[Entry]:    # at most k, the most similar first
-        """The images most like the query. A query that is a file does not find its own content.
-
-        The similarity is the cosine of the embeddings. In an index that was taught, whose network itself knows no
-        emotions, it is the mean of the cosine and the probability that both images show the same emotion."""
-        vector, digest = (None, b"") if isinstance(query, QueryImage) else (as_vector(query, self.dim), b"")
-        if vector is None:
-            asked = query if isinstance(query, QueryImage) else self.query(query)
-            vector, digest = asked.embedding, asked.digest
-            if self.facts.get("head"):
-                return self._entries(np.append(vector, asked.confidences)/2, k, digest)
-        return self._entries(np.append(vector, np.zeros(len(self.taxonomy or ()))), k, digest)
-
-    def by_emotion(self,
-                   name: str,          # a fine emotion, or a coarse one: 'positive', 'negative'
-                   k: int = 10,
-                  ) -> list[Entry]:    # at most k, the most probable first
-        "The images that the emotion head is surest about."
-        if self.taxonomy is None:
-            raise ValueError(f"The index was made with {one_line(self.facts['model']['source'])}, which knows no "
-                             f"emotions: name some of your folders after emotions and run apse_index with --teach, or "
-                             f"make an index with a checkpoint of apse_train.")
-        if name.strip().lower() in self.taxonomy.coarse:
-            wanted = np.equal(self.taxonomy.parent, self.taxonomy.coarse.index(name.strip().lower()))
-        else:
-            wanted = np.arange(len(self.taxonomy)) == self.taxonomy.index(name)
-        return self._entries(np.append(np.zeros(self.dim), wanted), k)
-
-    def _entries(self, query: np.ndarray, k: int, but_not: bytes = b"") -> list[Entry]:
-        if not 1 <= k <= 10_000:
-            raise ValueError(f"Ask for 1 to 10000 images, not {k}.")
-        return [self._entry(row, vector, product) for product, row, vector in self.store.nearest(query, k, but_not)]
-
-    def _entry(self, row: ImageRow, vector: np.ndarray, product: float | None = None) -> Entry:
-        name, probabilities = os.fsdecode(row.name), self._probabilities(vector)
-        if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"The index names {one_line(name)}, a file outside its folder: run apse_index with "
-                             f"--rebuild.")
-        entry = Entry(name, self.folder/name, row.width, row.height, row.digest.hex(), confidences=probabilities,
-                      embedding=vector[:self.dim], similarity=product)
-        if probabilities is not None:
-            best = int(probabilities.argmax())
-            entry.emotion, entry.confidence = self.taxonomy.fine[best], float(probabilities[best])
-        return entry
-
-    def thumbnail(self, entry: Entry) -> bytes | None:
-        "The JPEG of an entry; None if there is none (any more)."
-        return self.store.thumbnail(bytes.fromhex(entry.digest))
-
-    def __iter__(self) -> Iterator[Entry]:
-        "Every image, sorted by name."
-        return iter(self.contents().entries)
-
-    def contents(self) -> Contents:
-        "All of it in memory, sorted by name."
-        rows, vectors = self.store.all_vectors()
-        order = sorted(range(len(rows)), key=lambda i: os.fsdecode(rows[i].name))
-        vectors = vectors[order]
-        entries = [self._entry(rows[i], vector) for i, vector in zip(order, vectors)]
-        home, open_later = self.store.home, []
-
-        def thumbnail(position: int) -> bytes | None:
-            if not open_later:                    # the gallery may be closed by then
-                open_later.append(Store(home))
-            return open_later[0].thumbnail(bytes.fromhex(entries[position].digest))
-
-        return Contents(entries, vectors[:, :self.dim], vectors[:, self.dim:] if self.taxonomy else None, thumbnail)
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-011
-def _as_encoder(model):
-    "An `Encoder`, or what `load_encoder` makes of a name."
-    if isinstance(model, (str, os.PathLike)):
-        from apse_nb.search.encoder import load_encoder      # torch takes a second; not every search needs it
-        return load_encoder(model)
-    return model
-
-def _home_for(folder: Path, index) -> Path:
-    "Where the index of this folder goes; the place is made if it is not there."
-    if index is not None and "://" in str(index):
-        raise ValueError(f"An index is a folder of this machine, not {one_line(str(index))}.")
-    home = Path(os.path.abspath(folder/".apse_index" if index is None else index))
-    if index is None and home.is_symlink():
-        raise ValueError(f"{one_line(home)} is a link, which may have come with the folder: name the place it leads to "
-                         f"with --index, if you trust it.")
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ValueError(f"The index cannot be kept in {one_line(home)} ({e.strerror}): give another place with "
-                         f"--index.") from None
-    _refuse_old_layout(home)
-    return home
-
-def _refuse_old_layout(home: Path) -> None:
-    if (home/"apse_index.json").exists() and not (home/FILE).exists():
-        raise ValueError(f"The index {one_line(home)} was made by another version of apse_nb: remove that folder and "
-                         f"run apse_index again, with --rebuild.")
-
-def _new_facts(folder: Path, home: Path, encoder) -> dict:
-    "What an index remembers about itself. A folder and the index inside it can be moved together."
-    root, home = os.path.realpath(folder), os.path.realpath(home)
-    if Path(home).is_relative_to(root):
-        root = os.path.relpath(root, home)
-    return dict(root=os.fsencode(root).hex(), taxonomy=asdict(encoder.taxonomy) if encoder.taxonomy else None,
-                model=dict(source=encoder.source, weights=encoder.weights, fingerprint=encoder.fingerprint,
-                           dim=encoder.dim))
-
-def _is_as_before(path: str, row: ImageRow | None) -> bool:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    return row is not None and (row.size, row.mtime) == (status.st_size, status.st_mtime_ns)
-
-def _row(record: FileRecord) -> ImageRow:
-    return ImageRow(0, os.fsencode(record.name), record.digest, record.size, record.mtime, record.width, record.height,
-                    0)
