@@ -56,7 +56,7 @@ def test_cells_and_paragraphs_can_be_taken_in_at_once(path):
                 assert len(paragraph.split()) <= 120, f"{len(paragraph.split())} words: {paragraph[:60]}"
 
 
-def test_the_course_takes_less_than_ten_hours():
+def test_the_course_takes_less_than_nine_hours():
     words = lines = 0
     for path in CHAPTERS:
         for c in cells(path):
@@ -64,4 +64,4 @@ def test_the_course_takes_less_than_ten_hours():
                 words += len(c["text"].split())
             else:
                 lines += sum(bool(line.strip()) for line in c["text"].splitlines())
-    assert (words/170 + lines/22)/60 <= 10
+    assert (words/170 + lines/22)/60 <= 9
