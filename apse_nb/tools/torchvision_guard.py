@@ -10,6 +10,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 # %% ../../nbs/tools/torchvision_guard.ipynb #03a-torchvision-guard-007
 _declared = []  # keeps the library objects, because a declaration lasts as long as its object
@@ -26,11 +27,12 @@ def guard_torchvision() -> None:
     try:
         if hasattr(os, "add_dll_directory"):
             os.add_dll_directory(folder)  # where Windows finds the libraries that the extension needs
-        loader = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
-        extension = importlib.machinery.FileFinder(folder, loader).find_spec("_C")
-        if extension is None:
+        extensions = [file for file in Path(folder).glob("_C*")
+                      if file.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))]
+        if not extensions:
             raise OSError("this torchvision has no extension")
-        torch.ops.load_library(extension.origin)
+        for file in extensions:
+            torch.ops.load_library(str(file))
     except OSError:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
