@@ -26,14 +26,13 @@ import pandas as pd
 import torch
 
 from .datasets.decoding import load_images, load_parts
-from .emotions import MIKELS
 from .images import center_crop
 from .methods.handcrafted import DESCRIPTORS
 from .methods.systems import multi_graph, read_features
 from .metrics import MEASURES, evaluate, evaluate_similarities
 from .network import APSE
 from .report.tables import Experiment, Profile, recipe_of
-from .tools.device import free_bytes, rows_that_fit
+from .tools.device import FLOAT32, free_bytes, rows_that_fit
 from .tools.files import locked, one_line
 from .tools.registry import NETWORKS, find
 from .tools.results import ResultsStore
@@ -44,7 +43,7 @@ from .training import Recipe, accuracy, embed, fit, make_pair_loss, save_model, 
 
 # %% auto #0
 __all__ = ['ROW_COLUMNS', 'IDENTITY', 'row_store', 'fingerprints', 'measure_row', 'run_row', 'run_rows', 'tune', 'summary',
-           'attention_maps', 'cropped_masks', 'why_wrong']
+           'attention_maps', 'cropped_masks']
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-006
 def open_parts(source: str,               # 'scenes', or a folder or list of images with emotion labels
@@ -120,17 +119,19 @@ def train_and_assess(experiment: Experiment, profile: Profile, train, query, see
                      **settings,                     # of `fit`
                     ) -> dict:
     "Train a row's network and measure it; returns the columns that are known only then."
-    recipe, minutes = recipe_of(experiment, profile, seed), 0.0
+    recipe, minutes, remark = recipe_of(experiment, profile, seed), 0.0, {}
     model = build_network(experiment, profile, train.taxonomy, seed).to(choose_device())
     if experiment.trains:
         loss = make_pair_loss(experiment.loss, train.taxonomy, model.dim, **experiment.loss_settings)
-        minutes = fit(model, train, recipe, loss, valid=valid, out=run, **settings).minutes
+        done = fit(model, train, recipe, loss, valid=valid, out=run, images_on=profile.images_on, **settings)
+        minutes, remark = done.minutes, {"remark": FLOAT32} if FLOAT32 in done.notes else {}
     device = next(model.parameters()).device                # similarities are sorted there (chapter 09)
     asked, kept = (embed(model, images, **recipe.look) for images in (query, train))
     q, g = (found.embeddings.to(device) for found in (asked, kept))
     seen = evaluate(q, query.labels, g, train.labels, train.taxonomy)
     own = evaluate(q, query.labels, q, query.labels, train.taxonomy, same_set=True)
-    line = dict(epochs=recipe.epochs if experiment.trains else 0, minutes=round(minutes, 2)) | measures_of(seen, own)
+    line = dict(epochs=recipe.epochs if experiment.trains else 0, minutes=round(minutes, 2)) | remark
+    line |= measures_of(seen, own)
     if asked.scores is not None:
         line |= dict(query_accuracy=round(accuracy(asked, query), 4), train_accuracy=round(accuracy(kept, train), 4))
     if network is not None:
@@ -315,7 +316,8 @@ def _worker_count(profile: Profile, train, report) -> int:
     if choose_device() != "cuda":
         return core_count()
     batch, free = profile.recipe.images_per_class*len(train.taxonomy), free_bytes("cuda")
-    count = rows_that_fit(int(np.prod(train.pixels.shape)), batch, profile.recipe.crop, free)
+    images = 0 if profile.images_on == "host" else int(np.prod(train.pixels.shape))
+    count = rows_that_fit(images, batch, profile.recipe.crop, free)
     report(f"{free/1e9:.0f} GB of the GPU's memory are free: {count} row{'s'*(count > 1)} side by side")
     return count
 
@@ -439,14 +441,3 @@ def cropped_masks(images, crop: int) -> torch.Tensor:
     "The true masks as the network's centre crop sees them, N x crop x crop."
     edge = (images.masks.shape[1] - crop)//2
     return torch.tensor(images.masks[:, edge:edge + crop, edge:edge + crop])      # a copy: masks can be read-only
-
-# %% ../nbs/11_experiments.ipynb #16-experiments-053
-def why_wrong(query_label: int, result_label: int, taxonomy=MIKELS) -> str:
-    """The reason a reader can see: 'right', 'neighbour', 'same polarity' or 'opposite polarity'; a neighbour across the
-    border is called both."""
-    if query_label == result_label:
-        return "right"
-    near = bool(taxonomy.wheel) and taxonomy.wheel_distance()[query_label, result_label] == 1
-    if taxonomy.parent[query_label] != taxonomy.parent[result_label]:
-        return "opposite polarity, neighbour" if near else "opposite polarity"
-    return "neighbour" if near else "same polarity"

@@ -25,7 +25,8 @@ from .negatives import Batch, Objective, PairAndAttention
 from .network import ABLATION, APSE, Network, network_from_config
 from .tools.checkpoint import (
     from_facts, image_digests, load_weights, other_architecture, read_checkpoint, write_checkpoint)
-from .tools.device import Captured, enough_memory, place_images, read_ahead, recorder_of, sgd
+from .tools.device import (
+    FLOAT32, Captured, enough_memory, has_bf16, mixed_precision, place_images, read_ahead, recorder_of, sgd)
 from .tools.files import clear_unfinished
 from .tools.processes import all_rows, rank_and_world, whole_output
 from .tools.recipe import Recipe
@@ -84,7 +85,7 @@ def embed(model: APSE,
           images: LabelledImages,
           crop: int,                     # side of the centre crop, pixels
           batch_size: int = 64,
-          bf16: bool = False,            # matrix work in bfloat16
+          bf16: bool = False,            # matrix work in bfloat16, where the device has instructions for it
           channels_last: bool = False,
           mirror: bool = False,          # the mean over each image and its mirror image
           progress: bool = False,
@@ -101,7 +102,7 @@ def embed(model: APSE,
     for pixels, _ in tqdm(read_ahead(images, batches, device), total=len(batches), desc="embed",
                           disable=not progress, leave=False):
         x = _as_memory_format(center_crop(pixels, crop), channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with mixed_precision(device, bf16):
             outputs = [model(x), *([model(x.flip(3))] if mirror else [])]
         embeddings.append(nn.functional.normalize(sum(output.embedding.float() for output in outputs)))
         if outputs[0].high is not None:
@@ -192,7 +193,7 @@ class Run(NamedTuple):
     log: list[dict]         # one row an epoch, as in log.csv
     minutes: float          # of training and validation, over all restarts
     out: Path | None        # the folder with log.csv, best.safetensors and last.safetensors, if there is one
-    notes: tuple[str, ...] = ()     # on a GPU: where the images are, and how steps are done
+    notes: tuple[str, ...] = ()     # what was decided: number format, where the images are, how steps are done
 
 # %% ../nbs/10_training.ipynb #10-training-059
 def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndarray:    # (steps, B) positions of images
@@ -241,7 +242,7 @@ def _compute(self, pixels, draw, on_device, targets) -> None:
     recipe, state = self.recipe, self.state
     pixels = pixels if self.stored is None else self.stored[pixels]                  # (B, H, W, 3)
     x = augment(pixels, recipe.crop, draw=draw, flip=recipe.flip)[self.rank::self.world]     # (B/W, 3, crop, crop)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.bf16, cache_enabled=self.recorder is None):
+    with mixed_precision(x.device, recipe.bf16, recorded=self.recorder is not None):
         output = self.network(_as_memory_format(x, recipe.channels_last))
     output = whole_output(output, self.rank, self.world)
     batch = Batch(self.labels, on_device, targets)
@@ -367,6 +368,8 @@ class _Loop:
         why = _why_eager(objective, feed.labels, world)
         feed.stored, place = place_images(train, device, images_on)
         feed.rates_on = None if recorder is None else device
+        if recipe.bf16 and not has_bf16(device.type):
+            self.say(FLOAT32)
         if recorder is not None:
             self.say(place)
             self.say(f"step: eager, since {why}" if why else "step: recorded after a few steps and replayed")

@@ -1,11 +1,13 @@
 """The captured step without a GPU: a recorder that writes down every operation and carries the list out again on the
 same memory. What a number in Python or an address that changed would spoil on a GPU, it spoils here."""
 import sys
-from contextlib import nullcontext
+import warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -52,6 +54,11 @@ class NoRecorder:
     aside = nullcontext
 
     @staticmethod
+    def rehearse(function):
+        function()
+        return ""
+
+    @staticmethod
     def record(function):
         def again():
             with Watched():
@@ -71,6 +78,7 @@ def called_from(names):
 class Recorder:
     "Takes the place of `CudaGraphs`."
     aside, recordings, replays = nullcontext, 0, 0
+    rehearse = NoRecorder.rehearse
 
     @classmethod
     def record(cls, function):
@@ -149,7 +157,8 @@ def test_a_recorded_step_is_the_eager_one_bit_for_bit(method, loss, images_on, r
 
 
 @WITHOUT_A_GPU
-def test_bfloat16_and_natural_batches_without_pairs(recorder):
+def test_bfloat16_and_natural_batches_without_pairs(recorder, monkeypatch):
+    monkeypatch.setattr(device, "has_bf16", lambda kind: True)
     recipe = replace(RECIPE, epochs=1, bf16=True, sampler="natural")
     same(eager(network("softmax"), TRAIN, recipe, None), fit(network("softmax"), TRAIN, recipe, None, progress=False))
     assert recorder.recordings == 1
@@ -272,3 +281,99 @@ def test_on_a_gpu_recorded_and_eager_training_agree(images_on, monkeypatch):
     monkeypatch.setattr(training, "_why_eager", lambda *_: "it is compared")
     usual = fit(network(), images_on=images_on, **settings)
     assert [row["loss"] for row in recorded.log] == pytest.approx([row["loss"] for row in usual.log], abs=1e-2)
+
+
+class Stream:
+    "A CUDA stream's name."
+    def wait_stream(self, other):
+        pass
+
+
+@WITHOUT_A_GPU
+def test_a_step_that_waits_is_not_recorded_and_a_failed_recording_gives_the_stream_back(monkeypatch):
+    "`CudaGraphs` itself, with the functions of torch.cuda that it calls replaced by notes."
+    done, usual, mode = [], Stream(), ["default"]
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: usual)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: done.append(stream))
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: mode[0])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda new: mode.__setitem__(0, new))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+
+    def waits(x):
+        done.append("step")
+        if mode[0] == "warn":
+            warnings.warn("called a synchronizing CUDA operation")
+
+    step = device.Captured(waits)
+    for _ in range(5):
+        step(x=torch.zeros(1))
+    assert done == ["step"]*5 and step.trouble == "it asks the device for a result" and mode == ["default"]
+
+    @contextmanager
+    def broken(graph, capture_error_mode):
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+    monkeypatch.setattr(torch.cuda, "graph", broken)
+    done.clear()
+
+    def cannot(x):
+        done.append("step")
+        if len(done) == 4:
+            raise RuntimeError("operation not permitted when stream is capturing")
+    step = device.Captured(cannot)
+    for _ in range(5):
+        step(x=torch.zeros(1))
+    assert done == ["step"]*4 + [usual, "step", "step"]         # three calls, the recording, its end, two eager calls
+    assert step.trouble == "operation not permitted when stream is capturing"
+
+
+def test_bfloat16_is_used_where_there_are_instructions_for_it(monkeypatch):
+    recipe, seen = replace(RECIPE, epochs=1, bf16=True), []
+    monkeypatch.setattr(training, "has_bf16", lambda kind: False)
+    monkeypatch.setattr(device, "has_bf16", lambda kind: False)
+    without = fit(network(), TRAIN, recipe, None, progress=False)
+    assert without.notes[0] == device.FLOAT32 and "float32" in device.FLOAT32
+    same(without, fit(network(), TRAIN, replace(recipe, bf16=False), None, progress=False))
+    for instructions in (False, True):
+        monkeypatch.setattr(device, "has_bf16", lambda kind: instructions)
+        with device.mixed_precision(torch.device("cpu"), bf16=True):
+            seen.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize("flags, answer", [((True, False), True), ((False, True), True), ((False, False), False)])
+def test_a_processor_is_asked(flags, answer, monkeypatch):
+    for name, flag in zip(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), flags):
+        monkeypatch.setattr(torch.cpu, name, lambda flag=flag: flag, raising=False)
+    monkeypatch.setattr(device.platform, "machine", lambda: "x86_64")
+    assert device.has_bf16.__wrapped__("cpu") is answer
+
+
+def test_the_commands_say_where_the_images_are_kept(monkeypatch, tmp_path):
+    from apse_nb.report import commands
+    import apse_nb.experiments as experiments
+    import apse_nb.report.publish as publish
+    seen = []
+
+    def stop(*args, images_on, **settings):
+        raise ValueError(f"kept on the {images_on}")
+    monkeypatch.setattr(experiments, "fit", stop)
+    monkeypatch.setattr(commands, "_run_table", lambda table, rows, files, profile, *a, **k: seen.append(profile))
+    monkeypatch.setattr(publish, "execute_report", lambda out, **parameters: seen.append(parameters) or out)
+
+    def run(command, *words):
+        return CliRunner().invoke(command, [*words, "--out", str(tmp_path/"out")])
+    result = run(commands.apse_train, "scenes", "--profile", "tiny", "--images-on", "host")
+    assert result.exit_code == 2 and result.output == "apse_train: kept on the host\n"
+    for words in (["--table", "2"], []):
+        assert run(commands.apse_reproduce, "--profile", "tiny", "--images-on", "device", *words).exit_code == 0
+    assert seen[0].images_on == seen[1]["images_on"] == "device"
+    for command in (commands.apse_train, commands.apse_reproduce):
+        wrong = run(command, "scenes", "--images-on", "there") if command is commands.apse_train else run(
+            command, "--images-on", "there")
+        assert wrong.exit_code == 2 and "'auto', 'device', 'host'" in wrong.output
+        assert "rows side by side" in " ".join(run(command, "--help").output.split())

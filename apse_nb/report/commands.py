@@ -29,6 +29,13 @@ def _cache_option():
     return click.option("--cache", type=click.Path(path_type=Path), default=None,
                         help="Folder for decoded images.  [default: ~/.cache/apse_nb]")
 
+def _images_on_option():
+    return click.option("--images-on", type=click.Choice(["auto", "device", "host"]), default="auto",
+                        help="Where the decoded images are while a GPU trains: 'device', its memory, is fastest; "
+                        "'host', main memory with batches read ahead, leaves room for larger batches or more rows side "
+                        "by side; 'auto' takes the device if they fill less than half of what is free. Results are "
+                        "the same.")
+
 def _taxonomy_option(default: str):
     return click.option("--taxonomy", default=None, metavar="NAME|FILE.json",
                         help=f"Names of the emotions: mikels, ekman, polarity, or a file.  [default: {default}]")
@@ -109,10 +116,11 @@ def _refuse_natural(row, recipe) -> None:
 @click.option("--dim", type=click.IntRange(1), default=None, help="Size of the embedding, for methods with a learned "
               "compaction (clb, gep).  [default: the profile's]")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of initial weights, batches and crops.")
+@_images_on_option()
 @_taxonomy_option("mikels, or what the folders' names say")
 @_cache_option()
 def apse_train(source, out, method, profile_name, backbone, weights, start, recipe_name, epochs, lr, images_per_class,
-               settings, dim, seed, taxonomy, cache):
+               settings, dim, seed, images_on, taxonomy, cache):
     """Train one method on ROOT, a folder of images with emotion labels (or 'scenes', the embedded data set).
 
     The best network on the validation part is OUT/best.safetensors, the log OUT/log.csv, and a line of results (test
@@ -136,7 +144,8 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
     profile = find_profile(profile_name or ("quick" if source == "scenes" else "cpu"))
     if start and not start.is_file():
         raise FileNotFoundError(f"There is no checkpoint {one_line(start)}.")
-    given = dict(backbone=backbone, weights=_weights(weights), dim=dim, start=str(start.resolve()) if start else None,
+    given = dict(images_on=images_on, backbone=backbone, weights=_weights(weights), dim=dim,
+                 start=str(start.resolve()) if start else None,
                  recipe=find(RECIPES, recipe_name, "recipe")() if recipe_name else None)
     profile = replace(profile, changes=_recipe_changes(settings, epochs=epochs, lr=lr,
                                                        images_per_class=images_per_class),
@@ -401,10 +410,11 @@ def _publish_sets(out: Path, name: str) -> dict[str, int]:
               "data/results/NAME.csv of this repository (with --query-sets, those of the query sets).")
 @click.option("--queue", is_flag=True, help="Train nothing: print the commands that are worth running on FI with a "
               "GPU, in order of worth. They may be cut off and started again.")
+@_images_on_option()
 @_taxonomy_option("mikels, or what the folders' names say")
 @_cache_option()
 def apse_reproduce(source, profile_name, out, tables, features, weights, rows, seeds, epochs, query_sets,
-                   publish_as, queue, taxonomy, cache):
+                   publish_as, queue, images_on, taxonomy, cache):
     """Train the rows of the paper's tables, measure them, and write a report.
 
     Without --table it executes the final notebook of the book: the ablation, figures, and a verdict on each claim.
@@ -426,7 +436,7 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     if queue:
         click.echo("\n".join(queue_commands("data/fi" if source == "scenes" else source, out, weights)))
         return
-    started, profile = time.perf_counter(), find_profile(profile_name)
+    started, profile = time.perf_counter(), replace(find_profile(profile_name), images_on=images_on)
     files, wanted = _feature_files(features, tables), [r for r in (rows or "").split(",") if r]
     known = {name: None for table in tables for name in find_table(table, profile, files)} if tables else METHODS
     unknown = [r for r in wanted if r not in known]
@@ -449,7 +459,8 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
         if not tables:
             place = source if source == "scenes" else str(Path(source).resolve())
             page = execute_report(out, source=place, profile_name=profile_name, weights=weights, rows=rows,
-                                  seeds=seeds, epochs=epochs, cache=str(cache.resolve()) if cache else None)
+                                  seeds=seeds, epochs=epochs, images_on=images_on,
+                                  cache=str(cache.resolve()) if cache else None)
         click.echo(f"done in {(time.perf_counter() - started)/60:.1f} minutes" + ("" if tables else f": {page}"))
         if publish_as:
             count = _publish_sets(out, publish_as) if query_sets else publish(store.path, published(publish_as))

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from apse_nb.emotions import LabelledImages, Taxonomy, tiers
-from apse_nb.experiments import why_wrong
+from apse_nb.emotions import MIKELS, LabelledImages, Taxonomy, tiers
 from apse_nb.metrics import RetrievalReport
 from apse_nb.tools.ranking import rank_gallery, unit_rows
 from apse_nb.tools.embedding_map import flatten, neighbours_kept
@@ -197,6 +196,17 @@ def _signs(taxonomy: Taxonomy) -> str:
     right, polarity, wrong = (f.sign for f in TIER_FRAMES)
     return (f"{right} same emotion    {polarity} only the same polarity ({' or '.join(taxonomy.coarse)})    "
             f"{wrong} another polarity    ? the label is noise")
+
+# %% ../../nbs/report/figures.ipynb #16-experiments-053
+def why_wrong(query_label: int, result_label: int, taxonomy=MIKELS) -> str:
+    """The reason a reader can see: 'right', 'neighbour', 'same polarity' or 'opposite polarity'; a neighbour across the
+    border is called both."""
+    if query_label == result_label:
+        return "right"
+    near = bool(taxonomy.wheel) and taxonomy.wheel_distance()[query_label, result_label] == 1
+    if taxonomy.parent[query_label] != taxonomy.parent[result_label]:
+        return "opposite polarity, neighbour" if near else "opposite polarity"
+    return "neighbour" if near else "same polarity"
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-058
 def judge_queries(report: RetrievalReport,

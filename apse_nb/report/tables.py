@@ -76,6 +76,7 @@ class Profile:
     limit: int | None = None      # draw only so many scenes for each part
     changes: dict = field(default_factory=dict)    # of the recipe, which win over the row's own (`--lr`, `--set`)
     start: str | None = None      # a checkpoint whose weights every row starts from
+    images_on: str = "auto"       # where `fit` keeps the pixels: no matter of the result
 
 TINY = Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"),
                lambdas=(0.5,), limit=160)

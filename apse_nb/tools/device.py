@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+import platform
+import warnings
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -52,12 +55,30 @@ class CudaGraphs:
         torch.cuda.current_stream().wait_stream(stream)
 
     @staticmethod
+    def rehearse(function: Callable) -> str:      # why it cannot be recorded; '' if nothing speaks against it
+        "Call a function once and listen whether it waits for the device. A recording that fails leaves torch crippled."
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                function()
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        waits = any("synchronizing CUDA operation" in str(warning.message) for warning in said)
+        return "it asks the device for a result" if waits else ""
+
+    @staticmethod
     def record(function: Callable) -> Callable:      # replays what it did, without a result
         "Record a function's work without doing it; `RuntimeError` for what cannot be recorded."
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: a thread that reads images may allocate memory meanwhile
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            function()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            # thread_local: a thread that reads images may allocate memory meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                function()
+        except RuntimeError as e:
+            torch.cuda.set_stream(stream)            # torch stays on the recording's own stream when it fails
+            raise RuntimeError(str(e.__context__ or e)) from e
         constants = list(_constants.values())        # the recording knows their addresses only: they must stay
 
         def replay(used=constants):
@@ -80,19 +101,28 @@ class Captured:
             return
         self._put_in_place(inputs)
         if self.replay is None and self.left:
-            self.left -= 1
-            with self.recorder.aside():
-                self._eager()
+            self._warm_up()
             return
         if self.replay is None:
             try:
                 self.replay = self.recorder.record(self._eager)
             except RuntimeError as e:
-                self.replay, self.trouble = self._eager, str(e).strip().split("\n")[0] or type(e).__name__
+                self._stay_eager(str(e).strip().split("\n")[0] or type(e).__name__)
         self.replay()
 
     def _eager(self) -> None:
         self.function(**self.inputs)
+
+    def _warm_up(self) -> None:
+        "A call as it is; the last one before the recording is the rehearsal."
+        self.left -= 1
+        with self.recorder.aside():
+            trouble = self._eager() if self.left else self.recorder.rehearse(self._eager)
+        if trouble:
+            self._stay_eager(trouble)
+
+    def _stay_eager(self, trouble: str) -> None:
+        self.replay, self.trouble = self._eager, trouble
 
     def _put_in_place(self, inputs: dict[str, torch.Tensor]) -> None:
         for name, value in inputs.items():
@@ -118,6 +148,31 @@ def sgd(groups: list[dict],      # of parameters
     for group, rate in zip(optimizer.param_groups, rates):
         group["lr"] = rate       # a view: it changes with `rates`
     return optimizer, rates
+
+# %% ../../nbs/tools/device.ipynb #device-bf16
+FLOAT32 = "float32: this processor has no instructions for bfloat16"      # for logs and stores
+
+@lru_cache
+def has_bf16(device: str = "cpu") -> bool:      # 'cpu' or 'cuda'
+    "Does it have instructions for products of bfloat16 numbers?"
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if platform.machine().lower() in ("x86_64", "amd64"):      # torch's general answer is yes for all of AVX-512
+        known = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+        if all(known):
+            return any(answer() for answer in known)
+    try:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except (AttributeError, RuntimeError):
+        return False
+
+def mixed_precision(device: torch.device,
+                    bf16: bool,             # is it wanted?
+                    recorded: bool = False, # a recording knows no cache of converted weights
+                   ) -> torch.autocast:
+    "A block in which matrix products are in bfloat16, if that is wanted and the device has instructions for it."
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and has_bf16(device.type),
+                          cache_enabled=not recorded)
 
 # %% ../../nbs/tools/device.ipynb #device-012
 def free_bytes(device) -> int | None:

@@ -82,7 +82,7 @@ class Recipe(_Presets):
     label_smoothing: float = 0.0     # of the heads' targets, 0..1
     flip: bool = True                # mirror every second training image (the paper does not say that it does)
     mirror: bool = False             # embed the mean of each image and its mirror image
-    bf16: bool = False               # matrix work in bfloat16 (autocast); losses stay in float32
+    bf16: bool = False               # matrix work in bfloat16 where the device has instructions for it
     channels_last: bool = False      # memory layout that CPUs and tensor cores prefer
     seed: int = 0                    # batches, crops and flips follow from it
 
