@@ -65,3 +65,10 @@ def test_the_course_takes_less_than_nine_hours():
             else:
                 lines += sum(bool(line.strip()) for line in c["text"].splitlines())
     assert (words/170 + lines/22)/60 <= 9
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_chapter_has_at_most_four_thousand_words(path):
+    text = "\n".join(c["text"] for c in cells(path) if c["cell_type"] == "markdown")
+    prose = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|^\|[^\n]*", " ", text, flags=re.S | re.M)     # without formulas and tables
+    assert len(re.findall(r"\S*\w\S*", prose)) <= 4000
