@@ -16,6 +16,22 @@ import pytest
 # Tests of Ctrl-C need what a terminal would give them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also the attacks in full; they take minutes each")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: an attack in full; runs with --slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; runs with --slow"))
+
+
 ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"       # of the browser
 BLOCKED = "csp"            # a request that the page's own policy forbids is not sent
 SHOTS = Path(os.environ.get("APSE_SHOTS", Path(__file__).parent.parent/"reports"/"browser"))
