@@ -5,6 +5,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import psutil
 import pytest
@@ -16,7 +19,9 @@ TRAPS = ("voila.py", "pandas.py", "jupyter_config.py", "jupyter_server_config.py
          "sitecustomize.py")
 HOSTILE = "<img src=x onerror=document.title='hit'>.png"
 # as the installed command, which does not have the current directory on Python's path
-CODE = "import sys; sys.path.remove(''); from apse_nb.widgets.commands import apse_explore; apse_explore()"
+CODE = ("import sys, webbrowser; sys.path.remove(''); "
+        "webbrowser.open = lambda address: print(address, file=sys.stderr); "
+        "from apse_nb.widgets.commands import apse_explore; apse_explore()")
 
 
 @pytest.fixture
@@ -44,7 +49,8 @@ def folder(tmp_path):
 def explore(folder, tmp_path):
     "The command, running in the folder with the traps: its process, what it said, and where its errors go."
     errors = tmp_path/"errors"
-    process = subprocess.Popen([sys.executable, "-c", CODE, folder.name, "--port", str(free_port())], cwd=tmp_path,
+    arguments = [folder.name, "--open", "--port", str(free_port())]
+    process = subprocess.Popen([sys.executable, "-c", CODE, *arguments], cwd=tmp_path,
                                env=os.environ | dict(JUPYTER_PATH=str(tmp_path/"foreign")),
                                stdout=subprocess.PIPE, stderr=errors.open("w"), text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
@@ -175,6 +181,10 @@ def test_strangers_at_the_door(explore, tmp_path):
     port, token = re.search(r"^http://127\.0\.0\.1:(\d+)/\?token=(\S+)$", said, re.M).groups()
     port = int(port)
     wait_for(f"http://127.0.0.1:{port}/login", process, errors)
+    # --open: the browser is given a file that only this user can read, and it leads to the address with the token
+    opened = Path(unquote(urlsplit(re.search(r"^file://\S+$", errors.read_text(), re.M)[0]).path))
+    assert f'url=http://127.0.0.1:{port}/?token={token}"' in opened.read_text()
+    assert opened.parent.stat().st_mode & 0o077 == 0
     assert ask(port, f"/login?token={token}", "evil.example").status == 403           # DNS rebinding
     assert ask(port, "/login", f"localhost:{port}").status == 200
     for path in ("/voila/templates/x", "/voila/templates/lab/x", "/%ff", "/voila/static/%00", "/a%0ab", "/voila/static/"
@@ -205,8 +215,69 @@ def test_a_page_that_is_left_takes_its_process_along(page, serve):
         page.get_by_role("alert").wait_for()
     left = len(kernels())
     page.goto("about:blank")
-    for _ in range(100):
-        if not kernels():
-            break
+    assert left <= 2 and all_end(page)
+
+
+def all_end(page, process=None, seconds: int = 20) -> bool:
+    "Whether all processes behind pages end soon."
+    for _ in range(5*seconds):
+        if not kernels(process):
+            return True
         page.wait_for_timeout(200)
-    assert left <= 2 and not kernels()
+    return False
+
+
+def test_a_fifth_page_is_told_that_four_are_open(page, serve):
+    address = serve("from apse_nb.widgets.server import Shell\nShell('/no/such/index')")
+    pages = [page, *(page.context.new_page() for _ in range(4))]
+    for one in pages[:4]:
+        one.goto(address)
+        one.get_by_role("alert").wait_for()
+    answer = pages[4].goto(address)
+    assert answer.status == 503 and "4 pages of apse_explore are open already: close one" in pages[4].inner_text("body")
+    assert len(kernels()) == 4
+    pages[1].goto("about:blank")
+    pages[4].goto(address)
+    pages[4].get_by_role("alert").wait_for()
+    for one in pages:
+        one.goto("about:blank")
+    assert all_end(page)
+
+
+def megabytes(process) -> float:
+    "Memory of a process and all that it has started; what they share counts once."
+    total = 0
+    for p in [process, *process.children(recursive=True)]:
+        try:
+            total += p.memory_full_info().pss if hasattr(psutil, "PROCFS_PATH") else p.memory_info().rss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total/2**20
+
+
+@pytest.mark.parametrize("loads", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_page_loads_stay_small(loads, explore, page):
+    """Pages that are looked at and pages that are left at once: all processes together stay under 2 GB at every moment,
+    and none remains."""
+    process, said, errors = explore
+    address, plain = re.search(r"^((http://127\.0\.0\.1:\d+/)\?token=\S{20,})$", said, re.M).groups()
+    wait_for(plain + "login", process, errors)
+    server, seen, done = psutil.Process(process.pid), [], threading.Event()
+
+    def watch():
+        while not done.wait(.3):
+            seen.append(megabytes(server))
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        for i in range(loads):
+            page.goto(address, wait_until="commit")
+            if i % 2:
+                page.locator("[aria-label='results, most similar first'] button").first.wait_for()
+        page.goto("about:blank")
+        assert all_end(page, process, 90)              # those whose good-bye was never sent, after a minute
+    finally:
+        done.set()
+        watching.join()
+    print(f"{loads} loads: {max(seen):.0f} MB at most, {len(seen)} looks")
+    assert 100 < max(seen) < 2000, max(seen)

@@ -6,10 +6,13 @@ import os
 import pkgutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +27,7 @@ from apse_nb.pair_losses import NPairLoss
 from apse_nb.report.tables import find_profile, table2
 from apse_nb.scenes import make_scenes
 from apse_nb.tools.checkpoint import read_checkpoint
+from apse_nb.tools.files import locked
 from apse_nb.tools.work import core_count
 from apse_nb.training import fit
 
@@ -249,6 +253,29 @@ def test_a_killed_worker_fails_its_row_and_no_other(tmp_path, monkeypatch):
     assert "ended from outside" in lines.set_index("name").loc["n_pair", "remark"]
     lines = run_rows(rows, profile, "scenes", tmp_path, workers=1, report=said.append)
     assert dict(zip(lines["name"], lines["status"])) == {"n_pair": "ok", "softmax": "ok"}
+
+
+@pytest.mark.parametrize("lock", [".apse_reproduce.lock", "lock"])
+def test_the_second_into_one_folder_waits_and_says_so(lock, tmp_path, monkeypatch):
+    "Another apse_reproduce (or another filler of its store) has the folder: one line says so, then it goes on."
+    out, waiting, said, echo = tmp_path/"out", threading.Event(), [], click.echo
+
+    def listen(text="", *args, **kwargs):
+        said.append(str(text))
+        if "waiting for its end" in said[-1]:
+            waiting.set()
+        echo(text, *args, **kwargs)
+    monkeypatch.setattr(click, "echo", listen)
+    with ThreadPoolExecutor(1) as pool:
+        with locked(out/lock):
+            second = pool.submit(CliRunner().invoke, command("apse_reproduce"), [
+                "--profile", "tiny", "--table", "1", "--rows", "hog", "--out", str(out)])
+            assert waiting.wait(60), said
+            time.sleep(.5)
+            assert not second.done() and not (out/"results.csv").exists()
+        result = second.result(120)
+    assert result.exit_code == 0 and "HOG" in result.output, result.output
+    assert sum("another" in text for text in said) == 1 and len(pd.read_csv(out/"results.csv")) == 1
 
 
 def test_a_failed_row_is_an_exit_status(tmp_path):

@@ -24,7 +24,7 @@ from ..tools.work import own_kernel
 from .parts import Message, static_file
 
 # %% auto #0
-__all__ = []
+__all__ = ['PAGES']
 
 # %% ../../nbs/widgets/server.ipynb #server-006
 class PageHead(anywidget.AnyWidget):
@@ -112,6 +112,10 @@ def path_can_exist(path: str) -> bool:
             and (not template or (len(parts) > 5 and parts[4] == "static" and all(parts[1:]))))
 
 # %% ../../nbs/widgets/server.ipynb #server-015
+PAGES = 4         # open at once; each has a process of 300 to 500 MB
+_FULL = (f"<!doctype html><html lang='en'><title>apse_explore</title><p>{PAGES} pages of apse_explore are open "
+         f"already: close one of them and load this one again.")
+
 def _server_class(host: str, token: str, folder: Path) -> type:
     "Voila with its doors closed; `folder` is private."
     import webbrowser
@@ -123,7 +127,21 @@ def _server_class(host: str, token: str, folder: Path) -> type:
     class Page(TornadoVoilaHandler):
         async def get(self, path=None):
             self.xsrf_token                  # noqa: B018  sets the cookie without which the page's good-bye is refused
-            await super().get(path)
+            if self.current_user and not await self.make_room():
+                self.set_status(503)
+                self.finish(_FULL)
+            else:
+                await super().get(path)
+
+        async def make_room(self) -> bool:
+            "Whether one more page is allowed. Processes without a page make room, the oldest first."
+            kernels, here = self.kernel_manager, self.kernel_manager.list_kernels()
+            left = [kernel["id"] for kernel in here if not kernel["connections"]]
+            too_many = len(here) - PAGES + 1
+            for one in left[:max(0, too_many)]:
+                if one in kernels:
+                    await kernels.shutdown_kernel(one, now=True)
+            return len(left) >= too_many
 
     class Application(tornado.web.Application):
         def find_handler(self, request, **kwargs):
