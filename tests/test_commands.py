@@ -110,6 +110,9 @@ def test_anybodys_embeddings_are_measured(tmp_path):
         assert np.allclose(pd.read_csv(tmp_path/"table.csv", index_col=0)["value"], right["value"], atol=1e-4)
     assert "Unknown label" in run(apse_evaluate, "--features", tmp_path/"f.npy", "--labels", tmp_path/"l.csv", status=2)
     assert "once" in run(apse_evaluate, "--features", tmp_path/"f.npy", status=2)
+    (tmp_path/"l.csv").write_text("a"*200_000)                       # more than Python's csv takes in one field
+    assert "l.csv is not a table of texts" in run(apse_evaluate, "--features", tmp_path/"f.npy", "--labels",
+                                                  tmp_path/"l.csv", status=2)
 
 
 def test_embeddings_leave_with_their_names(small, tmp_path):

@@ -4,6 +4,7 @@ bits."""
 import errno
 import json
 import os
+import random
 import shutil
 import sqlite3
 from pathlib import Path
@@ -17,12 +18,13 @@ from PIL import Image
 from apse_nb.scenes import make_scenes, save_scenes
 from apse_nb.search import records
 from apse_nb.search.commands import apse_index, apse_search
-from apse_nb.search.database import FILE
+from apse_nb.search.database import FILE, seal_of
 from apse_nb.search.encoder import load_encoder
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
 from apse_nb.tools.files import RefusedFile
 from test_retrieval import picture as image
+from test_training import changed, places
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,39 @@ def change(root, sql, *values):
 def test_tables_that_are_not_ours(root, sql):
     change(root, sql)
     assert "--rebuild" in run(apse_search, "--emotion", "awe", "--folder", root).stderr
+
+
+TOTALS = ({}, [], None, 5, {"images": [0, 0]}, {"images": "x", "cells": {}}, {"images": [12]}, {"images": [12, 1],
+          "cells": [1, 2]}, {"images": [10**12, 0], "cells": {"0": [10**12, 0]}}, {"images": [12, .5], "cells": {}})
+
+
+@pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_tampered_facts_are_one_sentence(root, many):
+    "Whoever changes what an index says about itself can also mend the seals: it is refused, or it makes no difference."
+    def write(name, value):
+        (root/".apse_index"/FILE).write_bytes(whole)
+        value = value if isinstance(value, bytes) else json.dumps(value).encode()
+        change(root, "INSERT OR REPLACE INTO facts VALUES(?, ?, ?)", name, value, seal_of(name, value))
+
+    with Gallery.open(root/".apse_index") as gallery:
+        facts, query = gallery.facts | dict(head=dict(weight=[[0.]*8]*128, bias=[0.]*8)), gallery.store.rows()[3]
+    whole, rng = (root/".apse_index"/FILE).read_bytes(), random.Random(0)
+    odd = [None, [], {}, "", "x", -1, 0, 10**8, 1e300, True, [[]], {"a": 1}, "/etc/passwd", float("nan"), 2**63]
+    at = [place for place in places(facts) if len(place) < 4]           # not every number of the head
+    todo = [("index", changed(facts, place, rng.random(), rng.choice(odd)))
+            for place in (rng.choices(at, k=900) if many else rng.sample(at, 30))]
+    todo += [("index", b) for b in (b"\xff", b"[1]", b"null", b"["*100_000)] + [("totals", t) for t in TOTALS]
+    said = 0
+    for name, value in [*todo, ("centres", b"xyz")]:
+        write(name, value)
+        try:
+            with Gallery.open(root/".apse_index") as gallery:
+                assert len(gallery.by_emotion("awe", 3)) == 3 and gallery.query(root/"03.png").digest == query.digest
+                gallery.search(np.ones(128), 3)
+        except (ValueError, FileNotFoundError) as e:
+            said += 1
+            assert len(str(e).splitlines()) == 1 and len(str(e)) < 900, e
+    assert said > len(todo)/2
 
 
 def test_hostile_facts_do_not_reach_the_page(root, encoder):

@@ -235,4 +235,13 @@ class Database:
     def read_totals(self) -> dict:
         "Rows and sums of seals, as the last transaction left them."
         found = self.fact("totals")
-        return json.loads(found) if found else {"images": [0, 0], "cells": {}}
+        if not found:
+            return {"images": [0, 0], "cells": {}}
+        try:
+            totals = json.loads(found)
+            numbers = [n for rows, seals in (totals["images"], *totals["cells"].values()) for n in (rows, seals)]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            numbers = [None]
+        if not all(type(n) is int for n in numbers):
+            raise DamagedIndex("its totals are not numbers")
+        return totals

@@ -227,6 +227,17 @@ def _spherical_means(x: np.ndarray, cells: int, rng, rounds: int = 8) -> np.ndar
     return np.ascontiguousarray(centres, np.float32)
 
 # %% ../../nbs/search/store.ipynb #search-store-014
+def _described(facts: bytes) -> dict:
+    "The facts that `Store.create` wrote, if they can be those of an index."
+    try:
+        found = json.loads(facts)
+        dim, emotions, version = found["dim"], found["emotions"], found["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DamagedIndex("its facts are not those of an index") from None
+    if version != FORMAT or not (type(dim) is type(emotions) is int and 0 < dim < 1 << 20 > emotions >= 0):
+        raise DamagedIndex("its facts are not those of this version")
+    return found
+
 def _sealed(row: ImageRow) -> int:
     "The seal of an image's row. Its block is not in it: a block names its images under a seal of its own."
     return seal_of(*row[:7])
@@ -268,7 +279,7 @@ class Store:
             store.close()
 
     def _begin(self, facts: bytes | None) -> None:
-        self.facts = None if facts is None else json.loads(facts)      # what `create` was told; None: nothing yet
+        self.facts = None if facts is None else _described(facts)      # what `create` was told; None: nothing yet
         if self.facts is not None:
             self._blocks = _Blocks(self._db, self.facts["dim"] + self.facts["emotions"], self.facts["dim"])
 
