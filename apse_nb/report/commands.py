@@ -211,13 +211,12 @@ def _read_labels(path: Path, taxonomy):      # names (None without a column of n
     import csv
     from apse_nb.tools.files import read_regular
     try:
-        text = read_regular(path, 2**28)[0].decode("utf-8-sig")
+        rows = [row for row in csv.reader(read_regular(path, 2**28)[0].decode("utf-8-sig").splitlines()) if row]
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file of labels {one_line(path)}.") from None
-    except ValueError as e:
-        raise ValueError(f"{one_line(path)} {'is not a text file' if isinstance(e, UnicodeDecodeError) else e}: give "
-                         f"a CSV file with a label in each row.") from None
-    rows = [row for row in csv.reader(text.splitlines()) if row]
+    except (ValueError, csv.Error) as e:
+        why = e if isinstance(e, ValueError) and not isinstance(e, UnicodeDecodeError) else "is not a table of texts"
+        raise ValueError(f"{one_line(path)} {why}: give a CSV file with a label in each row.") from None
     width = {len(row) for row in rows}
     if width not in ({1}, {2}):
         raise ValueError(f"{one_line(path)} should have one column (label) or two (name, label) in every row.")
@@ -256,6 +255,7 @@ def _show(report, out) -> None:
 
 def _export(folder: Path, **sets) -> None:
     "Write embeddings as FOLDER/ROLE.npy, with FOLDER/ROLE.csv (name, label) beside each."
+    import csv
     import io
     import numpy as np
     from apse_nb.tools.files import write_whole
@@ -263,9 +263,10 @@ def _export(folder: Path, **sets) -> None:
         data = io.BytesIO()
         np.save(data, embeddings.cpu().numpy(), allow_pickle=False)
         write_whole(folder/f"{role}.npy", data.getvalue())
-        lines = [f'"{name.replace(chr(34), chr(34)*2)}",{images.taxonomy.fine[label]}'
-                 for name, label in zip(map(one_line, images.names), images.labels)]
-        write_whole(folder/f"{role}.csv", "\n".join(["name,label", *lines, ""]))
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("name", "label"), *(
+            (one_line(name), images.taxonomy.fine[label]) for name, label in zip(images.names, images.labels))])
+        write_whole(folder/f"{role}.csv", table.getvalue())
     click.echo(f"embeddings: {folder}")
 
 # %% ../../nbs/report/commands.ipynb #10-training-098
@@ -450,7 +451,7 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     if weights:
         profile = replace(profile, weights=weights)
     store = row_store(out/"results.csv")
-    busy = f"another apse_reproduce is writing into {out}; waiting for its end"
+    busy = f"another apse_reproduce is writing into {one_line(out)}; waiting for its end"
     with locked(out/".apse_reproduce.lock", on_wait=partial(click.echo, busy)):
         before = len(store.frame())
         for table in tables:

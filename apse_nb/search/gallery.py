@@ -121,7 +121,13 @@ class OpenIndex:
         try:
             self.folder = Path(os.path.normpath(store.home/os.fsdecode(bytes.fromhex(self.facts["root"]))))
             self.taxonomy = Taxonomy.from_dict(self.facts["taxonomy"]) if self.facts["taxonomy"] else None
-            self.dim = int(self.facts["model"]["dim"])
+            self.dim, head = self.facts["dim"], self.facts.get("head")
+            fits = self.facts["model"]["dim"] == self.dim and self.facts["emotions"] == len(self.taxonomy or ())
+            if head:
+                fits &= np.shape(head["weight"]) == (self.dim, len(self.taxonomy))
+                fits &= np.shape(head["bias"]) == (len(self.taxonomy),)
+            if not fits:
+                raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ValueError(f"The index {one_line(store.home)} was made by another version of apse_nb: run apse_index "
                              f"with --rebuild.") from None
