@@ -4,6 +4,11 @@ MathML. Needs no Quarto, runs no notebook (their outputs are committed), and the
     python .ci/make_site.py            build into _docs
     python .ci/make_site.py --check    build, then follow every link; exit status 1 with a list if something is wrong
 
+One page, live/network, runs the shipped network in the browser. What it needs is no part of the project (16 MB);
+without it the page says what is missing. To have it, run this in the repository's folder before:
+
+    pip install onnx && npm install --no-save onnxruntime-web
+
 The course is the numbered notebooks of nbs/, in the order of their numbers; each folder below is a wing. Titles are
 first headings."""
 import argparse

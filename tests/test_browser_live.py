@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 pytest.importorskip("anywidget", reason="the pages take their numbers from the widgets: pip install anywidget")
+from apse_nb.datasets.decoding import load_images
 from apse_nb.emotions import MIKELS
+from apse_nb.images import center_crop
 from apse_nb.metrics import MEASURES, evaluate_similarities, random_floor
 from apse_nb.negatives import total_loss
+from apse_nb.tools.files import data_path
+from apse_nb.training import embed, load_model
 from apse_nb.widgets.circle import (
     Circle, circle_values, losses_sentence, marks, point_texts, positive_strip, strip_sentence)
 from apse_nb.widgets.playground import BATCH_LOSSES, BATCHES, WITHOUT_SCALE, loss_on_batch, loss_sentence, make_batch
+
+from conftest import free_port
 
 ROOT = Path(__file__).parent.parent
 
@@ -196,6 +204,82 @@ def test_ranks_compute_what_python_computes(open_page, shot):
     assert page.evaluate("figure.order()") == [first[0], *wanted[1:2], *wanted[3:], wanted[2]]
     assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("rank 24: ")
     shot(page, "live_ranks")
+
+
+@pytest.fixture
+def open_network(live, page, launch):
+    "Serves the folder, as the page says one should, and waits for the first answer."
+    if missing := sys.modules["site_builder.live_data"].what_is_missing():
+        pytest.skip(f"the network is not in the page. {missing}")
+    port = free_port()
+    address = launch([sys.executable, "-m", "http.server", str(port), "--directory", str(live.parent)],
+                     f"http://127.0.0.1:{port}/site.css")
+    errors = []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.goto(address.replace("site.css", "live/network.html"))
+    page.wait_for_function("window.figure")
+    yield page
+    assert errors == []
+
+
+def test_network_computes_what_python_computes(open_network, shot):
+    page = open_network
+    model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
+    scenes = load_images("scenes", facts["recipe"]["resize"], "test", limit=208)
+    crop = facts["recipe"]["crop"]
+    gallery = embed(model, scenes.subset(np.arange(8, 208)), crop=crop).embeddings.numpy()
+    for k in (0, 3, 6):
+        page.evaluate("k => figure.choose(k)", k)
+        found = {name: np.array(v["numbers"]) for name, v in page.evaluate("figure.values()").items()}
+        with torch.no_grad():
+            wanted = model.eval()(center_crop(scenes.pixels[k:k + 1], crop))
+        assert np.allclose(found["embedding"], wanted.embedding[0], atol=1e-3)
+        for name, head in (("low", wanted.low), ("high", wanted.high)):
+            for part, values in (("class_maps", head.class_maps), ("attention", head.attention),
+                                 ("probabilities", head.confidences)):
+                assert np.allclose(found[f"{name}_{part}"], values.flatten(), atol=1e-3), f"{k}: {name} {part}"
+        cosines = gallery @ wanted.embedding[0].numpy()
+        near = page.evaluate("figure.near()")
+        assert np.allclose([n["cosine"] for n in near[:8]], np.sort(cosines)[::-1][:8], atol=1e-3)
+        emotion = MIKELS.fine[wanted.high.scores.argmax()]
+        assert f"the emotion head says {emotion} " in page.locator("#figure p[role=status]").inner_text()
+    shot(page, "live_network")
+
+
+def test_network_sees_a_drawing_and_a_file(open_network, tmp_path):
+    page, told = open_network, open_network.locator("#figure p:is([role=status], [role=alert])")
+    before = page.evaluate("figure.values().embedding.numbers")
+    box = page.locator("canvas.easel").bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, box["y"] + 90, steps=3)
+    page.mouse.up()
+    told.filter(has_text="Your drawing: ").wait_for()
+    assert not np.allclose(page.evaluate("figure.values().embedding.numbers"), before, atol=1e-3)
+    Image.new("RGB", (300, 200), "teal").save(tmp_path/"teal.png")
+    page.locator("input[type=file]").set_input_files(tmp_path/"teal.png")
+    told.filter(has_text="teal.png: ").wait_for()
+    (tmp_path/"text.png").write_text("no image")
+    page.locator("input[type=file]").set_input_files(tmp_path/"text.png")
+    told.filter(has_text="text.png could not be read as an image").wait_for()
+    for width in (1280, 800, 390):
+        page.set_viewport_size(dict(width=width, height=900))
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_network_says_what_it_lacks(live, page, tmp_path, monkeypatch):
+    data = sys.modules["site_builder.live_data"]
+    complaint = page.locator("#figure p[role=alert]")
+    page.goto((live/"network.html").as_uri())
+    if data.what_is_missing():
+        assert "npm install" in complaint.inner_text() or "pip install onnx" in complaint.inner_text()
+    else:
+        assert "python -m http.server --directory _docs" in complaint.inner_text()
+        page.add_init_script("delete globalThis.WebAssembly")
+        page.goto((live/"network.html").as_uri())
+        assert "no WebAssembly" in complaint.inner_text()
+    monkeypatch.setattr(data, "RUNTIME", tmp_path)
+    assert "npm install --no-save onnxruntime-web" in data.network_data(tmp_path)["missing"]
 
 
 @pytest.mark.parametrize("name", ("circle", "playground", "ranks"))

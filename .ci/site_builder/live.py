@@ -73,13 +73,14 @@ def write_live_pages(site: "Site") -> None:
     (folder/"live.css").write_text("\n".join(s.read_text(encoding="utf-8") for s in sheets), encoding="utf-8")
     for name in PAGES:
         title, subtitle, text = _source(name)
-        files = set(folder.iterdir())
+        files = set(folder.rglob("*"))
         data = json.dumps(DATA[name](folder), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
         (folder/f"{name}.js").write_text(bundle(SOURCES/f"{name}.js"), encoding="utf-8")
-        loaded = {*(folder.rglob("*") if name == "network" else folder.iterdir())} - files | {folder/"live.css"}
+        loaded = set(folder.rglob("*")) - files | {folder/"live.css"}
         weight = len(data.encode()) + sum(f.stat().st_size for f in loaded if f.is_file())
         body = Renderer(site, f"live/{name}.md", root="../").convert(text)
+        runtime = [f"onnxruntime/{f.name}" for f in loaded if f.parent.name == "onnxruntime" and f.suffix == ".js"]
         site.write(f"live/{name}.html", "live.html", title=title, subtitle=subtitle, description=subtitle, name=name,
-                   body=Markup(body), data=Markup(data), weight=weight)
+                   scripts=[*runtime, f"{name}.js"], body=Markup(body), data=Markup(data), weight=weight)
         site.search.append(dict(url=f"live/{name}.html", title=title, place="Figures that move",
                                 text=f"{subtitle} {plain(body)}", names=""))

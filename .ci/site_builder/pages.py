@@ -54,6 +54,8 @@ class Site:
                 directives, source = split_directives(cell.source) if cell.cell_type == "code" else ({}, "")
                 if module := exported_to(directives, chapter):
                     self.modules.setdefault(module, []).extend(read_entries(source, module, chapter, cell.id, commands))
+        # a module whose names are for the house only has no page
+        self.modules = {module: entries for module, entries in self.modules.items() if entries}
         self.by_name: dict[str, list[Entry]] = {}
         for entry in (e for entries in self.modules.values() for top in entries for e in (top, *top.methods)):
             self.by_name.setdefault(entry.name, []).append(entry)
@@ -101,7 +103,7 @@ class Site:
 
     def api(self) -> None:
         "One page a module, and their list."
-        listed = [(module, entries[0].chapter, entries) for module, entries in self.modules.items() if entries]
+        listed = [(module, entries[0].chapter, entries) for module, entries in self.modules.items()]
         self.write("api/index.html", "modules.html", title="API", description="Every exported function and class, "
                    "module by module", listed=listed)
         for module, chapter, entries in listed:

@@ -28,9 +28,10 @@ export function makeModel(state) {
   let changed = new Set();
   return {
     get: (name) => state[name],
-    set(name, value) {
-      state[name] = value;
-      changed.add(name);
+    set(name, value) {                                     // or several, as an object
+      const values = typeof name === "object" ? name : { [name]: value };
+      Object.assign(state, values);
+      Object.keys(values).forEach((key) => changed.add(key));
     },
     save_changes() {
       const now = changed;
@@ -42,7 +43,7 @@ export function makeModel(state) {
     on: (names, hear) => heard.push([names, hear]),
     off: (names, hear) => heard.splice(heard.findIndex(([n, h]) => n === names && h === hear), 1),
     put(values) {                                          // from the page, not from the reader's hand
-      Object.entries(values).forEach(([name, value]) => this.set(name, value));
+      this.set(values);
       this.save_changes();
     },
   };
