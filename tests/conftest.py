@@ -1,4 +1,4 @@
-"Fixtures of the browser tests: a headless Chromium page, one notebook served by Voila, screenshots that are kept."
+"Fixtures of several test files; for browser tests a headless Chromium page, a notebook served by Voila, screenshots."
 import os
 import re
 import shutil
@@ -25,16 +25,29 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: an attack in full; runs with --slow")
 
 
-def pytest_collection_modifyitems(config, items):
+ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"       # of the browser
+BLOCKED = "csp"            # a request that the page's own policy forbids is not sent
+SHOTS = Path(os.environ.get("APSE_SHOTS", Path(__file__).parent.parent/"reports"/"browser"))
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Where pytest-xdist divides the tests among processes, a file stays together, so that what it makes once is made
+    once, and so do all files with browser tests, whose servers and pages would wait for each other."""
     if not config.getoption("--slow"):
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; runs with --slow"))
+    if config.pluginmanager.hasplugin("xdist"):
+        browsing = {item.path for item in items if "browser" in item.fixturenames}
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("browser" if item.path in browsing else item.path.stem))
 
 
-ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"       # of the browser
-BLOCKED = "csp"            # a request that the page's own policy forbids is not sent
-SHOTS = Path(os.environ.get("APSE_SHOTS", Path(__file__).parent.parent/"reports"/"browser"))
+@pytest.fixture(scope="session")
+def encoder():
+    "The shipped network as an encoder."
+    from apse_nb.search.encoder import load_encoder
+    return load_encoder("scenes")
 
 
 def free_port() -> int:

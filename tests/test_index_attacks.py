@@ -19,17 +19,11 @@ from apse_nb.scenes import make_scenes, save_scenes
 from apse_nb.search import records
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.database import FILE, seal_of
-from apse_nb.search.encoder import load_encoder
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
 from apse_nb.tools.files import RefusedFile
 from test_retrieval import picture as image
 from test_training import changed, places
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return load_encoder("scenes")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from PIL import Image
 
 from apse_nb.search import commands, database, records, store as stores
 from apse_nb.search.commands import apse_index, apse_search
-from apse_nb.search.encoder import load_encoder
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
 from apse_nb.search.store import ImageRow, Store
@@ -25,11 +24,6 @@ from apse_nb.tools.files import one_line, shell_word
 
 HOSTILE = ['<img src=x onerror=alert(1)>.png', 'a"b\'c`$(touch x).png', "line\nbreak.png", "\x1b[31mred.png",
            "画像 ñ Ω.png", "-rf.png", "%41 100%.png", os.fsdecode(b"caf\xe9\xff.png")]
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return load_encoder("scenes")
 
 
 def picture(seed: int, size=(40, 30)) -> Image.Image:
