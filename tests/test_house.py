@@ -59,6 +59,13 @@ def test_arrows_go_up_the_table_of_wings(module):
             assert its_wing == wing or its_wing in MAY_IMPORT[wing], f"{module} imports {other}"
 
 
+def test_modules_are_of_one_idea():
+    "A module that a reader cannot hold in mind is two: at most 450 lines."
+    long = {module: n for module in MODULES
+            if (n := len((ROOT/"apse_nb"/f"{module}.py").read_text(encoding="utf-8").splitlines())) > 450}
+    assert not long, f"split {long}"
+
+
 def test_nothing_is_unpickled():
     for path in (ROOT/"apse_nb").rglob("*.py"):
         text = path.read_text(encoding="utf-8")

@@ -7,10 +7,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from apse_nb.bench import speed
+from apse_nb.bench import measures, speed, steps
 from apse_nb.tools.files import data_path
 from apse_nb.bench.commands import apse_bench
-from apse_nb.bench.speed import COLUMNS, GOALS, PARTS, read_table, row
+from apse_nb.bench.speed import PARTS
+from apse_nb.bench.stopwatch import COLUMNS, GOALS, read_table, row
 
 
 def run(*arguments):
@@ -42,7 +43,7 @@ def test_help():
 
 
 def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setitem(PARTS, "losses", lambda: speed.losses(repeats=2))
+    monkeypatch.setitem(PARTS, "losses", lambda: steps.losses(repeats=2))
     out = tmp_path/"new"/"speed.csv"
     result = run("--part", "losses", "--out", out)
     assert result.exit_code == 0, result.output
@@ -70,11 +71,11 @@ def test_what_needs_a_gpu_says_so(tmp_path):
 
 
 def test_a_peer_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr(speed, "installed", lambda package: False)
-    monkeypatch.setattr(speed, "evaluate_memory", lambda queries, gallery: 1.)
-    lines = speed.measures(size=(16, 300), big=(4, 300), repeats=1)
+    monkeypatch.setattr(measures, "installed", lambda package: False)
+    monkeypatch.setattr(measures, "evaluate_memory", lambda queries, gallery: 1.)
+    lines = measures.measures(size=(16, 300), big=(4, 300), repeats=1)
     assert {line["figure"] for line in lines if line["status"] == "not measured: not installed"} == {f"{name} / "
-            f"measures" for name in speed.PEERS}
+            f"measures" for name in measures.PEERS}
 
 
 @pytest.mark.parametrize("arguments", [["--part", "nothing"], ["--out", "list.txt"], ["--out", "."]])
@@ -90,7 +91,7 @@ def test_a_wrong_argument_is_one_sentence(arguments, tmp_path, monkeypatch):
 def test_evaluate_memory_is_measured_in_a_process_of_its_own():
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("needs Linux's /proc")
-    assert 0 < speed.evaluate_memory(20, 500) < 200
+    assert 0 < measures.evaluate_memory(20, 500) < 200
 
 
 def test_the_committed_table_has_every_goal():

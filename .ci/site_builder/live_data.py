@@ -25,7 +25,8 @@ def save_sprite(pixels: np.ndarray, path: Path, columns: int = 8, side: int = SI
 def circle_data(folder: Path) -> dict:
     "The widget's first state, and its looks."
     from apse_nb.tools.plotting import PULL, PUSH
-    from apse_nb.widgets.circle import HIGHEST_SCALE, LOOKS, Circle
+    from apse_nb.widgets.circle import HIGHEST_SCALE
+    from apse_nb.widgets.circle_values import LOOKS, Circle
     return dict(start=asdict(Circle()), looks=LOOKS, highest=HIGHEST_SCALE,
                 colours=dict(ep="#777777", pull=PULL, push=PUSH))
 

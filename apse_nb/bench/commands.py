@@ -35,7 +35,8 @@ def apse_bench(part, out):
       apse_bench
       apse_bench --part losses --out losses.csv
     """
-    from apse_nb.bench.speed import COLUMNS, benchmark, read_table
+    from apse_nb.bench.speed import benchmark
+    from apse_nb.bench.stopwatch import COLUMNS, read_table
 
     if out.exists():
         try:

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from .. import training
-from .speed import FI, bare_pass, clustered, noise_images, row, rounds, two_steps
+from .measures import FI, clustered
+from .steps import bare_pass, noise_images, two_steps
+from .stopwatch import row, rounds
 from ..emotions import MIKELS
 from ..metrics import evaluate
 from ..negatives import GeneratedEmotionPairLoss
@@ -39,7 +41,7 @@ def step_ratio(backbone: str, side: int, images_per_class: int, repeats: int, de
     "Seconds of APSE's step, of the plain one and of the bare backbone, in turns."
     _, x, _, steps = two_steps(backbone, side, images_per_class, device)
     steps["bare"] = bare_pass(backbone, x)
-    return rounds({name: _ready(step, device) for name, step in steps.items()}, repeats, device)
+    return rounds({name: _ready(step, device) for name, step in steps.items()}, repeats)
 
 def fit_rates(backbone: str, recipe: Recipe, steps: int) -> tuple[np.ndarray, list[float], tuple]:
     "Images a second of `fit` in each epoch but the first, the losses of all epochs, and what `fit` said."
@@ -84,6 +86,6 @@ def _measures(device: str, sets, repeats: int, name: str) -> list[dict]:
 
     def limit():
         return (query[0].double() @ gallery[0].double().T).view(torch.int64).sort(dim=1)
-    seconds = rounds({"ours": lambda: evaluate(*query, *gallery, MIKELS), "limit": limit}, repeats, device)
+    seconds = rounds({"ours": lambda: evaluate(*query, *gallery, MIKELS), "limit": limit}, repeats)
     return [row("measures, GPU", seconds["ours"]/seconds["limit"], remark=name),
             row("evaluate, GPU", seconds["ours"], remark=name)]

@@ -21,15 +21,16 @@ from sklearn.model_selection import StratifiedKFold
 from torch import nn
 from torch.nn import functional as F
 
-from ..datasets.decoding import DecodedImages, decode, default_cache, load_images
+from ..datasets.decoding import decode, default_cache, load_images
 from ..datasets.readers import open_dataset, read_table
 from ..images import ImageFiles
-from ..emotions import LabelledImages, MIKELS, Taxonomy
+from ..emotions import LabelledImages
+from .votes import (
+    ANGLES, DISTANCES, distributions_of, draw_votes, emotion_plane, overlap_distance, plane_distance, wheel_distance)
 from ..metrics import QueryMeans, check_sets, evaluate
 from ..tools.ranking import rank_gallery, unit_rows
 from ..network import ABLATION, APSE
 from ..pair_losses import EmotionPairLoss, NPairLoss, check_batch, gram
-from ..scenes import Scenes
 from ..tools.results import ResultsStore
 from ..tools.work import choose_device
 from ..negatives import Objective
@@ -37,105 +38,10 @@ from ..tools.run_state import Diverged
 from ..training import Recipe, embed, fit, load_model
 
 # %% auto #0
-__all__ = ['ANGLES', 'DISTANCES', 'GRADED', 'SOFT_ROWS', 'REACH', 'vote_shares', 'distributions_of', 'draw_votes',
-           'overlap_distance', 'jensen_shannon', 'wheel_gaps', 'wheel_distance', 'emotion_plane', 'plane_distance',
-           'check_targets', 'LogRatioLoss', 'graded_gains', 'graded_dcg', 'rank_correlations', 'GradedReport',
-           'evaluate_graded', 'read_valence_arousal', 'Pairwise', 'Classify', 'SoftRow', 'Trial', 'scene_trials',
-           'folder_trials', 'soft_measures', 'run_trial', 'soft_store', 'run_distributions', 'soft_table']
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-007
-def vote_shares(votes,              # N x K votes, ratings or probabilities, not negative
-               ) -> torch.Tensor:   # N x K, float64, each row sums to 1
-    "Label distributions from votes; `ValueError` for an image without a vote, negative numbers or NaN."
-    votes = torch.as_tensor(np.asarray(votes), dtype=torch.float64)
-    if votes.ndim != 2 or not votes.isfinite().all() or (votes < 0).any() or not (votes.sum(1) > 0).all():
-        raise ValueError("Votes are a table of images x emotions with numbers from 0 up, and every image needs at "
-                         "least one vote.")
-    return votes/votes.sum(1, keepdim=True)
-
-def distributions_of(images: LabelledImages) -> torch.Tensor:   # N x K, float64
-    "The label distributions that a data set brings: of drawn scenes, or the votes of its files."
-    votes = images.distributions if isinstance(images, Scenes) else images.files.votes if isinstance(images,
-            DecodedImages) else None
-    if votes is None:
-        raise ValueError("These images have one label each and no votes: use scenes, Flickr_LDL, Abstract or "
-                         "Emotion6, or one-hot labels.")
-    return vote_shares(votes)
-
-def draw_votes(distributions,       # N x K probabilities
-               votes: int = 11,     # viewers an image
-               seed: int = 0,
-              ) -> torch.Tensor:    # N x K shares of the votes
-    "What so many viewers would say, drawn at random."
-    return vote_shares(np.random.default_rng(seed).multinomial(votes, vote_shares(distributions).numpy()))
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-014
-def overlap_distance(a: torch.Tensor,   # A x K distributions
-                     b: torch.Tensor,   # B x K distributions
-                    ) -> torch.Tensor:  # A x B, from 0 (equal) to 1 (no emotion in common)
-    "Total variation: the share of votes that would have to be changed."
-    return (a[:, None] - b[None]).abs().sum(-1)/2
-
-def jensen_shannon(a: torch.Tensor,     # A x K distributions
-                   b: torch.Tensor,     # B x K distributions
-                  ) -> torch.Tensor:    # A x B, from 0 to 1
-    "Jensen-Shannon distance: the root of the divergence, in bits."
-    middle = (a[:, None] + b[None])/2                                                   # (A, B, K)
-
-    def entropy(p):
-        return -torch.xlogy(p, p).sum(-1)/np.log(2)
-
-    # the same as the mean of the two KL divergences
-    divergence = entropy(middle) - (entropy(a)[:, None] + entropy(b)[None])/2
-    return divergence.clamp(min=0).sqrt()
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-021
-def wheel_gaps(taxonomy: Taxonomy,
-               toll: float = 0.,     # extra length where the polarity changes
-              ) -> torch.Tensor:     # K lengths, float64: from each name on the wheel to the next
-    "How far neighbours on the wheel are from each other."
-    taxonomy.wheel_distance()                                      # raises where there is no wheel
-    side = taxonomy.to_coarse([taxonomy.index(name) for name in taxonomy.wheel])
-    return 1 + toll*(side != side.roll(-1)).double()
-
-def wheel_distance(a: torch.Tensor,          # A x K distributions
-                   b: torch.Tensor,          # B x K distributions
-                   taxonomy: Taxonomy = MIKELS,
-                   toll: float = 0.,         # as in `wheel_gaps`
-                  ) -> torch.Tensor:         # A x B, in steps
-    "Earth mover's distance around the emotion wheel: votes times the steps they have to be moved."
-    gaps = wheel_gaps(taxonomy, toll).to(a)
-    if not a.shape[1] == b.shape[1] == len(gaps):
-        raise ValueError(f"The taxonomy {taxonomy.name!r} has {len(gaps)} emotions, but the distributions have "
-                         f"{a.shape[1]} and {b.shape[1]} columns: give the taxonomy of the votes.")
-    order = torch.tensor([taxonomy.index(name) for name in taxonomy.wheel], device=a.device)
-    # (A, B, K) votes that cross each gap if none cross the last
-    flow = a[:, order].cumsum(1)[:, None] - b[:, order].cumsum(1)[None]
-    return torch.stack([(gaps*(flow - flow[..., k:k + 1]).abs()).sum(-1) for k in range(len(gaps))]).amin(0)
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-024
-# degrees; placed by this book
-ANGLES = {"amusement": 20, "excitement": 45, "awe": 70, "anger": 105, "fear": 120, "disgust": 150, "sadness": 210,
-          "contentment": 320}
-
-def emotion_plane(taxonomy: Taxonomy = MIKELS) -> torch.Tensor:   # K x 2, float64: valence and arousal in [-1, 1]
-    "Where each emotion lies on Russell's circle."
-    missing = [name for name in taxonomy.fine if name not in ANGLES]
-    if missing:
-        raise ValueError(f"There is no angle for {', '.join(missing)}: use measured valence and arousal, or add "
-                         f"angles to ANGLES.")
-    turn = torch.deg2rad(torch.tensor([ANGLES[name] for name in taxonomy.fine], dtype=torch.float64))
-    return torch.stack([turn.cos(), turn.sin()], 1)
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-025
-def plane_distance(a: torch.Tensor,          # A x 2 points, or any number of coordinates
-                   b: torch.Tensor,          # B x 2 points
-                  ) -> torch.Tensor:         # A x B
-    "Straight-line distance, for valence and arousal."
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-
-DISTANCES: dict[str, Callable] = {"overlap": overlap_distance, "jensen_shannon": jensen_shannon,
-                                  "wheel": wheel_distance, "plane": plane_distance}
+__all__ = ['GRADED', 'SOFT_ROWS', 'REACH', 'check_targets', 'LogRatioLoss', 'graded_gains', 'graded_dcg', 'rank_correlations',
+           'GradedReport', 'evaluate_graded', 'read_valence_arousal', 'Pairwise', 'Classify', 'SoftRow', 'Trial',
+           'scene_trials', 'folder_trials', 'soft_measures', 'run_trial', 'soft_store', 'run_distributions',
+           'soft_table']
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-038
 def check_targets(embeddings: torch.Tensor,   # B x D

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from .evaluation import evaluate_features, export_embeddings, open_sets, show_report
 from ..tools.cli import OneLineErrors
 from ..tools.files import one_line
 from ..tools.registry import PROFILES, RECIPES, TABLES, find
@@ -176,99 +177,6 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
                f"themselves {line['own_map8']:.3f} and {line['own_map2']:.3f}")
     click.echo(f"results: {store.path}" if row.features else f"best network: {name}; results: {store.path}")
 
-# %% ../../nbs/report/commands.ipynb #commands-020
-def without_queries(queries, gallery):       # two `LabelledImages` -> gallery, and how many images it lost
-    "The gallery without the images that are among the queries, whatever they are called; the rest keeps its order."
-    import numpy as np
-    from apse_nb.images import shared_images
-    both = np.unique(shared_images(queries, gallery)[:, 1])
-    return (gallery.subset(np.setdiff1d(np.arange(len(gallery)), both)), len(both)) if len(both) else (gallery, 0)
-
-def without_copies(images):                  # `LabelledImages` -> the first of each image, and how many were copies
-    "The images without later copies of the same one."
-    import numpy as np
-    from apse_nb.tools.checkpoint import image_digests
-    _, first = np.unique(image_digests(images.pixels), return_index=True)
-    return (images, 0) if len(first) == len(images) else (images.subset(np.sort(first)), len(images) - len(first))
-
-def _open_sets(query, gallery, query_split, gallery_split, size, taxonomy, cache):
-    "Queries and gallery (the same object where each query searches the other ones), and what to say about them."
-    from apse_nb.datasets.decoding import load_images
-    if gallery_split and gallery is None:
-        gallery = query
-    queries, copies = without_copies(load_images(query, size, query_split, taxonomy, cache))
-    note = f"; {copies} copies of other queries are left out" if copies else ""
-    if gallery is None:
-        return queries, queries, note + " (each query searches the other ones)"
-    others, shared = without_queries(queries, load_images(gallery, size, gallery_split, taxonomy, cache))
-    if not len(others):
-        return queries, queries, note + " (the gallery is the queries: each searches the other ones)"
-    return queries, others, note + (f"; {shared} images of the gallery are queries too and are left out of it"
-                                    if shared else "")
-
-def _read_labels(path: Path, taxonomy):      # names (None without a column of names), labels
-    "A CSV file with a label in each row, after the image's name if there are two columns; a heading is recognised."
-    import csv
-    from apse_nb.tools.files import read_regular
-    try:
-        rows = [row for row in csv.reader(read_regular(path, 2**28)[0].decode("utf-8-sig").splitlines()) if row]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file of labels {one_line(path)}.") from None
-    except (ValueError, csv.Error) as e:
-        why = e if isinstance(e, ValueError) and not isinstance(e, UnicodeDecodeError) else "is not a table of texts"
-        raise ValueError(f"{one_line(path)} {why}: give a CSV file with a label in each row.") from None
-    width = {len(row) for row in rows}
-    if width not in ({1}, {2}):
-        raise ValueError(f"{one_line(path)} should have one column (label) or two (name, label) in every row.")
-    known = {name.lower() for name in (*taxonomy.fine, *taxonomy.aliases)}
-    if rows[0][-1].strip().lower() not in known and rows[0][-1].strip().lower() in ("label", "emotion", "class"):
-        rows = rows[1:]
-    return [row[0] for row in rows] if width == {2} else None, [taxonomy.index(row[-1]) for row in rows]
-
-def _evaluate_features(features, labels, taxonomy, out) -> None:
-    "`apse_evaluate --features FILE --labels FILE`: measures of embeddings that anybody computed."
-    import numpy as np
-    from apse_nb.emotions import find_taxonomy
-    from apse_nb.methods.systems import read_features
-    from apse_nb.metrics import evaluate
-    if not 1 <= len(features) == len(labels) <= 2:
-        raise ValueError("Give --features FILE --labels FILE once (each row searches the other ones), or twice: the "
-                         "queries, then the gallery.")
-    taxonomy, sets = find_taxonomy(taxonomy or "mikels"), []
-    for rows, names in zip(features, labels):
-        names, wanted = _read_labels(names, taxonomy)
-        named = names if rows.suffix.lower() == ".csv" else None
-        sets.append((read_features(rows, named, len(wanted)), np.array(wanted)))
-    (q, q_labels), (g, g_labels) = sets[0], sets[-1]
-    same = len(sets) == 1 or q.shape == g.shape and np.array_equal(q, g)
-    report = evaluate(q, q_labels, g, g_labels, taxonomy, same_set=same)
-    click.echo(f"{len(q)} queries, {len(g)} gallery rows{' (each query searches the other ones)' if same else ''}")
-    _show(report, out)
-
-def _show(report, out) -> None:
-    "Print the measures, and write them to a CSV file if one is given."
-    frame = report.frame()
-    click.echo(frame.round(4).to_string())
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(out)
-
-def _export(folder: Path, **sets) -> None:
-    "Write embeddings as FOLDER/ROLE.npy, with FOLDER/ROLE.csv (name, label) beside each."
-    import csv
-    import io
-    import numpy as np
-    from apse_nb.tools.files import write_whole
-    for role, (embeddings, images) in sets.items():
-        data = io.BytesIO()
-        np.save(data, embeddings.cpu().numpy(), allow_pickle=False)
-        write_whole(folder/f"{role}.npy", data.getvalue())
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("name", "label"), *(
-            (one_line(name), images.taxonomy.fine[label]) for name, label in zip(images.names, images.labels))])
-        write_whole(folder/f"{role}.csv", table.getvalue())
-    click.echo(f"embeddings: {folder}")
-
 # %% ../../nbs/report/commands.ipynb #10-training-098
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("checkpoint", required=False)
@@ -304,7 +212,7 @@ def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, featur
     if features or labels:
         if checkpoint or query or gallery:
             raise ValueError("--features takes the place of CHECKPOINT, --query and --gallery: leave those out.")
-        return _evaluate_features(features, labels, taxonomy, out)
+        return evaluate_features(features, labels, taxonomy, out)
     if not checkpoint or not query:
         raise ValueError("Give a CHECKPOINT (or 'scenes') and --query, or --features and --labels.")
     from apse_nb.emotions import find_taxonomy
@@ -320,20 +228,21 @@ def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, featur
     recipe, wanted = Recipe(**facts["recipe"]), find_taxonomy(taxonomy or model.taxonomy)
     if wanted.fine != model.taxonomy.fine:
         click.echo(f"The network was trained for other emotions ({model.taxonomy.name}): its head is not measured.")
-    queries, others, note = _open_sets(query, gallery, query_split, gallery_split, recipe.resize, wanted, cache)
+    queries, others, note = open_sets(query, gallery, query_split, gallery_split, recipe.resize, wanted, cache)
     known = trained_on(path, queries)
     if known:
         warnings.warn(f"The network was trained on {known} of the {len(queries)} queries, so these measures are too "
                       f"good for images it has not seen.", stacklevel=2)
     found = assess(model.to(choose_device()), queries, others, recipe, progress=sys.stderr.isatty())
     click.echo(f"{len(queries)} queries, {len(others)} gallery images{note}")
-    _show(found.report, out)
+    show_report(found.report, out)
     if found.query_accuracy is not None and wanted.fine == model.taxonomy.fine:
         click.echo(f"emotion head's accuracy: {found.query_accuracy:.3f} on queries, {found.gallery_accuracy:.3f} on "
                    f"the gallery")
     if export is not None:
         sets = dict(query=(found.query.embeddings, queries))
-        _export(export, **sets | ({} if others is queries else dict(gallery=(found.gallery.embeddings, others))))
+        other = {} if others is queries else dict(gallery=(found.gallery.embeddings, others))
+        export_embeddings(export, **sets | other)
 
 # %% ../../nbs/report/commands.ipynb #commands-041
 def _feature_files(features: tuple[str, ...], tables: tuple[str, ...]) -> dict[str, str]:

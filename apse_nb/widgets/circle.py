@@ -5,7 +5,7 @@
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-004
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import anywidget
@@ -17,156 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle as Ring
 
 from ..emotions import MIKELS
-from ..negatives import generate_negatives, hardness, interpolation_weight
-from ..pair_losses import inter_terms, intra_terms, positive_number
 from ..tools.plotting import PULL, PUSH, png
+from .circle_values import (
+    CLASSES, Circle, CircleValues, LOOKS, ROLES, EP_COLOUR, circle_terms, circle_values)
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
 
 # %% auto #0
-__all__ = ['ROLES', 'CLASSES', 'LOOKS', 'HIGHEST_SCALE', 'Circle', 'CircleValues', 'circle_values', 'draw_readings',
-           'draw_circle', 'NegativeGeometry']
-
-# %% ../../nbs/widgets/circle.ipynb #12a-geometry-006
-# of the points; 'same' and 'opposite' are the negatives' polarities, seen from the anchor
-ROLES = ("anchor", "positive", "same", "opposite")
-# of the anchor and its positive, of the same and of the opposite polarity's negative
-CLASSES = tuple(map(MIKELS.index, ("awe", "excitement", "fear")))
-_EP_COLOUR = "#777777"          # what happens on the original negatives
-
-
-def _look(k: int, shape: str, word: str, of: str = "") -> dict:       # k: fine label
-    return dict(colour=MIKELS.palette[k], shape=shape, lines=[word, MIKELS.fine[k]],
-                name=f"{word}{of} ({MIKELS.fine[k]})")
-
-LOOKS = dict(anchor=_look(CLASSES[0], "star", "anchor"), positive=_look(CLASSES[0], "round", "positive"),
-             same=_look(CLASSES[1], "round", "negative", " of the same polarity"),
-             opposite=_look(CLASSES[2], "square", "negative", " of the opposite polarity"))
-
-@dataclass(frozen=True)
-class Circle:
-    "One anchor with its positive and its negatives on the unit circle, and all settings of Eq. 8 to 13."
-    anchor: float = 90.                                        # degrees, anticlockwise from the right
-    positive: float = 110.
-    same: float = 20.                                          # the negative of the anchor's polarity
-    opposite: float = 235.                                     # the negative of the opposite polarity
-    negatives: int = 2                                         # 1 leaves out the opposite polarity
-    # of the anchor image, in the classes of the two negatives; 1/8 is a head that knows nothing
-    anchor_confidences: tuple[float, float] = (.125, .125)
-    negative_confidences: tuple[float, float] = (.125, .125)   # of each negative's image, in the anchor's class
-    beta: float | None = None                                  # replaces Eq. 11
-    lambda_0: float | None = None                              # replaces Eq. 9 (and 11), a constant
-    scale: float = 1.                                          # factor on every dot product
-    generate_in: tuple[str, ...] = ("inter", "intra")          # terms that see generated negatives
-    through_lambda: bool = True                                # False: lambda_0 is a constant to the gradient
-
-    def __post_init__(self):
-        positive_number(self.scale)
-        if not np.isfinite(self.all_angles).all():
-            raise ValueError(f"Angles are numbers of degrees, not {self.all_angles}.")
-        if self.negatives not in (1, 2):
-            raise ValueError(f"There are 1 or 2 negatives, not {self.negatives}.")
-        if not self.generate_in or not set(self.generate_in) <= {"inter", "intra"}:
-            raise ValueError(f"generate_in names 'inter', 'intra' or both, not {self.generate_in!r}.")
-        numbers = [*self.anchor_confidences, *self.negative_confidences,
-                   *(v for v in (self.beta, self.lambda_0) if v is not None)]
-        if not all(0 <= v <= 1 for v in numbers):
-            raise ValueError("Confidences, beta and lambda_0 lie between 0 and 1.")
-        if sum(self.anchor_confidences) > 1 + 1e-9:
-            raise ValueError("The anchor's confidences in two classes cannot add up to more than 1: lower one of them "
-                             "first.")
-
-    @property
-    def all_angles(self) -> list[float]:
-        return [getattr(self, role) for role in ROLES]
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        return ROLES[:2 + self.negatives]
-
-    @property
-    def angles(self) -> torch.Tensor:
-        "The angles in use, 1 x (2 + negatives), in radians."
-        return torch.deg2rad(torch.tensor([self.all_angles[:2 + self.negatives]], dtype=torch.float64))
-
-# %% ../../nbs/widgets/circle.ipynb #12a-geometry-009
-class Terms(NamedTuple):
-    "What the losses make of T situations with n negatives."
-    lambda_0: torch.Tensor    # T x n
-    generated: torch.Tensor   # T x n x 2: the generated negatives
-    before: torch.Tensor      # T x 2: inter and intra term on the original negatives (EP)
-    after: torch.Tensor       # T x 2: the same on the generated ones (GEP)
-
-def circle_terms(angles: torch.Tensor,       # T x (2 + n) radians, in the order of ROLES
-                 circle: Circle,             # settings; its own angles are not looked at
-                 beta=None,                  # T x 1: replaces the circle's
-                 lambda_0=None,              # T x 1: replaces the circle's
-                ) -> Terms:
-    "One anchor's inter and intra terms, before and after the negatives are moved."
-    points = torch.stack([angles.cos(), angles.sin()], dim=-1)        # (T, 2 + n, 2)
-    anchor, slots = points[:, :1], points[:, 1:]                      # slot 0 is the positive, as in a tuple
-    positive, C = slots[:, :1], slots.shape[1]
-    if beta is None:
-        beta = beta_of(circle)[:C]
-    if lambda_0 is None and circle.lambda_0 is not None:
-        lambda_0 = angles.new_tensor([[circle.lambda_0]])
-    d_pos, d_neg = (torch.linalg.vector_norm(anchor - p, dim=-1) for p in (positive, slots))   # (T, 1), (T, C)
-    weight = interpolation_weight(d_pos, d_neg, beta) if lambda_0 is None else lambda_0.expand(d_neg.shape)
-    if lambda_0 is None and circle.through_lambda:
-        generated = generate_negatives(anchor, positive, slots, beta)
-    else:
-        # d+ = 0: takes what it is given as lambda_0
-        generated = generate_negatives(anchor, anchor, slots, weight.detach())
-    # (T, C, C), the same row C times
-    S, made = ((anchor*p).sum(-1)[:, None].expand(-1, C, C) for p in (slots, generated))
-    same_coarse = MIKELS.same_coarse[list(CLASSES[:C])][:, list(CLASSES[:C])]
-
-    def terms(far, near):                                                                      # (T, 2)
-        return torch.stack([inter_terms(far, S, same_coarse, circle.scale)[:, 0],
-                            intra_terms(near, S[:, :, :1], same_coarse, circle.scale)[:, 0]], dim=1)
-    return Terms(weight[:, 1:], generated[:, 1:], terms(S, S),
-                 terms(*(made if name in circle.generate_in else S for name in ("inter", "intra"))))
-
-
-def beta_of(circle: Circle) -> torch.Tensor:   # 1 + 2 numbers: nothing for the positive, then one for each negative
-    "Eq. 11, unless a number overrules it."
-    if circle.beta is not None:
-        return torch.full((3,), circle.beta, dtype=torch.float64)
-    mine, theirs = (torch.tensor([0., *c], dtype=torch.float64)
-                    for c in (circle.anchor_confidences, circle.negative_confidences))
-    return torch.exp(-hardness(mine, theirs))
-
-# %% ../../nbs/widgets/circle.ipynb #12a-geometry-014
-class CircleValues(NamedTuple):
-    "What there is to see on one circle; dictionaries are keyed by role, pairs are (EP on the original negatives, GEP)."
-    beta: dict[str, float]
-    lambda_0: dict[str, float]
-    generated: dict[str, tuple[float, float]]         # x and y
-    losses: dict[str, tuple[float, float]]            # 'inter', 'intra', 'sum'
-    force: dict[str, tuple[float, float]]             # along the circle, anticlockwise above 0, loss per radian
-    pull: dict[str, tuple[float, float]]  # the same seen from the anchor: above 0 is nearer (not for the anchor itself)
-
-def circle_values(circle: Circle) -> CircleValues:
-    "Losses, generated negatives and forces of one situation."
-    angles = circle.angles.requires_grad_()
-    found = circle_terms(angles, circle)
-    forces = [-torch.autograd.grad(part.sum(), angles, retain_graph=True)[0][0].detach()
-              for part in (found.before, found.after)]
-    # +1 where the anchor lies anticlockwise, the shorter way
-    towards = torch.sin(angles[0, 0] - angles[0]).sign().detach()
-
-    def pairs(values) -> dict[str, tuple]:
-        return dict(zip(circle.roles, zip(*(v.tolist() for v in values))))
-
-    def per_negative(numbers) -> dict:
-        return dict(zip(circle.roles[2:], numbers.tolist()))
-    values = torch.stack([found.before[0], found.after[0]])                      # (2, 2): EP and GEP, inter and intra
-    values = torch.cat([values, values.sum(1, keepdim=True)], dim=1).detach()
-    pull = pairs([f*towards for f in forces])
-    del pull["anchor"]
-    beta = per_negative(beta_of(circle)[1:])
-    return CircleValues(beta, per_negative(found.lambda_0[0].detach()),
-                   {r: tuple(xy) for r, xy in per_negative(found.generated[0].detach()).items()},
-                   dict(zip(("inter", "intra", "sum"), zip(*values.tolist()))), pairs(forces), pull)
+__all__ = ['HIGHEST_SCALE', 'draw_readings', 'draw_circle', 'NegativeGeometry']
 
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-019
 class PullStrip(NamedTuple):
@@ -253,7 +110,7 @@ def marks(circle: Circle, reading: CircleValues) -> list[dict]:
                 continue                                                   # no force, no arrow
             start, end = at[role]*radius, at[role]*(radius + 1j*length)  # i z is the anticlockwise direction at z
             if real or role == "anchor":
-                colour = _EP_COLOUR if real else "#000000"
+                colour = EP_COLOUR if real else "#000000"
             else:
                 colour = PULL if reading.pull[role][1] > 0 else PUSH
             found.append(dict(kind="arrow", x1=start.real, y1=start.imag, x2=end.real, y2=end.imag, colour=colour,
@@ -289,7 +146,7 @@ def _draw_circle_on(ax, circle: Circle, reading: CircleValues) -> None:
 def _draw_bars(ax, circle: Circle, reading: CircleValues) -> None:
     "The terms under EP (hatched) and GEP (plain), with their values."
     for k, (name, pair) in enumerate(reading.losses.items()):
-        for shift, value, look in zip((-.19, .19), pair, (dict(facecolor="white", edgecolor=_EP_COLOUR, hatch="////"),
+        for shift, value, look in zip((-.19, .19), pair, (dict(facecolor="white", edgecolor=EP_COLOUR, hatch="////"),
                                                           dict(facecolor="#009E73", edgecolor="black"))):
             ax.bar(k + shift, value, .36, label=(None if k else "EP, original negatives" if shift < 0
                                                  else "GEP, generated negatives"), **look)
@@ -305,7 +162,7 @@ def _draw_strip(ax, strip: PullStrip) -> None:
     ax.fill_between(strip.x, strip.after, 0, where=strip.after > 0, color=PULL, alpha=.35)
     ax.fill_between(strip.x, strip.after, 0, where=strip.after < 0, facecolor=PUSH, alpha=.35, hatch="///",
                     edgecolor="white")
-    ax.plot(strip.x, strip.before, "--", color=_EP_COLOUR, lw=1.2, label="EP")
+    ax.plot(strip.x, strip.before, "--", color=EP_COLOUR, lw=1.2, label="EP")
     ax.plot(strip.x, strip.after, color="black", lw=1.4, label="GEP")
     ax.axhline(0, color="black", lw=.8)
     low, high = ax.get_ylim()
