@@ -19,7 +19,8 @@ from apse_nb.search import commands, database, records, store as stores
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
-from apse_nb.search.store import ImageRow, Store
+from apse_nb.search.entries import ImageRow
+from apse_nb.search.store import Store
 from apse_nb.tools.files import one_line, shell_word
 
 HOSTILE = ['<img src=x onerror=alert(1)>.png', 'a"b\'c`$(touch x).png', "line\nbreak.png", "\x1b[31mred.png",

@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,56 +21,13 @@ from tqdm import tqdm
 from .database import FILE, indexing
 from .records import (FileRecord, as_image, as_vector, decoded, digest_of, file_bytes, read_record,
                                     thumbnail_bytes)
-from .store import ImageRow, Store
+from .entries import Contents, Entry, ImageRow, QueryImage, Update
+from .store import Store
 from ..tools.files import RefusedFile, one_line
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0
-__all__ = ['CHUNK', 'Entry', 'Contents', 'QueryImage', 'Update', 'remove_names', 'Gallery']
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-008
-@dataclass
-class Entry:
-    "An image of a gallery."
-    name: str                              # path relative to the folder; undecodable bytes as surrogates
-    path: Path                             # where it was when it was indexed
-    width: int
-    height: int
-    digest: str                            # of its bytes, hex
-    emotion: str = ""                      # the most likely one; '' without an emotion head
-    confidence: float = 0.                 # its probability
-    confidences: np.ndarray | None = None  # K class probabilities, or None
-    embedding: np.ndarray | None = None    # D, a unit vector
-    similarity: float | None = None        # cosine to the query, or probability of the emotion searched for
-
-class Contents(NamedTuple):
-    "A whole gallery in memory, sorted by name."
-    entries: list[Entry]
-    embeddings: np.ndarray                     # N x D, float32
-    confidences: np.ndarray | None             # N x K, float32
-    thumbnail: Callable[[int], bytes | None]   # position -> JPEG; None if there is none (any more)
-
-class QueryImage(NamedTuple):
-    "A query image as the index's network sees it."
-    embedding: np.ndarray             # D
-    confidences: np.ndarray | None    # K
-    thumbnail: bytes                  # JPEG
-    digest: bytes                     # of the file; b'' for an image that is no file
-
-@dataclass
-class Update:
-    "What `Gallery.update` did. Names, or names with reasons."
-    added: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    copied: list[str] = field(default_factory=list)     # moved, renamed or touched: same bytes as a known image
-    removed: list[str] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)    # no images, or damaged ones
-    # could not be read just now: what was known of them is kept
-    refused: list[tuple[str, str]] = field(default_factory=list)
-    ignored: Counter = field(default_factory=Counter)               # other files: suffix -> number
-    excluded: Counter = field(default_factory=Counter)              # folders and masks: what -> number
-    unchanged: int = 0
-    seconds: float = 0.
+__all__ = ['CHUNK', 'remove_names', 'Gallery']
 
 # %% ../../nbs/search/gallery.ipynb #search-gallery-011
 def _as_encoder(model):

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .gallery import Entry, Gallery
+from .entries import Entry
+from .gallery import Gallery
 from ..tools.files import one_line, shell_word
 
 # %% auto #0

@@ -10,28 +10,17 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from .database import DamagedIndex, Database, FILE, check_place, erase, seal_of
+from .entries import ImageRow
 from ..tools.files import one_line
 
 # %% auto #0
-__all__ = ['FORMAT', 'ImageRow', 'Store']
+__all__ = ['FORMAT', 'Store']
 
 # %% ../../nbs/search/store.ipynb #search-store-009
-class ImageRow(NamedTuple):
-    "What is kept of one image file, besides its vector."
-    id: int
-    name: bytes         # relative to the folder; any bytes but zero
-    digest: bytes       # of the file's content
-    size: int           # bytes
-    mtime: int          # time of the last change, nanoseconds
-    width: int          # of the upright original, pixels
-    height: int
-    block: int          # where its vector is
-
 FORMAT = 2                # of these tables
 _TABLES = {
     "facts": "CREATE TABLE facts(name TEXT PRIMARY KEY, value BLOB, seal INTEGER)",

@@ -20,7 +20,7 @@ from PIL import Image
 from ..emotions import LabelledImages, MIKELS, Taxonomy, tiers
 from ..images import decode_bytes
 from ..tools.ranking import unit_rows
-from ..search.gallery import Contents
+from ..search.entries import Contents
 from ..tools.files import one_line, read_regular
 from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES, framed_image, tier_key
 from ..training import Embedded
