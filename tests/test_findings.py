@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from apse_nb.experiments import setup_of
 from apse_nb.report import findings, page
 from apse_nb.report.claims import CLAIMS
 from apse_nb.report.html_page import report_page
+from apse_nb.report.tables import find_profile, table1_controlled
 from apse_nb.report.verdicts import one_per_source
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +44,22 @@ def gap_by_hand(name, row, base, measure):
     return f"{short(d.mean(), True)} ({short(low, True)} to {short(high, True)}, {len(d)} seeds)"
 
 
+def fresh_by_hand(row, base, measure):
+    "Difference over seeds and query sets with its crossed interval: the two-way table cell by cell."
+    lines = pd.read_csv(ROOT/"data"/"results"/"query_luck_scenes.csv").set_index(["name", "seed", "query_set"])[measure]
+    d = (lines[row] - lines[base]).unstack()
+    (s, q), cells = d.shape, d.to_numpy()
+    m = cells.mean()
+    ma = q*sum((cells[i].mean() - m)**2 for i in range(s))/(s - 1)
+    mb = s*sum((cells[:, j].mean() - m)**2 for j in range(q))/(q - 1)
+    me = sum((cells[i, j] - cells[i].mean() - cells[:, j].mean() + m)**2
+             for i in range(s) for j in range(q))/((s - 1)*(q - 1))
+    total = max(ma + mb - me, ma, mb)
+    df = total**2/(ma**2/(s - 1) + mb**2/(q - 1) + me**2/((s - 1)*(q - 1)))
+    half = stats.t.ppf(.975, max(df, 1))*np.sqrt(total/(s*q))
+    return f"{short(m, True)} ({short(m - half, True)} to {short(m + half, True)}, {s} seeds x {q} query sets)"
+
+
 GAPS = [("projection", "fi_gpu", "concat_linear", "at_ep", "map8"),
         ("projection", "scenes_quick", "concat_linear", "ha", "map2"),
         ("product", "fi_gpu", "clb", "concat_linear", "map8"),
@@ -57,6 +75,33 @@ GAPS = [("projection", "fi_gpu", "concat_linear", "at_ep", "map8"),
 @pytest.mark.parametrize("key, name, row, base, measure", GAPS)
 def test_numbers_of_findings(key, name, row, base, measure):
     assert gap_by_hand(name, row, base, measure) in findings.by_key(key).text
+
+
+@pytest.mark.parametrize("key, row, base, measure", [("gep", "gep", "clb", "map8"), ("gep", "gep", "clb", "map2"),
+                                                     ("product", "clb", "concat_linear", "map8")])
+def test_numbers_over_query_sets(key, row, base, measure):
+    assert fresh_by_hand(row, base, measure) in findings.by_key(key).text
+
+
+def test_query_sets_are_complete():
+    "Every network of the crossed table was asked every set, and no set is a part of the data set."
+    lines = pd.read_csv(ROOT/"data"/"results"/"query_luck_scenes.csv")
+    for name, mine in lines.groupby("name"):
+        assert len(mine) == mine["seed"].nunique()*10 == len(mine.drop_duplicates(["seed", "query_set"])), name
+        assert mine["seed"].nunique() >= 3 and (mine["query_set"] > 100).all() and (mine["queries"] == 400).all()
+
+
+def test_every_tuned_setting_lies_inside_its_grid():
+    "Of each loss under equal conditions the best setting on validation images has a worse neighbour on either side."
+    profile = find_profile("quick")
+    lines = pd.read_csv(ROOT/"data"/"results"/"scenes_quick.csv", dtype=dict(data=str, setup=str))
+    test = lines["data"].value_counts().idxmax()
+    for name, candidates in table1_controlled().items():
+        mine = lines.query("name == @name and data != @test and seed == 0").set_index("setup")["map8"]
+        scores = [mine[setup_of(e, profile)] for e in candidates]
+        assert 0 < np.argmax(scores) < len(scores) - 1, (name, scores)
+        used = lines[(lines["name"] == name) & (lines["data"] == test)]
+        assert set(used["setup"]) == {setup_of(candidates[int(np.argmax(scores))], profile)}, name
 
 
 def wrong_cells(text):
@@ -99,7 +144,7 @@ def test_readme_is_short():
 
 def outputs(number):
     "All Markdown that a cell of chapter 13 shows."
-    cell = next(c for c in CHAPTER["cells"] if c["id"] == f"13-reproduce-{number:03d}")
+    cell = next(c for c in CHAPTER["cells"] if c["id"] == f"13-reproduce-{str(number).zfill(3)}")
     return "\n".join("".join(o["data"].get("text/markdown", "")) for o in cell["outputs"] if "data" in o)
 
 
@@ -112,6 +157,14 @@ def test_chapter_13_says_what_the_files_say():
     rows = ("softmax", "n_pair", "ep", "at_ep", "concat_linear", "clb", "gep", "strong")
     assert findings.markdown_table(findings.result_table(findings.results("fi_gpu"), rows)) in outputs(40)
     assert page.claims_table(judged) in outputs(71) and page.claims_table(judged, control=True) in outputs(71)
+    assert findings.markdown_table(findings.fresh_table()) in outputs("050b")
+    assert fresh_by_hand("gep", "clb", "map8") in outputs("050b")
+    for row, base, measure in [("c_arcface", "c_softmax", "map8"), ("c_gep", "c_softmax", "map8")]:
+        assert gap_by_hand("scenes_quick", row, base, measure) in outputs(54)
+    for row, base in (("clb_unmirrored", "clb"), ("gep_unmirrored", "gep"), ("softmax_two", "softmax")):
+        assert gap_by_hand("scenes_quick", row, base, "map8") in outputs(58)
+    assert re.findall(r"\d\.\d{4,}", outputs(28)) == []
+    assert "N-pair" in outputs(32)
     for name, row, base, measure in {gap[1:] for gap in GAPS}:
         if name == "fi_gpu" and row != "strong":
             assert gap_by_hand(name, row, base, measure) in outputs(40)

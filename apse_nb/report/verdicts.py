@@ -90,7 +90,7 @@ def _by_seed(lines: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, set]]:
     return runs, {name: set(mine["seed"]) for name, mine in lines[lines["status"] == "diverged"].groupby("name")}
 
 def comparable(lines: pd.DataFrame) -> list[tuple[dict, pd.DataFrame, dict]]:
-    """Sets of lines that may be compared (same pictures, profile, epochs): (what they share, runs by seed, seeds that
+    """Sets of lines that may be compared (same images, profile, epochs): (what they share, runs by seed, seeds that
     diverged)."""
     lacking = [c for c in ("name", "status", "source", "profile", "data", "setup", "seed", "epochs", "map8")
                if c not in lines]
