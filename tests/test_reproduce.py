@@ -82,6 +82,19 @@ class PowerCut(NPairLoss):
         return super().forward(embeddings, labels)
 
 
+def test_query_sets_are_measured_once(tmp_path):
+    "--query-sets asks every trained network every fresh set; a second call adds nothing; folders are refused."
+    from apse_nb.report.commands import apse_reproduce
+    command = ["--profile", "tiny", "--table", "2", "--rows", "n_pair", "--out", str(tmp_path), "--query-sets"]
+    for sets, lines in (("2", 2), ("3", 3), ("3", 3)):
+        done = CliRunner().invoke(apse_reproduce, [*command, sets], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        found = pd.read_csv(tmp_path/"query_luck.csv")
+        assert len(found) == lines == found["query_set"].nunique() and (found["status"] == "ok").all()
+    refused = CliRunner().invoke(apse_reproduce, ["--query-sets", "3"])
+    assert refused.exit_code == 2 and "--table" in refused.output
+
+
 def test_a_row_cut_off_half_way_goes_on(tmp_path):
     profile, row = find_profile("tiny"), table2()["n_pair"]
     train, _ = open_parts("scenes", profile)
