@@ -106,6 +106,8 @@ def test_apse_explore(explore, page, shot, tmp_path):
         page.set_viewport_size(dict(width=width, height=900))
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"cut off at {width} pixels"
+        below = results.first.locator("img").bounding_box()
+        assert below["y"] + below["height"] < 900, f"no result in sight at {width} pixels"
         shot(page, f"app_search_{width}")
     page.set_viewport_size(dict(width=1280, height=900))
 
@@ -144,6 +146,36 @@ def test_apse_explore(explore, page, shot, tmp_path):
         page.get_by_role("button", name="CSV").click()
     lines = download.value.path().read_text(encoding="utf-8").splitlines()
     assert lines[0] == "rank,name,path,similarity,emotion" and len(lines) == 25
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="HTML").click()
+    saved = download.value.path().read_text(encoding="utf-8")
+    assert saved.count('src="data:image/jpeg') == 24 and "<script" not in saved and "<img src=x" not in saved
+
+    # two queries side by side; the first one stays and can still be walked from
+    page.get_by_role("button", name="Keep beside").click()
+    page.get_by_text("Kept: awe", exact=True).wait_for()
+    page.get_by_label("feeling").select_option("fear")
+    page.get_by_text("Query: fear", exact=True).wait_for()
+    kept = page.locator("[aria-label='kept results, most similar first'] button")
+    left, right = kept.first.bounding_box(), results.first.bounding_box()
+    assert left["x"] + left["width"] <= right["x"] and abs(left["y"] - right["y"]) < 80
+    shot(page, "app_beside_1280")
+    page.set_viewport_size(dict(width=390, height=900))
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # on a telephone what was just asked for comes first
+    assert results.first.bounding_box()["y"] < kept.first.bounding_box()["y"]
+    shot(page, "app_beside_390")
+    page.set_viewport_size(dict(width=1280, height=900))
+    page.get_by_role("button", name="Close").click()
+    kept.first.wait_for(state="hidden")
+
+    # options are out of the way until they are asked for
+    assert not page.get_by_label("confidence", exact=True).is_visible()
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("confidence", exact=True).wait_for()
+    page.get_by_role("button", name="Fewer options").click()
 
     # the other tabs follow
     name = re.search(r"\w+/scene_\w+\.png", results.nth(2).locator("img").get_attribute("alt"))[0]

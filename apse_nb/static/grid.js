@@ -53,6 +53,7 @@ export default {
         button.title = tile.alt;
         const frame = add(button, "span", "apse-frame");
         frame.style.border = tile.border;
+        frame.style.setProperty("--apse-colour", tile.border.split(" ").pop());       // for grid.css in the dark
         const img = add(frame, "img", "");
         img.alt = tile.alt;
         img.src = tile.src;

@@ -5,7 +5,9 @@
 # %% ../../nbs/widgets/app.ipynb #12c-app-004
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -15,7 +17,8 @@ from ..datasets.decoding import load_images
 from ..emotions import LabelledImages, MIKELS
 from ..images import decode_square
 from ..search.encoder import Encoder, load_encoder
-from ..search.gallery import Gallery
+from ..search.gallery import Contents, Gallery
+from ..search.results import Query as Asked, result_page
 from ..tools.files import one_line, read_regular
 from .attention import AttentionExplorer
 from .browser import RetrievalBrowser
@@ -44,9 +47,10 @@ class Explorer(widgets.Tab):
                  collection: Collection,
                  images: LabelledImages,     # of encoder.resize pixels a side: all of the collection, or a few of it
                  labelled: bool = True,      # False: the labels of `images` are made up
+                 page: Callable | None = None,    # makes the HTML of results, see `RetrievalBrowser`
                 ):
         self.encoder, self.collection, self.images, self.labelled = encoder, collection, images, labelled
-        self.search = RetrievalBrowser(collection, typical_query(collection), 24, encoder, side=190)
+        self.search = RetrievalBrowser(collection, typical_query(collection), 24, encoder, 190, page)
         self.map, self.attention = None, None
         self._makers: dict[str, Callable] = {"Search": lambda: self.search, "Map": self._make_map}
         if getattr(encoder.network, "taxonomy", None) is not None and encoder.taxonomy is not None:
@@ -120,6 +124,17 @@ def _some_images(collection: Collection, size: int, most: int = 24) -> LabelledI
         raise FileNotFoundError("None of the images that the index knows can be read: run apse_index again.")
     return LabelledImages(np.stack(pixels), np.zeros(len(pixels), dtype=np.int64), collection.taxonomy, names)
 
+def _page_maker(source, found: Contents) -> Callable:
+    "What makes the page of apse_search out of a query of the browser and its results."
+    def page(query, positions: list[int], similarity: list[float]) -> str:
+        hits = [replace(found.entries[i], similarity=s) for i, s in zip(positions, similarity)]
+        own = query.position >= 0
+        asked = Asked(one_line(found.entries[query.position].name) if own else query.words, query.image or None,
+                      found.confidences[query.position] if own and found.confidences is not None else None)
+        with Gallery.open(source) as gallery:
+            return result_page(asked, hits, gallery, ["apse_search", "--index", os.path.abspath(source)])
+    return page
+
 def model_words(encoder: Encoder) -> str:
     "A network in words, with what it is known to be good for."
     kind = encoder.source.split(":")[0]
@@ -149,7 +164,8 @@ def explorer(source="scenes",              # 'scenes', or the index of a folder,
             encoder, found = gallery.need_encoder(), gallery.contents()
         say(f"Reading the index of {len(found.entries):,} images...")
         collection = Collection.from_contents(found, gallery.taxonomy or MIKELS)
-        page = Explorer(encoder, collection, _some_images(collection, encoder.resize), labelled=False)
+        page = Explorer(encoder, collection, _some_images(collection, encoder.resize), False,
+                        _page_maker(source, found))
         place = f"{len(collection):,} images of {one_line(gallery.folder)}"
     say(f"{place}; searched with {model_words(encoder)}.")
     return page

@@ -121,6 +121,27 @@ def query_by_emotions(collection: Collection,
     label = t.index(only) if len(weights) == 1 and only not in t.coarse else None
     return Query(words, sum(w*each[name] for name, w in weights.items())/total, label=label, shares=True)
 
+# %% ../../nbs/widgets/browser.ipynb #browser-015c
+class Kept(widgets.VBox):
+    "A query and its results that stay while the search goes on beside them; hidden until there is one."
+    def __init__(self, side: int):      # of a result on the page, pixels
+        self.words, self.results = Message(), ImageGrid(label="kept results, most similar first", side=side)
+        self.close_button = widgets.Button(description="Close", layout=dict(width="70px"))
+        head = widgets.HBox([self.words, self.close_button], layout=dict(flex_flow="row wrap"))
+        super().__init__([head, self.results], layout=dict(flex="1 1 320px", min_width="0"))
+        self.close_button.on_click(lambda _: self.hide())
+        self.hide()
+
+    def show(self, words: str, tiles: list[dict]) -> None:
+        "Show these tiles."
+        self.words.say(f"Kept: {words}")
+        self.results.tiles = tiles
+        self.layout.display = ""
+
+    def hide(self) -> None:
+        "Show nothing."
+        self.layout.display = "none"
+
 # %% ../../nbs/widgets/browser.ipynb #browser-016
 class RetrievalBrowser(widgets.VBox):
     "A query and its nearest images; each of them can become the next query. Observe `query` and `shown`."
@@ -133,26 +154,37 @@ class RetrievalBrowser(widgets.VBox):
                  k: int = 12,               # results
                  encoder=None,              # the collection's network; with it, images from outside can be queries
                  side: int = 112,           # of a result on the page, pixels
+                 page: Callable[[Query, list, list], str] | None = None,  # query, positions, similarities -> HTML
                 ):
         if k < 1:
             raise ValueError(f"Ask for at least one result, not {k}.")
         self.collection, self.k, self.encoder, self.history, self.cosines = collection, k, encoder, [], np.zeros(0)
-        self._now, self._table = None, None
+        self._now, self._table, self._page = None, None, page
         self.image, self.heading, self.message, self.failure_note = ImageView(), Message(), Message(), Message()
         self.results = ImageGrid(label="results, most similar first", side=side)
         self.failures = ImageGrid(label="failures, the most wrong first", side=side)
-        self.save = SaveButtons(kinds=["CSV", "JSON"])
+        self.save = SaveButtons(kinds=["CSV", "JSON", *(["HTML"] if page else [])])
+        self.kept = Kept(side)
         self._make_controls()
         self.failure_box = widgets.VBox([self.failure_note, self.failures])
         self.image.layout.flex = "0 0 auto"
-        self.image.layout.max_width = "260px"
+        self.image.layout.max_width = "min(260px, 30vw)"
         row = dict(flex_flow="row wrap", grid_gap="8px")
-        buttons = widgets.HBox([self.back_button, self.failures_button, self.save], layout=row)
-        about = widgets.VBox([self.heading, buttons], layout=dict(min_width="0", flex="1 1 300px"))
-        filters = widgets.HBox([self.emotion, self.polarity, self.confidence], layout=row)
-        super().__init__([*self._search_panel(row), widgets.HBox([self.image, about], layout=row), filters,
-                          self.message, self.results, self.failure_box], layout=dict(min_width="0"))
+        panel, more = self._search_panel(row)
+        buttons = widgets.HBox([self.back_button, self.options_button, self.keep_button], layout=row)
+        about = widgets.VBox([self.heading, buttons], layout=dict(min_width="0", flex="1 1 200px"))
+        self.options = widgets.VBox([*more, widgets.HBox([self.emotion, self.polarity, self.confidence], layout=row),
+                                     self.failures_button])
+        found = widgets.VBox([self.message, self.results, self.save], layout=dict(flex="1 1 320px", min_width="0"))
+        # side by side where there is room, else the new results above the kept ones
+        beside = widgets.HBox([self.kept, found], layout=row | dict(flex_flow="row wrap-reverse",
+                                                                   align_items="flex-end"))
+        super().__init__([*panel, widgets.HBox([self.image, about], layout=dict(grid_gap="8px")), self.options,
+                          beside, self.failure_box], layout=dict(min_width="0"))
         self.show_failures(False)
+        self.show_options(False)
+        self.kept.results.on_choose(self.choose)
+        self.kept.results.on_open(self._large)
         for grid in (self.results, self.failures):
             grid.on_choose(self.choose)
             grid.on_open(self._large)
@@ -164,7 +196,12 @@ class RetrievalBrowser(widgets.VBox):
         self.emotion, self.polarity = _menu("emotion", t.fine, unknown), _menu("polarity", t.coarse, unknown)
         self.confidence = Slider(label="confidence", disabled=self.collection.confidences is None,
                                  layout=widgets.Layout(width="330px", max_width="100%"))
-        self.back_button = widgets.Button(description="Back", disabled=True, layout=dict(width="90px"))
+        self.back_button = widgets.Button(description="Back", disabled=True, layout=dict(width="70px"))
+        self.options_button = widgets.Button(layout=dict(width="110px"))
+        self.keep_button = widgets.Button(description="Keep beside", layout=dict(width="110px"),
+                                          tooltip="keep these results on the left and search on")
+        self.options_button.on_click(lambda _: self.show_options(self.options.layout.display == "none"))
+        self.keep_button.on_click(lambda _: self.keep())
         self.failures_button = widgets.Button(disabled=self.collection.labels is None,
                                               tooltip="the queries with the most wrong results first")
         self.back_button.on_click(lambda _: self.back())
@@ -172,10 +209,10 @@ class RetrievalBrowser(widgets.VBox):
         for control in (self.emotion, self.polarity, self.confidence):
             control.observe(lambda _: self._search(), "value")
 
-    def _search_panel(self, row: dict) -> list[widgets.Widget]:
-        "Field for an image and menus for feelings; nothing where there is no encoder."
+    def _search_panel(self, row: dict) -> tuple[list[widgets.Widget], list[widgets.Widget]]:
+        "What is always seen (a field for an image, a menu of feelings), and its options; nothing without an encoder."
         if self.encoder is None:
-            return []
+            return [], []
         names = [*self.collection.taxonomy.fine, *self.collection.taxonomy.coarse]
         unknown = self.collection.confidences is None
         self.file = Upload(label="Search with an image: choose, drop or paste it", paste=True,
@@ -186,8 +223,8 @@ class RetrievalBrowser(widgets.VBox):
         self.file.observe(self._received, "count")
         for control in (self.feeling, self.second, self.balance):
             control.observe(lambda _: self._feel(), "value")
-        return [widgets.HBox([self.file, widgets.VBox([widgets.HBox([self.feeling, self.second], layout=row),
-                                                       self.balance])], layout=row)]
+        return [widgets.HBox([self.file, self.feeling], layout=row)], [widgets.HBox([self.second, self.balance],
+                                                                                    layout=row)]
 
     @property
     def filter(self) -> Filter:
@@ -214,6 +251,15 @@ class RetrievalBrowser(widgets.VBox):
     def search_emotions(self, weights: dict[str, float]) -> None:
         "Search for a feeling, or several with weights."
         self._start(query_by_emotions(self.collection, weights))
+
+    def keep(self) -> None:
+        "Keep the query and its results beside those that come."
+        self.kept.show(self._now.words, self.results.tiles)
+
+    def show_options(self, show: bool = True) -> None:
+        "A second feeling, the filters and the failures, or hide them."
+        self.options.layout.display = "" if show else "none"
+        self.options_button.description = "Fewer options" if show else "Options"
 
     def back(self) -> None:
         "The query before this one."
@@ -284,8 +330,10 @@ class RetrievalBrowser(widgets.VBox):
                     path="" if files is None else one_line(files[i]))
 
     def table(self, kind: str) -> tuple[str, str]:     # file name, text
-        "The results as a CSV or JSON file."
+        "The results as a CSV or JSON file, or as the page that apse_search makes."
         c = self.collection
+        if kind == "HTML":
+            return "results.html", self._page(self._now, list(self.shown), self.cosines.tolist())
         rows = [dict(rank=n, name=c.names[i], path="" if c.files is None else one_line(c.files[i]),
                      similarity=round(float(s), 4),
                      emotion="" if c.guesses is None else c.taxonomy.fine[c.guesses[i]])
