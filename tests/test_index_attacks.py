@@ -165,6 +165,21 @@ def test_tampered_facts_are_one_sentence(root, many):
     assert said > len(todo)/2
 
 
+@pytest.mark.parametrize("column, value", [("name", "03.png"), ("name", None), ("digest", None), ("width", "<b>"),
+                                           ("block", "x")])
+def test_rows_of_the_wrong_kind_with_right_seals(root, column, value):
+    db = sqlite3.connect(root/".apse_index"/FILE)
+    for row in db.execute("SELECT id, name, digest, size, mtime, width, height FROM images").fetchall():
+        columns = dict(zip(("id", "name", "digest", "size", "mtime", "width", "height"), row)) | {column: value}
+        seal = seal_of(*list(columns.values())[:7])
+        if row[0] == 4:
+            db.execute(f"UPDATE images SET {column} = ?, seal = ? WHERE id = 4", (value, seal))
+    db.commit()
+    db.close()
+    result = run(apse_search, "--emotion", "awe", "--folder", root, "--k", 20)
+    assert result.exit_code == 2 and "--rebuild" in result.stderr, result.output
+
+
 def test_hostile_facts_do_not_reach_the_page(root, encoder):
     "A palette is six digits, an emotion's name is text."
     with Gallery.open(root/".apse_index", encoder) as gallery:
