@@ -49,7 +49,8 @@ class _Blocks:
         "Blocks: number, cell, images' numbers (n), vectors (n x width), seal."
         query = f"SELECT id, cell, ids, vectors, seal FROM blocks {where}"
         for block, cell, ids, vectors, seal in self.db.connection.execute(query, values):
-            if seal != seal_of(block, cell, ids, vectors) or len(ids)//8*self.width*4 != len(vectors):
+            whole = type(ids) is type(vectors) is bytes and seal == seal_of(block, cell, ids, vectors)
+            if not whole or len(ids)//8*self.width*4 != len(vectors):
                 raise DamagedIndex("vectors have changed")
             rows = np.frombuffer(vectors, np.float32).reshape(-1, self.width)
             yield block, cell, np.frombuffer(ids, np.int64), rows, seal
@@ -351,7 +352,8 @@ class Store:
     # ---- reading
     def _image(self, row: tuple) -> ImageRow:
         found = ImageRow(*row[:8])
-        if _sealed(found) != row[8]:
+        kinds = (int, bytes, bytes, *(int,)*5)
+        if _sealed(found) != row[8] or not all(type(value) is kind for value, kind in zip(found, kinds)):
             raise DamagedIndex("an image's row has changed")
         return found
 
@@ -397,7 +399,7 @@ class Store:
         "A JPEG, or None if there is none or it is damaged."
         with self._db.sentences():
             for jpeg, seal in self._db.all("SELECT jpeg, seal FROM thumbnails WHERE digest = ?", (digest,)):
-                return jpeg if seal_of(digest, jpeg) == seal else None
+                return jpeg if type(jpeg) is bytes and seal_of(digest, jpeg) == seal else None
 
     def skipped(self) -> dict[bytes, str]:
         "Name and reason of the files that the last update could not use."
@@ -415,6 +417,8 @@ class Store:
             more = k
             while True:
                 best = self._best(query, more)
+                if not np.isfinite([product for product, _, _ in best]).all():
+                    raise DamagedIndex("vectors are not finite")
                 found = [(product, self._image_of(image), vector) for product, image, vector in best]
                 kept = [hit for hit in found if hit[1].digest != but_not]
                 if len(kept) >= k or len(best) < more:
