@@ -21,8 +21,8 @@ from .tools.files import data_path, read_limited, read_regular, write_whole
 from .tools.registry import BACKBONES, find
 
 # %% auto #0
-__all__ = ['STAGES', 'LARGEST_WEIGHTS', 'TIMM', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights',
-           'load_weights', 'save_weights', 'load_imagenet', 'pretrained', 'Backbone']
+__all__ = ['STAGES', 'ResidualBlock', 'SceneNet', 'build_network', 'stage_nodes', 'read_weights', 'load_weights', 'save_weights',
+           'load_imagenet', 'pretrained', 'Backbone']
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-006
 class ResidualBlock(nn.Module):
@@ -104,6 +104,7 @@ def stage_nodes(name: str,            # as in `build_network`
 # %% ../nbs/03_backbones.ipynb #03-backbones-026
 LARGEST_WEIGHTS = 2**30      # bytes; VGG-19, the largest of torchvision's networks here, has 575 MB
 
+# %% ../nbs/03_backbones.ipynb #03-backbones-026-b
 def read_weights(path,                            # a .safetensors or .safetensors.xz file
                 ) -> dict[str, torch.Tensor]:     # tensors by name
     """The tensors of a file; `FileNotFoundError` or `ValueError` says in one sentence why there are none. Never

@@ -42,8 +42,7 @@ from .tools.run_state import Diverged
 from .training import Recipe, accuracy, embed, fit, make_pair_loss, save_model, start_from
 
 # %% auto #0
-__all__ = ['ROW_COLUMNS', 'IDENTITY', 'row_store', 'fingerprints', 'measure_row', 'run_row', 'run_rows', 'tune', 'summary',
-           'attention_maps', 'cropped_masks']
+__all__ = ['row_store', 'measure_row', 'run_rows', 'tune', 'summary', 'attention_maps']
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-006
 def open_parts(source: str,               # 'scenes', or a folder or list of images with emotion labels
@@ -74,6 +73,7 @@ ROW_COLUMNS = ("name", "status", "profile", "source", "data", "setup", "seed", "
                "finished", "remark")
 IDENTITY = ("name", "setup", "data", "seed")      # what makes a line of rows one of a kind
 
+# %% ../nbs/11_experiments.ipynb #16-experiments-008-b
 def row_store(path) -> ResultsStore:
     "The results store of rows in this CSV file."
     return ResultsStore(path, ROW_COLUMNS, texts=("name", "source", "data", "setup", "commit"))
@@ -187,6 +187,7 @@ def fingerprints(train, query) -> str:
     "What identifies the images of a line: those of the gallery and those of the queries."
     return f"{train.fingerprint()}-{query.fingerprint()}"
 
+# %% ../nbs/11_experiments.ipynb #16-experiments-018-b
 def measure_row(experiment: Experiment, profile: Profile, source: str, train, query, seed: int, run: Path,
                 network: Path | None = None, **settings) -> dict:
     "Train and measure one row (arguments as in `train_and_assess`); returns its line, which is 'ok' or 'diverged'."
@@ -205,6 +206,7 @@ def _failed(reason, *facts) -> dict:
     return dict(status="failed", remark=one_line(reason)[:300], finished=time.strftime("%Y-%m-%d %H:%M")) | _facts_of(
         *facts)
 
+# %% ../nbs/11_experiments.ipynb #16-experiments-018-c
 def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None,
             queries: str = "test", taxonomy=None) -> dict:
     "Run one row in OUT/runs, keep its network in OUT/models, and return its line; errors become a line too."
@@ -437,6 +439,7 @@ def attention_maps(model: APSE,
                 found.setdefault(level, []).append(head.attention.cpu())
     return {level: torch.cat(maps) for level, maps in found.items()}
 
+# %% ../nbs/11_experiments.ipynb #16-experiments-047-b
 def cropped_masks(images, crop: int) -> torch.Tensor:
     "The true masks as the network's centre crop sees them, N x crop x crop."
     edge = (images.masks.shape[1] - crop)//2

@@ -21,8 +21,8 @@ from .images import center_crop
 from .tools.plotting import blend, enlarge, localisation
 
 # %% auto #0
-__all__ = ['VARIANTS', 'HeadView', 'NetworkView', 'cut_middle', 'look_at', 'peak', 'place_words', 'GradCamView', 'describe',
-           'answer_sentence', 'hit_sentence', 'draw_attention', 'grad_cam', 'as_variant']
+__all__ = ['VARIANTS', 'HeadView', 'NetworkView', 'cut_middle', 'look_at', 'peak', 'GradCamView', 'describe', 'draw_attention',
+           'grad_cam']
 
 # %% ../nbs/12_explore.ipynb #12-explore-025
 class HeadView(NamedTuple):
@@ -97,6 +97,7 @@ def peak(a_map: np.ndarray,                          # h x w
     y, x = np.unravel_index(a_map.argmax(), a_map.shape)
     return (x + .5)/a_map.shape[1], (y + .5)/a_map.shape[0]
 
+# %% ../nbs/12_explore.ipynb #12-explore-043-b
 def place_words(place: tuple[float, float] | None) -> str:
     "A place in an image as one would say it."
     if place is None:
@@ -149,6 +150,7 @@ def describe(view: NetworkView,
                      f"{place_words(peak(grad.cam))}" + _region_words(grad.cam, mask) + ".")
     return " ".join(parts)
 
+# %% ../nbs/12_explore.ipynb #12-explore-describe-b
 def answer_sentence(view: NetworkView, taxonomy: Taxonomy) -> str:
     "The answers of all heads in one sentence; it says so where they contradict each other."
     best = [(head.names[k], _percent(head.confidences[k])) for head in view.heads for k in [head.confidences.argmax()]]
@@ -315,6 +317,7 @@ def grad_cam(model: nn.Module,
 # of Eq. 1 and 2, see chapter 04
 VARIANTS = dict(spatial=("mean", "sum"), rescale=(True, False), norm=("minmax", "relu_l1", "softmax"))
 
+# %% ../nbs/12_explore.ipynb #12-explore-022-b
 @contextmanager
 def as_variant(model: nn.Module,    # a network with attention heads
                **changes,           # `spatial`, `rescale`, `norm`

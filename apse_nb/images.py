@@ -26,9 +26,8 @@ from .tools.files import RefusedFile, one_line, read_regular
 from .tools.folders import WalkReport, subfolders, suffix_counts, walk
 
 # %% auto #0
-__all__ = ['PARTS', 'MEAN', 'STD', 'file_bytes', 'read_image', 'as_square', 'decode_square', 'ImageFiles', 'walk_images',
-           'UnknownLabel', 'known_label', 'read_folders', 'stable_split', 'check_parts', 'shared_images',
-           'balanced_batches', 'normalise', 'augment', 'center_crop']
+__all__ = ['PARTS', 'MEAN', 'STD', 'read_image', 'as_square', 'decode_square', 'ImageFiles', 'walk_images', 'read_folders',
+           'stable_split', 'check_parts', 'shared_images', 'balanced_batches', 'normalise', 'augment', 'center_crop']
 
 # %% ../nbs/02_images.ipynb #02-datasets-014
 def to_rgb(image: Image.Image,     # any Pillow mode
@@ -113,6 +112,7 @@ def file_bytes(path) -> bytes:
     except ValueError as e:
         raise type(e)(f"{one_line(path)} {e}: check the file.") from None
 
+# %% ../nbs/02_images.ipynb #02-datasets-018-b
 def read_image(path,                         # file of one image
                at_least: int | None = None,  # as in `decode_bytes`
               ) -> Image.Image:              # RGB, upright
@@ -208,6 +208,7 @@ def _is_mask(parts: list[str], stems: set[str]) -> bool:
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
          "testing": "test"}
 
+# %% ../nbs/02_images.ipynb #02-datasets-038-b
 class UnknownLabel(ValueError):
     "A label that the taxonomy does not know."
 

@@ -16,8 +16,8 @@ from .emotions import Taxonomy
 from .tools.ranking import LAST, expected_lists, half_squares, on_host, rank_gallery, ranked, sorted_tags
 
 # %% auto #0
-__all__ = ['MEASURES', 'CUTS', 'BLOCK', 'TILE', 'rank_weights', 'average_precision', 'random_floor', 'QueryMeans',
-           'RetrievalReport', 'check_sets', 'evaluate', 'evaluate_similarities']
+__all__ = ['MEASURES', 'CUTS', 'rank_weights', 'average_precision', 'random_floor', 'RetrievalReport', 'evaluate',
+           'evaluate_similarities']
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-041
 MEASURES = {"map8": "higher", "map2": "higher", "nn": "higher", "ft": "higher", "st": "higher",

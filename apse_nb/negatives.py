@@ -17,8 +17,7 @@ from .pair_losses import TupleLoss, inter_terms, intra_terms
 from .tools.recipe import Recipe
 
 # %% auto #0
-__all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'GeneratedEmotionPairLoss', 'total_loss', 'Batch',
-           'Objective', 'PairAndAttention']
+__all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'GeneratedEmotionPairLoss', 'total_loss']
 
 # %% ../nbs/08_negatives.ipynb #08-negatives-007
 def interpolation_weight(d_pos: torch.Tensor,  # distance of anchor and positive

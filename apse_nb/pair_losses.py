@@ -13,8 +13,8 @@ from .emotions import Taxonomy
 from .tools.device import kept
 
 # %% auto #0
-__all__ = ['tuple_indices', 'gram', 'tuples_on', 'coarse_on', 'tuple_similarities', 'log1p_sum_exp', 'TupleLoss', 'NPairLoss',
-           'inter_terms', 'intra_terms', 'EmotionPairLoss']
+__all__ = ['tuple_indices', 'gram', 'tuple_similarities', 'log1p_sum_exp', 'TupleLoss', 'NPairLoss', 'inter_terms', 'intra_terms',
+           'EmotionPairLoss']
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-017
 def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
@@ -86,7 +86,7 @@ def gram(embeddings: torch.Tensor,  # B x D
     with torch.autocast(embeddings.device.type, enabled=False):
         return embeddings @ embeddings.T
 
-
+# %% ../nbs/07_pair_losses.ipynb #07-pair-losses-024-b
 def tuples_on(device, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "`tuple_indices` on a device; batches with the same labels, as balanced ones are, share them."
     return kept(("tuples", tuple(labels.tolist())), lambda: tuple_indices(labels.cpu()), device)
@@ -96,7 +96,7 @@ def coarse_on(device, taxonomy: Taxonomy) -> torch.Tensor:   # K x K booleans
     "`taxonomy.same_coarse` on a device."
     return kept(("same coarse", taxonomy.parent), lambda: taxonomy.same_coarse, device)
 
-
+# %% ../nbs/07_pair_losses.ipynb #07-pair-losses-024-c
 def tuple_similarities(embeddings: torch.Tensor,  # B x D unit vectors
                        labels: torch.Tensor,      # B fine labels
                        taxonomy: Taxonomy | None = None,  # when given, labels must lie in it

@@ -128,3 +128,10 @@ def test_notebooks_name_no_place_of_one_machine():
     for path in [*(ROOT/"nbs").rglob("*.ipynb"), ROOT/"README.md"]:
         found = re.findall(r"/root/[\w.]+|/work/\w+|/home/\w+", path.read_text(encoding="utf-8"))
         assert not found, f"{path.name}: {sorted(set(found))}"
+
+
+def test_public_names_are_few():
+    "What a user calls is exported; what only the house uses is `#| exporti` (about 250 names are for users)."
+    public_names = [name for path in (ROOT/"apse_nb").rglob("*.py") if (found := re.search(
+        r"^__all__ = (\[.*?\])$", path.read_text(encoding="utf-8"), re.M | re.S)) for name in ast.literal_eval(found[1])]
+    assert 200 < len(public_names) <= 280

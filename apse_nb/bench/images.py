@@ -24,8 +24,7 @@ from ..search.records import decoded
 from ..tools.work import core_count
 
 # %% auto #0
-__all__ = ['SIZES', 'DECODERS', 'photographs', 'whole_with_pillow', 'draft_with_pillow', 'with_simplejpeg', 'decode_with_opencv',
-           'with_opencv', 'decoding_parts', 'decoding', 'index']
+__all__ = []
 
 # %% ../../nbs/bench/images.ipynb #18-speed-069
 SIZES = {"web": 1024, "camera": 4000}      # longer side, pixels

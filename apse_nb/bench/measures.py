@@ -20,8 +20,7 @@ from ..emotions import MIKELS
 from ..metrics import BLOCK, TILE, evaluate
 
 # %% auto #0
-__all__ = ['FI', 'EMOSET', 'PEERS', 'clustered', 'product_and_sort', 'evaluate_memory', 'by_pytorch_metric_learning',
-           'by_torchmetrics', 'by_ranx', 'by_scikit_learn', 'installed', 'measures']
+__all__ = []
 
 # %% ../../nbs/bench/measures.ipynb #18-speed-024
 FI, EMOSET = (3496, 18646), (17_700, 82_600)      # queries, gallery

@@ -24,7 +24,7 @@ from ..tools.work import choose_device, code_version, core_count
 from ..training import embed, fit, make_pair_loss
 
 # %% auto #0
-__all__ = ['measure_photographs']
+__all__ = []
 
 # %% ../../nbs/bench/photographs.ipynb #photographs-005
 COLUMNS = ("recipe", "backbone", "status", "data", "labelled", "seed", "epochs", "held_out", "named", "most_frequent",

@@ -19,7 +19,7 @@ from ..tools.files import write_whole
 from ..tools.work import code_version, machine_facts
 
 # %% auto #0
-__all__ = ['PARTS', 'measured_with', 'benchmark', 'one_figure']
+__all__ = ['benchmark']
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-084
 PARTS = {"measures": measures, "losses": losses, "pooling": pooling, "step": step, "training": training,
@@ -29,6 +29,7 @@ def measured_with() -> dict:
     "Where and with what a line was measured."
     return machine_facts() | dict(threads=torch.get_num_threads(), torch=torch.__version__, commit=code_version())
 
+# %% ../../nbs/bench/speed.ipynb #18-speed-084-b
 def benchmark(parts,                 # names in `PARTS`
               out,                   # CSV file; lines of other parts that it has are kept
               say: Callable = print, # is told every line
@@ -46,6 +47,7 @@ def benchmark(parts,                 # names in `PARTS`
         write_whole(out, table.to_csv(index=False, float_format="%.4g").encode())
     return read_table(out)
 
+# %% ../../nbs/bench/speed.ipynb #18-speed-084-c
 def one_figure(line: dict) -> str:
     "A line of the table for people."
     if line["value"] == "":

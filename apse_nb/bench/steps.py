@@ -30,9 +30,7 @@ from ..tools.work import choose_device, keep_freed_memory
 from ..training import embed, fit
 
 # %% auto #0
-__all__ = ['SGD', 'generated_negative', 'gep_by_loops', 'batch_of_embeddings', 'losses', 'pooling', 'stepper', 'for_training',
-           'there_and_back', 'random_images', 'two_steps', 'step', 'noise_images', 'bare_pass', 'fit_and_limit',
-           'training', 'gpu', 'vector']
+__all__ = []
 
 # %% ../../nbs/bench/steps.ipynb #18-speed-042
 def generated_negative(i, j, f, f_plus, c, c_plus, classes):

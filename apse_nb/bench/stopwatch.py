@@ -12,7 +12,7 @@ import pandas as pd
 from torch.utils.benchmark import timer
 
 # %% auto #0
-__all__ = ['GOALS', 'COLUMNS', 'Goal', 'row', 'read_table', 'rounds']
+__all__ = []
 
 # %% ../../nbs/bench/stopwatch.ipynb #18-speed-007
 class Goal(NamedTuple):

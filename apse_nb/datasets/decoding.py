@@ -26,7 +26,7 @@ from ..tools.files import RefusedFile, locked, one_line, printable, read_regular
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0
-__all__ = ['DecodedImages', 'decode', 'default_cache', 'MissingPart', 'load_images', 'load_parts']
+__all__ = ['DecodedImages', 'load_images']
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-114
 class _PixelStore:
@@ -142,6 +142,7 @@ class DecodedImages(LabelledImages):
     files: ImageFiles | None = None  # the N files, in the order of the pixels (splits, votes)
     skipped: list[tuple[str, str]] = field(default_factory=list)   # (name, reason)
 
+# %% ../../nbs/datasets/decoding.ipynb #02-datasets-123-b
 def decode(files: ImageFiles,              # what to decode
            size: int,                      # side of the square in pixels
            cache: Path | None = None,      # folder for memory maps; None keeps the pixels in memory
@@ -220,6 +221,7 @@ def _drawn(n: int, size: int, seed: int) -> Scenes:
         array.flags.writeable = False
     return scenes
 
+# %% ../../nbs/datasets/decoding.ipynb #10-training-094-b
 def load_images(source: str,                     # a folder or list, or 'scenes'
                 size: int,                       # side of the decoded images, pixels
                 split: str | None = None,        # 'train', 'val', 'test'; None: all (of the scenes: the test part)
@@ -254,6 +256,7 @@ def _part_of(files: ImageFiles, name: str) -> ImageFiles:
     except ValueError as e:
         raise MissingPart(str(e)) from None
 
+# %% ../../nbs/datasets/decoding.ipynb #10-training-094-c
 def load_parts(source: str, size: int, parts: tuple[str, ...] = ("train", "val", "test"), taxonomy=None,
                cache: Path | None = None, limit: int | None = None) -> dict[str, LabelledImages]:
     """Those of these parts that there are (arguments as in `load_images`): the folder is walked and divided once.

@@ -38,10 +38,8 @@ from ..tools.run_state import Diverged
 from ..training import Recipe, embed, fit, load_model
 
 # %% auto #0
-__all__ = ['GRADED', 'SOFT_ROWS', 'REACH', 'check_targets', 'LogRatioLoss', 'graded_gains', 'graded_dcg', 'rank_correlations',
-           'GradedReport', 'evaluate_graded', 'read_valence_arousal', 'Pairwise', 'Classify', 'SoftRow', 'Trial',
-           'scene_trials', 'folder_trials', 'soft_measures', 'run_trial', 'soft_store', 'run_distributions',
-           'soft_table']
+__all__ = ['GRADED', 'LogRatioLoss', 'graded_dcg', 'rank_correlations', 'GradedReport', 'evaluate_graded', 'read_valence_arousal',
+           'run_distributions']
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-038
 def check_targets(embeddings: torch.Tensor,   # B x D
@@ -60,6 +58,7 @@ def check_targets(embeddings: torch.Tensor,   # B x D
         raise ValueError("The targets hold NaN or infinity: every image needs its votes or coordinates.")
     return embeddings, targets.to(embeddings.dtype)
 
+# %% ../../nbs/methods/distributions.ipynb #14c-distributions-038-b
 class LogRatioLoss(nn.Module):
     """Log-ratio loss (Kim et al., CVPR 2019): ratios of embedding distances follow ratios of label distances, mean over
     all triples of the batch.
@@ -99,6 +98,7 @@ class LogRatioLoss(nn.Module):
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-050
 GRADED = ("dcg", "ndcg", "spearman", "kendall")      # the graded measures; larger is better for all
 
+# %% ../../nbs/methods/distributions.ipynb #14c-distributions-050-b
 def graded_gains(distance,          # label distances, any shape
                  reach: float = 1., # from here on an image is worth nothing
                 ):                  # the same shape, 1 for distance 0, falling to 0
@@ -107,6 +107,7 @@ def graded_gains(distance,          # label distances, any shape
         raise ValueError(f"The reach is a distance above 0, not {reach}.")
     return (1 - distance/reach).clip(0)
 
+# %% ../../nbs/methods/distributions.ipynb #14c-distributions-050-c
 def graded_dcg(gains: np.ndarray,   # B x N gains in rank order
               # B each: mean of nDCG[k], nDCG[N], and both for a random order
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -344,6 +345,7 @@ def soft_store(path) -> ResultsStore:
                                *(f"own_{m}" for m in _MEASURES), "status", "minutes", "finished"),
                         texts=("source", "data", "start", "row", "setup"))
 
+# %% ../../nbs/methods/distributions.ipynb #14c-distributions-094-b
 def run_distributions(source: str,                # 'scenes', or a folder with votes such as Flickr_LDL
                       out,                        # CSV file: finished lines are kept and skipped next time
                       rows=tuple(SOFT_ROWS),      # names of rows

@@ -16,8 +16,8 @@ from ..emotions import Taxonomy
 from ..pair_losses import check_batch, gram, listed_pairs
 
 # %% auto #0
-__all__ = ['BASELINE_LOSSES', 'TUNING', 'LibraryLoss', 'metric_learning', 'contrastive', 'BinomialDevianceLoss', 'triplet',
-           'fastap', 'CenterLoss', 'keep_off_the_poles', 'arcface', 'sphereface', 'softtriple', 'merging']
+__all__ = ['BASELINE_LOSSES', 'TUNING', 'metric_learning', 'contrastive', 'BinomialDevianceLoss', 'triplet', 'fastap',
+           'CenterLoss', 'arcface', 'sphereface', 'softtriple']
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-007
 def number(name: str,            # as the setting is called
@@ -94,7 +94,7 @@ class LibraryLoss(BaselineLoss):
             indices_tuple = self.miner(embeddings, labels)
         return self.loss(embeddings, labels, indices_tuple)
 
-
+# %% ../../nbs/methods/losses.ipynb #14-baselines-009-b
 def metric_learning():
     "The package pytorch_metric_learning, imported when the first loss is made."
     try:
@@ -244,7 +244,7 @@ def keep_off_the_poles(module: nn.Module, inputs: tuple, cosines: torch.Tensor) 
     "Cosines a millionth away from 1 and -1, where the derivative of arccos is infinite (a forward hook)."
     return cosines.clamp(-1 + 1e-6, 1 - 1e-6)
 
-
+# %% ../../nbs/methods/losses.ipynb #14-baselines-048-b
 def arcface(taxonomy: Taxonomy,
             dim: int,
             scale: float = 64.,     # s, a factor on cosines; default of the source
@@ -309,7 +309,7 @@ def softtriple(taxonomy: Taxonomy,
     return LibraryLoss("softtriple", taxonomy, dim, loss, scale=scale, centres=int(centres), gamma=gamma,
                        margin=margin, tau=tau)
 
-
+# %% ../../nbs/methods/losses.ipynb #14-baselines-054-b
 def merging(classes: int, centres: int) -> nn.Module:
     "The library's regulariser that draws the centres of a class together, made safe for centres that have met."
     regularizer = metric_learning().regularizers.SparseCentersRegularizer(classes, centres)

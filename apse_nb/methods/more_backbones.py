@@ -16,7 +16,7 @@ from ..backbones import STAGES, TIMM, SceneNet, copy_weights, read_weights
 from ..images import augment, center_crop
 
 # %% auto #0
-__all__ = ['timm_stages']
+__all__ = []
 
 # %% ../../nbs/methods/more_backbones.ipynb #more-backbones-006
 _REDUCTIONS = dict(zip((2, 4, 8, 16, 32), STAGES))      # side of the image by side of the features

@@ -23,8 +23,7 @@ from ..network import APSEOutput, Network
 from ..pair_losses import check_batch, gram
 
 # %% auto #0
-__all__ = ['WSCNet', 'gram_matrix', 'upper_triangle', 'GramVector', 'SentimentVector', 'ordered_hinge', 'companions',
-           'SentimentConstraintLoss', 'multi_graph']
+__all__ = ['WSCNet', 'gram_matrix', 'GramVector', 'SentimentVector', 'SentimentConstraintLoss', 'multi_graph']
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-007
 class System(Network):
@@ -101,14 +100,14 @@ def gram_matrix(maps: torch.Tensor,   # B x m x h x w
     with torch.autocast(x.device.type, enabled=False):
         return x @ x.mT/x.shape[2]
 
-
+# %% ../../nbs/methods/systems.ipynb #14a-systems-025-b
 def upper_triangle(matrices: torch.Tensor,   # B x m x m, symmetric
                   ) -> torch.Tensor:         # B x m(m+1)/2, row by row
     "Each number of a symmetric matrix once."
     rows, columns = torch.triu_indices(*matrices.shape[1:], device=matrices.device)
     return matrices[:, rows, columns]
 
-
+# %% ../../nbs/methods/systems.ipynb #14a-systems-025-c
 class GramVector(nn.Module):
     """Texture of one stage: 1x1 convolution to `maps` channels, Gram matrix over positions, upper triangle: B x c x h x
     w -> B x maps(maps + 1)/2."""
@@ -184,7 +183,7 @@ def companions(labels: torch.Tensor,      # B fine labels
     polarity = taxonomy.same_coarse.to(labels.device)[labels[:, None], labels]
     return emotion & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), polarity & ~emotion, ~polarity
 
-
+# %% ../../nbs/methods/systems.ipynb #14a-systems-044-b
 class SentimentConstraintLoss(nn.Module):
     """[d_ap - d_ar + m1]+ + [d_ar - d_an + m2]+ with squared distances (after Yang et al., AAAI 2018; the form is
     inferred), each averaged over its violated triplets."""

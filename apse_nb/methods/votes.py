@@ -15,8 +15,8 @@ from ..emotions import LabelledImages, MIKELS, Taxonomy
 from ..scenes import Scenes
 
 # %% auto #0
-__all__ = ['ANGLES', 'DISTANCES', 'vote_shares', 'distributions_of', 'draw_votes', 'overlap_distance', 'jensen_shannon',
-           'wheel_gaps', 'wheel_distance', 'emotion_plane', 'plane_distance']
+__all__ = ['vote_shares', 'distributions_of', 'overlap_distance', 'jensen_shannon', 'wheel_distance', 'emotion_plane',
+           'plane_distance']
 
 # %% ../../nbs/methods/votes.ipynb #14c-distributions-007
 def vote_shares(votes,              # N x K votes, ratings or probabilities, not negative
@@ -37,6 +37,7 @@ def distributions_of(images: LabelledImages) -> torch.Tensor:   # N x K, float64
                          "Emotion6, or one-hot labels.")
     return vote_shares(votes)
 
+# %% ../../nbs/methods/votes.ipynb #14c-distributions-007-b
 def draw_votes(distributions,       # N x K probabilities
                votes: int = 11,     # viewers an image
                seed: int = 0,
@@ -73,6 +74,7 @@ def wheel_gaps(taxonomy: Taxonomy,
     side = taxonomy.to_coarse([taxonomy.index(name) for name in taxonomy.wheel])
     return 1 + toll*(side != side.roll(-1)).double()
 
+# %% ../../nbs/methods/votes.ipynb #14c-distributions-021-b
 def wheel_distance(a: torch.Tensor,          # A x K distributions
                    b: torch.Tensor,          # B x K distributions
                    taxonomy: Taxonomy = MIKELS,
@@ -93,6 +95,7 @@ def wheel_distance(a: torch.Tensor,          # A x K distributions
 ANGLES = {"amusement": 20, "excitement": 45, "awe": 70, "anger": 105, "fear": 120, "disgust": 150, "sadness": 210,
           "contentment": 320}
 
+# %% ../../nbs/methods/votes.ipynb #14c-distributions-024-b
 def emotion_plane(taxonomy: Taxonomy = MIKELS) -> torch.Tensor:   # K x 2, float64: valence and arousal in [-1, 1]
     "Where each emotion lies on Russell's circle."
     missing = [name for name in taxonomy.fine if name not in ANGLES]
@@ -109,5 +112,6 @@ def plane_distance(a: torch.Tensor,          # A x 2 points, or any number of co
     "Straight-line distance, for valence and arousal."
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
+# %% ../../nbs/methods/votes.ipynb #14c-distributions-025-b
 DISTANCES: dict[str, Callable] = {"overlap": overlap_distance, "jensen_shannon": jensen_shannon,
                                   "wheel": wheel_distance, "plane": plane_distance}

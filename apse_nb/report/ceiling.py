@@ -16,7 +16,7 @@ from .figures import MEASURE_NAMES
 from ..tools.plotting import PALETTE
 
 # %% auto #0
-__all__ = ['block_average_precision', 'accuracy_ceiling', 'ceiling_curve', 'needed_accuracy']
+__all__ = ['accuracy_ceiling', 'ceiling_curve', 'needed_accuracy']
 
 # %% ../../nbs/report/ceiling.ipynb #ceiling-085
 def block_average_precision(sizes: np.ndarray,       # Q x B: images in each block of the list, first block first
@@ -38,6 +38,7 @@ def _checked(scores, labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
         raise ValueError(f"Scores must be {len(labels)} queries x {len(taxonomy)} classes, not {scores.shape}.")
     return scores
 
+# %% ../../nbs/report/ceiling.ipynb #ceiling-085-b
 def accuracy_ceiling(scores,                # Q x K posteriors or logits of the queries: only their order matters
                      query_labels,          # Q fine labels
                      gallery_labels,        # N fine labels

@@ -17,11 +17,12 @@ from apse_nb.report.tables import (
     table2, table3)
 
 # %% auto #0
-__all__ = ['PAPER_MEASURES', 'BOTH', 'LOSSES', 'TABLE1', 'CLAIMS', 'printed_values', 'row_titles', 'Comparison', 'MoreGain',
-           'MoreSpread', 'Claim', 'pair', 'best']
+__all__ = ['PAPER_MEASURES', 'CLAIMS', 'Comparison', 'Claim']
 
 # %% ../../nbs/report/claims.ipynb #claims-007
 PAPER_MEASURES = ("map8", "map2", "ft", "st", "nn", "dcg", "anmrr")       # the columns of Tables I to III
+
+# %% ../../nbs/report/claims.ipynb #claims-007-b
 BOTH = ("map8", "map2")
 # Table I, EMB, in its order
 LOSSES = ("contrastive", "triplet", "n_pair", "center", "binomial_deviance", "arcface", "sphereface", "fastap",
@@ -68,6 +69,7 @@ class _Shape:
         "Number of seeds with which the better row diverged and the other did not."
         return 0
 
+# %% ../../nbs/report/claims.ipynb #claims-012-b
 @dataclass(frozen=True)
 class Comparison(_Shape):
     """One row against another on one measure; a positive difference is the claimed direction, also where lower is
@@ -118,6 +120,7 @@ class Comparison(_Shape):
         there = runs[self.worse, self.measure].notna()
         return int(there.reindex(sorted(diverged[self.better]), fill_value=False).sum())
 
+# %% ../../nbs/report/claims.ipynb #claims-012-c
 @dataclass(frozen=True)
 class MoreGain(_Shape):
     "One gain is larger than another: a difference of two comparisons."
@@ -197,6 +200,7 @@ class Claim:
         values = np.array([c.printed() for c in self.contrast()])
         return float(values.min() if self.strongest else values.mean()) if len(values) else float("nan")
 
+# %% ../../nbs/report/claims.ipynb #claims-048-b
 def pair(better: str, worse: str, measures=PAPER_MEASURES, printed_as=()) -> tuple[Comparison, ...]:
     "One row over another on each measure."
     return tuple(Comparison(better, worse, m, printed_as) for m in measures)

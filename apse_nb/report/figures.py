@@ -27,8 +27,7 @@ def _label(images: LabelledImages, i: int, taxonomy: Taxonomy) -> str:
     return taxonomy.fine[images.labels[i]] + (" ?" if motifs is not None and motifs[i] != images.labels[i] else "")
 
 # %% auto #0
-__all__ = ['lambda_claims', 'figure6', 'figure7', 'typical_queries', 'figure8', 'pick_failures', 'figure9', 'separation',
-           'figure_confidence', 'medoids']
+__all__ = ['figure6', 'figure7', 'typical_queries', 'figure8', 'pick_failures', 'figure9', 'separation', 'medoids']
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-038
 def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the results store
@@ -69,6 +68,7 @@ def lambda_claims(curve: pd.DataFrame, paper_best: float = 0.5) -> pd.DataFrame:
         rows[m] = row
     return pd.DataFrame(rows).T
 
+# %% ../../nbs/report/figures.ipynb #16a-figures-042-b
 def figure6(curve: pd.DataFrame,          # of `lambda_curve`
             paper_best: float = 0.5,
            ) -> plt.Figure:
@@ -325,6 +325,7 @@ def separation(confidence, failed) -> float:
         return float("nan")
     return float(roc_auc_score(failed, -np.asarray(confidence, dtype=float)))
 
+# %% ../../nbs/report/figures.ipynb #16a-figures-072-b
 def figure_confidence(judged: pd.DataFrame, bins: int = 6) -> tuple[plt.Figure, pd.DataFrame]:
     """Are failures the queries that the network is unsure about? Average precision and accuracy against confidence, and
     failures among the surest queries."""

@@ -20,8 +20,7 @@ from ..tools.files import data_path
 from ..tools.statistics import paired_differences, seed_interval
 
 # %% auto #0
-__all__ = ['HEADLINES', 'README_ROWS', 'markdown_table', 'number', 'result_table', 'findings', 'spread', 'by_key',
-           'findings_markdown', 'readme_table']
+__all__ = ['result_table', 'findings']
 
 # %% ../../nbs/report/findings.ipynb #findings-006
 @cache
@@ -73,6 +72,7 @@ def _with_interval(lines: pd.DataFrame, measure: str) -> str:
         return f"{number(values.mean())} [{number(line[f'{measure}_low'])} to {number(line[f'{measure}_high'])}]"
     return number(values.mean())
 
+# %% ../../nbs/report/findings.ipynb #findings-008-b
 def result_table(lines: pd.DataFrame,          # of a results file
                  names,                        # rows, in the order of the table
                  remarks: bool = False,        # a column with what the file says about the run
@@ -242,6 +242,7 @@ def _at(row: str, epochs: int) -> str:
     lines = results("fi_cpu")
     return number(lines[(lines["name"] == row) & (lines["epochs"] == epochs)]["map8"].mean())
 
+# %% ../../nbs/report/findings.ipynb #findings-012-b
 def spread(file: str, rows, epochs: int) -> float:
     "The difference between the highest and the lowest mAP8 of these rows."
     lines = results(file)

@@ -32,7 +32,7 @@ from ..tools.run_state import Diverged
 from ..training import Embedded, Recipe, accuracy, embed, fit, load_model
 
 # %% auto #0
-__all__ = ['HATCHES', 'small_set_folds', 'figure5']
+__all__ = ['small_set_folds', 'figure5']
 
 # %% ../../nbs/report/folds.ipynb #folds-008
 def small_set_folds(labels,           # N fine labels
@@ -207,6 +207,7 @@ def fold_summary(folds: pd.DataFrame,             # of `fine_tune_folds`, one me
 # %% ../../nbs/report/folds.ipynb #folds-035
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo", "--")
 
+# %% ../../nbs/report/folds.ipynb #folds-035-b
 def figure5(frames: dict[str, pd.DataFrame],      # set -> folds of all methods on it
             measures=("map8", "map2"),
            ) -> tuple[plt.Figure, pd.DataFrame]:  # the figure, and its numbers

@@ -20,7 +20,7 @@ from ..tools.files import data_path, one_line
 from ..tools.work import own_kernel
 
 # %% auto #0
-__all__ = ['publish', 'published']
+__all__ = ['publish']
 
 # %% ../../nbs/report/publish.ipynb #publish-004
 def final_notebook() -> Path:
@@ -110,6 +110,7 @@ def publish(source,        # results store of a run: OUT/results.csv
             known.add(key)
     return count
 
+# %% ../../nbs/report/publish.ipynb #publish-009-b
 def published(name: str) -> Path:
     "Where the lines of this name are kept: data/results/NAME.csv of the repository."
     return data_path("results")/f"{name}.csv"

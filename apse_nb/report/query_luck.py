@@ -24,7 +24,7 @@ from ..tools.work import code_version
 from ..training import embed, load_model
 
 # %% auto #0
-__all__ = ['measure_query_sets', 'figure_luck']
+__all__ = []
 
 # %% ../../nbs/report/query_luck.ipynb #query-luck-005
 FIRST_SET, SET_SIZE = 101, 400              # the seed of the first query set, and queries in each

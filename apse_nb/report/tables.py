@@ -19,8 +19,7 @@ from ..network import ABLATION, COMBINATIONS
 from ..training import METHODS, Recipe
 
 # %% auto #0
-__all__ = ['TITLES', 'TINY', 'QUICK', 'CPU', 'GPU', 'PAPER', 'Experiment', 'paper_table', 'table2', 'Profile', 'recipe_of',
-           'find_profile', 'find_table', 'find_method']
+__all__ = ['Experiment', 'paper_table', 'Profile', 'find_profile', 'find_table', 'find_method']
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-007
 @dataclass(frozen=True)
@@ -49,10 +48,12 @@ TITLES = {"softmax": "softmax", "n_pair": "N-pair", "ep": "EP", "at_n_pair": "AT
           "sa": "AT + EP, MO, SA", "ha": "AT + EP, MO, HA", "clb": "AT + EP, MO, HA, CLB",
           "gep": "AT + GEP, MO, HA, CLB"}
 
+# %% ../../nbs/report/tables.ipynb #15a-tables-009-b
 def paper_table(name: str) -> pd.DataFrame:
     "A table of the paper as printed: 'table1_fi', 'table2_ablation_fi' or 'table3_stages_fi'."
     return pd.read_csv(data_path(f"paper/{name}.csv"))
 
+# %% ../../nbs/report/tables.ipynb #15a-tables-009-c
 def table2() -> dict[str, Experiment]:
     "The ten rows of Table II."
     printed = paper_table("table2_ablation_fi")
@@ -78,6 +79,7 @@ class Profile:
     start: str | None = None      # a checkpoint whose weights every row starts from
     images_on: str = "auto"       # where `fit` keeps the pixels: no matter of the result
 
+# %% ../../nbs/report/tables.ipynb #15a-tables-014-b
 TINY = Profile("tiny", "scene_net", "shapes", Recipe.scenes(epochs=1), dim=64, rows=("softmax", "n_pair", "gep"),
                lambdas=(0.5,), limit=160)
 QUICK = Profile("quick", "scene_net", "shapes", Recipe.scenes(), dim=128, lambdas=(0.1, 0.3, 0.7, 0.9))
@@ -89,6 +91,7 @@ def recipe_of(experiment: Experiment, profile: Profile, seed: int = 0) -> Recipe
     "The recipe of a row: the profile's, with the row's changes, and the user's above them."
     return replace(profile.recipe, **dict(seed=seed) | experiment.recipe | profile.changes)
 
+# %% ../../nbs/report/tables.ipynb #15a-tables-014-c
 def find_profile(name: str) -> Profile:
     "The profile of this name; an unknown one is answered with the list."
     return find(PROFILES, name, "profile")

@@ -18,7 +18,7 @@ from .claims import Claim
 from ..tools.statistics import holm, seed_interval
 
 # %% auto #0
-__all__ = ['VERDICTS', 'WANTED', 'JUDGED', 'compare', 'count_directions', 'word', 'judge', 'one_per_source']
+__all__ = ['VERDICTS', 'WANTED', 'JUDGED', 'compare', 'word', 'judge', 'one_per_source']
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-023
 @cache
@@ -150,6 +150,7 @@ def compare(claims, lines: pd.DataFrame, level: float = .95) -> pd.DataFrame:
         return pd.DataFrame(columns=["claim", "data_set", "seeds", "lost", "direction"])
     return pd.DataFrame(rows)
 
+# %% ../../nbs/report/verdicts.ipynb #verdicts-063-b
 def count_directions(used: pd.DataFrame) -> dict[str, int]:
     "How many comparisons surely show the claimed direction, the other one, and neither."
     run = used[(used["seeds"] > 0) | (used["lost"] > 0)]

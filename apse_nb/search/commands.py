@@ -17,7 +17,7 @@ from ..tools.cli import OneLineErrors
 from ..tools.files import one_line
 
 # %% auto #0
-__all__ = ['check_default_model', 'apse_index', 'find_index', 'apse_search']
+__all__ = ['apse_index', 'apse_search']
 
 # %% ../../nbs/search/commands.ipynb #search-commands-006
 def check_default_model(folder: Path, home) -> None:
@@ -48,6 +48,7 @@ def _warn_about_scenes(gallery) -> None:
         warnings.warn("the model 'scenes' was trained on drawn scenes and is a demo: for photographs, give apse_index "
                       "--model imagenet or a checkpoint that apse_train made of your own labels.")
 
+# %% ../../nbs/search/commands.ipynb #search-commands-006-b
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--model", default=None, help="A checkpoint of apse_train, 'imagenet' or 'imagenet:NAME' (torchvision's "
@@ -127,6 +128,7 @@ def find_index(start: Path) -> Path:
 def _open_page(path: Path):
     click.launch(str(path))
 
+# %% ../../nbs/search/commands.ipynb #search-commands-008-b
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("image", type=click.Path(path_type=Path), required=False)
 @click.option("--emotion", default=None, help="Search for an emotion ('awe') or a polarity ('positive') in place of an "

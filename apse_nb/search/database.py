@@ -20,12 +20,13 @@ from pathlib import Path
 from ..tools.files import locked, one_line, write_whole
 
 # %% auto #0
-__all__ = ['DamagedIndex', 'seal_of']
+__all__ = ['DamagedIndex']
 
 # %% ../../nbs/search/database.ipynb #search-database-008
 class DamagedIndex(ValueError):
     "Something in an index is not what was written there."
 
+# %% ../../nbs/search/database.ipynb #search-database-008-b
 def seal_of(*values) -> int:
     "A checksum of numbers, texts and bytes, 32 bits."
     crc = 0

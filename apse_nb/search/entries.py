@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 # %% auto #0
-__all__ = ['ImageRow', 'Entry', 'Contents', 'QueryImage', 'Update']
+__all__ = ['ImageRow', 'Entry']
 
 # %% ../../nbs/search/entries.ipynb #search-entries-row
 class ImageRow(NamedTuple):
@@ -43,6 +43,7 @@ class Entry:
     embedding: np.ndarray | None = None    # D, a unit vector
     similarity: float | None = None        # cosine to the query, or probability of the emotion searched for
 
+# %% ../../nbs/search/entries.ipynb #search-gallery-008-b
 class Contents(NamedTuple):
     "A whole gallery in memory, sorted by name."
     entries: list[Entry]

@@ -27,7 +27,7 @@ from ..tools.files import RefusedFile, one_line
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0
-__all__ = ['CHUNK', 'remove_names', 'Gallery']
+__all__ = ['Gallery']
 
 # %% ../../nbs/search/gallery.ipynb #search-gallery-011
 def _as_encoder(model):

@@ -18,7 +18,7 @@ from .entries import ImageRow
 from ..tools.files import one_line
 
 # %% auto #0
-__all__ = ['FORMAT', 'Store']
+__all__ = ['Store']
 
 # %% ../../nbs/search/store.ipynb #search-store-009
 FORMAT = 2                # of these tables

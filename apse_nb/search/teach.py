@@ -12,7 +12,7 @@ import numpy as np
 from ..emotions import TAXONOMIES, Taxonomy
 
 # %% auto #0
-__all__ = ['labels_from_folders', 'Head', 'probabilities_of', 'train_head']
+__all__ = ['labels_from_folders', 'Head', 'train_head']
 
 # %% ../../nbs/search/teach.ipynb #search-teach-005
 def labels_from_folders(names: list[str],                   # N names relative to the folder, with forward slashes
@@ -51,6 +51,7 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     scores = np.exp(scores - scores.max(1, keepdims=True))
     return scores/scores.sum(1, keepdims=True)
 
+# %% ../../nbs/search/teach.ipynb #search-teach-008-b
 def probabilities_of(embeddings: np.ndarray, head: dict) -> np.ndarray:
     "Class probabilities (N x K, float32) of embeddings (N x D) by a head as an index keeps it."
     scores = embeddings @ np.asarray(head["weight"], np.float32) + np.asarray(head["bias"], np.float32)
@@ -72,6 +73,7 @@ def _fit(x: np.ndarray, y: np.ndarray, classes: int, strength: float) -> np.ndar
     found = minimize(loss, np.zeros(x.shape[1]*classes), jac=True, method="L-BFGS-B", options=dict(maxiter=300))
     return found.x.reshape(x.shape[1], classes)
 
+# %% ../../nbs/search/teach.ipynb #search-teach-008-c
 def train_head(embeddings: np.ndarray,     # N x D, unit vectors
                labels: np.ndarray,         # N integers 0..K-1
                classes: int,               # K

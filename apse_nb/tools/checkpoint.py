@@ -16,7 +16,7 @@ from pathlib import Path
 from .files import one_line, replacing
 
 # %% auto #0
-__all__ = ['SCHEMA', 'digest_of', 'write_checkpoint', 'read_checkpoint']
+__all__ = ['write_checkpoint', 'read_checkpoint']
 
 # %% ../../nbs/tools/checkpoint.ipynb #checkpoint-005
 SCHEMA = 1        # version of the facts' layout; a file without one is read as version 1
@@ -31,6 +31,7 @@ def digest_of(tensors: dict) -> str:      # 64 hex digits
         seen.update(memoryview(t.reshape(-1).view(torch.uint8).numpy()))
     return seen.hexdigest()
 
+# %% ../../nbs/tools/checkpoint.ipynb #checkpoint-005-b
 def write_checkpoint(path, tensors: dict, facts: dict) -> None:
     "Tensors and JSON-able facts in one safetensors file that appears whole or not at all."
     from safetensors.torch import save_file

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 # %% auto #0
-__all__ = ['framed_image', 'emotion_frame', 'emotion_key', 'tier_key', 'localisation']
+__all__ = ['framed_image', 'emotion_frame', 'localisation']
 
 # %% ../../nbs/tools/plotting.ipynb #plotting-007
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")   # Okabe and Ito
@@ -85,6 +85,7 @@ def emotion_frame(label: int,      # fine label
     "The frame of an emotion: its colour, and the line of its polarity."
     return Frame(taxonomy.palette[label], "", LINE_STYLES[taxonomy.parent[label] % 4], sign, taxonomy.fine[label])
 
+# %% ../../nbs/tools/plotting.ipynb #plotting-013-b
 def emotion_key(fig,               # figure with a layout engine
                 taxonomy,          # an `emotions.Taxonomy`
                 labels,            # fine labels that occur

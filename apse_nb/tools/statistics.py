@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 # %% auto #0
-__all__ = ['seed_interval', 'paired_differences', 'crossed_interval', 'holm']
+__all__ = ['seed_interval', 'paired_differences', 'holm']
 
 # %% ../../nbs/tools/statistics.ipynb #statistics-005
 def seed_interval(values,                          # one number a seed, at least two

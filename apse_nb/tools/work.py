@@ -23,13 +23,14 @@ from functools import lru_cache
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['core_count', 'choose_device']
+__all__ = ['choose_device']
 
 # %% ../../nbs/tools/work.ipynb #work-004
 def core_count() -> int:
     "How many cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+# %% ../../nbs/tools/work.ipynb #work-004-b
 def choose_device() -> str:
     "'cuda' where there is such a GPU, else 'cpu'."
     import torch        # takes a second, and not everybody who asks for cores needs it

@@ -29,7 +29,7 @@ from .parts import Message
 from .playground import LossPlayground
 
 # %% auto #0
-__all__ = ['model_words', 'explorer']
+__all__ = ['explorer']
 
 # %% ../../nbs/widgets/app.ipynb #12c-app-007
 HELP = {"Search": "Choose, drop or paste an image, or pick a feeling. Click a result to search with it; its corner, or "
@@ -145,6 +145,7 @@ def model_words(encoder: Encoder) -> str:
         return "ImageNet's features: it finds what is in an image and knows no feelings"
     return f"your checkpoint {one_line(Path(encoder.source).name)}"
 
+# %% ../../nbs/widgets/app.ipynb #12c-app-009-b
 def explorer(source="scenes",              # 'scenes', or the index of a folder, see `apse_index`
              model=None,                   # as in `load_encoder`; None: the index's own, for scenes the shipped network
              say: Callable[[str], None] = print,      # hears what is being done

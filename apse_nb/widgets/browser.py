@@ -25,7 +25,7 @@ from .collection import (
 from .parts import ImageView, Message, Slider, Upload, short, static_file
 
 # %% auto #0
-__all__ = ['Query', 'query_by_position', 'query_by_image', 'query_by_emotions', 'RetrievalBrowser']
+__all__ = ['query_by_position', 'query_by_image', 'query_by_emotions', 'RetrievalBrowser']
 
 # %% ../../nbs/widgets/browser.ipynb #browser-007
 class ImageGrid(anywidget.AnyWidget):
@@ -77,6 +77,7 @@ class Query:
     image: bytes = b""                # a JPEG file to show
     shares: bool = False              # the similarities are probabilities
 
+# %% ../../nbs/widgets/browser.ipynb #browser-011-b
 def query_by_position(collection: Collection, i: int) -> Query:
     "An image of the collection as the query."
     if not 0 <= i < len(collection):

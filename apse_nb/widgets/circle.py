@@ -23,7 +23,7 @@ from .circle_values import (
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
 
 # %% auto #0
-__all__ = ['HIGHEST_SCALE', 'draw_readings', 'draw_circle', 'NegativeGeometry']
+__all__ = ['draw_circle', 'NegativeGeometry']
 
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-019
 class PullStrip(NamedTuple):
@@ -202,6 +202,7 @@ def draw_readings(circle: Circle) -> Figure:
     _draw_readings_on(figure, circle, circle_values(circle))
     return figure
 
+# %% ../../nbs/widgets/circle.ipynb #12a-geometry-026-b
 def draw_circle(circle: Circle) -> Figure:
     "The whole image of one situation: the circle, and the readings beside it."
     figure, reading = Figure(figsize=(9, 5.2)), circle_values(circle)
@@ -250,6 +251,7 @@ _HARDNESS = {"β from confidences (Eq. 11)": None, "β by hand": "beta", "λ₀ 
 _GENERATE = {"inter and intra": ("inter", "intra"), "intra only": ("intra",), "inter only": ("inter",)}
 HIGHEST_SCALE = 32
 
+# %% ../../nbs/widgets/circle.ipynb #12a-geometry-036-b
 class NegativeGeometry(widgets.VBox):
     "Drag anchor, positive and negatives along a circle; see generated negatives, losses and forces."
     def __init__(self, circle: Circle = Circle()):

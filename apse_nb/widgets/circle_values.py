@@ -16,7 +16,7 @@ from ..negatives import generate_negatives, hardness, interpolation_weight
 from ..pair_losses import inter_terms, intra_terms, positive_number
 
 # %% auto #0
-__all__ = ['ROLES', 'CLASSES', 'EP_COLOUR', 'LOOKS', 'Circle', 'CircleValues', 'circle_values']
+__all__ = ['Circle', 'circle_values']
 
 # %% ../../nbs/widgets/circle_values.ipynb #12a-geometry-006
 # of the points; 'same' and 'opposite' are the negatives' polarities, seen from the anchor
@@ -34,6 +34,7 @@ LOOKS = dict(anchor=_look(CLASSES[0], "star", "anchor"), positive=_look(CLASSES[
              same=_look(CLASSES[1], "round", "negative", " of the same polarity"),
              opposite=_look(CLASSES[2], "square", "negative", " of the opposite polarity"))
 
+# %% ../../nbs/widgets/circle_values.ipynb #12a-geometry-006-b
 @dataclass(frozen=True)
 class Circle:
     "One anchor with its positive and its negatives on the unit circle, and all settings of Eq. 8 to 13."
@@ -137,6 +138,7 @@ class CircleValues(NamedTuple):
     force: dict[str, tuple[float, float]]             # along the circle, anticlockwise above 0, loss per radian
     pull: dict[str, tuple[float, float]]  # the same seen from the anchor: above 0 is nearer (not for the anchor itself)
 
+# %% ../../nbs/widgets/circle_values.ipynb #12a-geometry-014-b
 def circle_values(circle: Circle) -> CircleValues:
     "Losses, generated negatives and forces of one situation."
     angles = circle.angles.requires_grad_()

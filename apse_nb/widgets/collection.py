@@ -26,8 +26,7 @@ from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES, framed_image, tier_ke
 from ..training import Embedded
 
 # %% auto #0
-__all__ = ['THUMBNAIL', 'LARGE', 'Collection', 'best_positions', 'nearest_images', 'Filter', 'draw_results', 'failure_cases',
-           'draw_failures']
+__all__ = ['Collection', 'nearest_images', 'Filter', 'draw_results', 'failure_cases', 'draw_failures']
 
 # %% ../../nbs/widgets/collection.ipynb #collection-helpers
 def _jpeg(image: Image.Image) -> bytes:
@@ -58,6 +57,7 @@ def data_address(jpeg: bytes) -> str:
 # %% ../../nbs/widgets/collection.ipynb #12b-browser-007
 THUMBNAIL, LARGE = 256, 1600      # longest side of a thumbnail and of a large image, pixels
 
+# %% ../../nbs/widgets/collection.ipynb #12b-browser-007-b
 @dataclass(eq=False)
 class Collection:
     "Images that can be searched and shown: embeddings, thumbnails, names, and what is known about the emotions."
@@ -166,7 +166,6 @@ class Collection:
         return "; ".join([self.names[i], *self.facts(i),
                           *(["the image cannot be read any more"] if self._jpeg_of(i) is None else [])])
 
-
 # %% ../../nbs/widgets/collection.ipynb #12b-browser-009
 def folder_labels(names: list[str],      # paths relative to the collection's folder
                   taxonomy: Taxonomy,
@@ -194,6 +193,7 @@ def best_positions(similarity: np.ndarray,   # B x N, in [-2, 2]
         key = np.partition(key, k, axis=1)[:, :k]
     return np.sort(key, axis=1) & (2**32 - 1)                                     # keep the position
 
+# %% ../../nbs/widgets/collection.ipynb #12b-browser-018-b
 def nearest_images(collection: Collection,
                    similarity: np.ndarray | int,    # N numbers in [-2, 2]; or a position: the cosines with that image
                    k: int = 12,

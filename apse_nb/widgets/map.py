@@ -19,7 +19,7 @@ from .collection import Collection
 from .parts import Message, short, static_file
 
 # %% auto #0
-__all__ = ['METHODS', 'ASPECT', 'draw_map', 'on_canvas', 'EmbeddingMap', 'LinkedBrowser']
+__all__ = ['draw_map', 'EmbeddingMap', 'LinkedBrowser']
 
 # %% ../../nbs/widgets/map.ipynb #12b-browser-064
 def draw_map(collection: Collection,
@@ -76,6 +76,7 @@ def on_canvas(flat) -> bytes:
     size = max((high[0] - low[0])/ASPECT, high[1] - low[1]) or 1
     return ((flat - (low + high)/2)/size).astype(np.float32).tobytes()
 
+# %% ../../nbs/widgets/map.ipynb #12b-browser-069-b
 class EmbeddingMap(widgets.VBox):
     "A collection seen from above."
     def __init__(self,

@@ -34,7 +34,7 @@ from .circle import HIGHEST_SCALE
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
 
 # %% auto #0
-__all__ = ['BATCHES', 'Batch', 'make_batch', 'LossGradient', 'loss_gradient', 'loss_on_batch', 'draw_batch', 'LossPlayground']
+__all__ = ['make_batch', 'loss_on_batch', 'draw_batch', 'LossPlayground']
 
 # %% ../../nbs/widgets/playground.ipynb #12a-geometry-054
 class Batch(NamedTuple):
@@ -57,6 +57,7 @@ def _batch_network(kind: str, seed: int = 0) -> tuple[Network, Recipe]:
             model = network_from_config(facts["network"])
     return model, Recipe(**facts["recipe"])
 
+# %% ../../nbs/widgets/playground.ipynb #12a-geometry-054-b
 @lru_cache
 def make_batch(kind: str,              # a key of BATCHES
                images: int = 4,        # images of each emotion
@@ -163,6 +164,7 @@ def _along_sphere(v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     "Vectors v at unit vectors x without the part that points away from the sphere, both B x D."
     return v - (v*x).sum(dim=1, keepdim=True)*x
 
+# %% ../../nbs/widgets/playground.ipynb #12a-geometry-060-b
 @lru_cache(maxsize=64)
 def loss_on_batch(kind: str, loss: str, scale: float = 1.) -> LossGradient:
     "`loss_gradient` for a batch of `BATCHES` and a loss of `BATCH_LOSSES`."

@@ -24,7 +24,7 @@ from ..tools.work import own_kernel
 from .parts import Message, static_file
 
 # %% auto #0
-__all__ = ['PAGES']
+__all__ = []
 
 # %% ../../nbs/widgets/server.ipynb #server-006
 class PageHead(anywidget.AnyWidget):
