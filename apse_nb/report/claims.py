@@ -339,7 +339,7 @@ _CURVES_AND_PICTURES = (
 # %% ../../nbs/report/claims.ipynb #claims-056
 _CONTROLS = tuple(Claim(f"control_{key}", section, text, see, comparisons, control=True, **more) for key, section,
                   text, see, comparisons, more in (
-    ("product", "control of 'clb'", "CLB's gain is the bilinear product's and not the learned projection's.",
+    ("product", "control of 'clb'", "The bilinear product adds to the learned projection.",
      "CLB over a learned projection of the concatenation; the printed gain is that of CLB over HA.",
      pair("clb", "concat_linear", BOTH, printed_as=("clb", "ha")), {}),
     ("attention", "control of 'sa' and 'ha'", "Attention helps before any bilinear pooling.",

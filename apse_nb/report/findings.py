@@ -175,7 +175,8 @@ def findings() -> tuple[Finding, ...]:
     far, near = needed_for(printed["gep", "map8"])
     drop, accuracy = _drop(fi), results(fi)["query_accuracy"].max()
     return (
-        Finding("projection", "Most of what CLB gains on photographs is its learned projection.",
+        Finding("projection", "On photographs the large step comes with the learned projection, a small one with "
+                "CLB's product.",
                 f"On FI a learned projection of both levels, without any product, has mAP8 "
                 f"{level(fi, 'concat_linear')}; pooled features under the same losses (AT + EP) have "
                 f"{level(fi, 'at_ep')}: "
@@ -211,7 +212,7 @@ def findings() -> tuple[Finding, ...]:
                 f"{level(sc, 'clb')}; printed form less variant: {gap(sc, 'letter', 'clb')}.", "04_attention.ipynb",
                 f"Its softmax looks at one point: mAP8 {level(sc, 'letter')} on scenes, the untrained backbone has "
                 f"{level(sc, 'frozen')}."),
-        Finding("arcface", "Run side by side, simple classifiers of today beat every row of the paper on emotions.",
+        Finding("arcface", "Run side by side, a simple classifier beats every row of the paper on emotions.",
                 f"With equal backbone, dimension and tuning on scenes, ArcFace has mAP8 {level(sc, 'c_arcface')}, "
                 f"softmax {level(sc, 'c_softmax')} and the full system {level(sc, 'c_gep')}: "
                 f"{gap(sc, 'c_arcface', 'c_gep')}. On FI a classifier by cosines with "
@@ -220,7 +221,7 @@ def findings() -> tuple[Finding, ...]:
                 f"{gap(sc, 'c_gep', 'c_arcface', 'map2')}.", "methods/strong.ipynb",
                 f"Tuned ArcFace leads the full system by {gap(sc, 'c_arcface', 'c_gep')} mAP8 on scenes, a classifier "
                 f"by cosines leads CLB by {gap(fi, 'strong', 'clb')} on photographs; on mAP2 GEP is ahead."),
-        Finding("gallery", "The gallery has been learned by heart, and the better a row the more it gains by that.",
+        Finding("gallery", "Searching one's own training images flatters most rows.",
                 f"As in the paper the gallery is the training set. When FI's test images search each other instead, "
                 f"the {len(drop)} rows change by {number(-drop.max(), sign=True)} to {number(-drop.min(), sign=True)}: "
                 f"`strong` loses {number(drop['strong'])}, CLB {number(drop['clb'])}, softmax "
