@@ -106,6 +106,7 @@ def test_browser_and_map(page, serve, shot, known):
     assert page.evaluate("Number(document.activeElement.dataset.id)") == second[0]
 
     # filters: everything shown satisfies them
+    page.get_by_role("button", name="Options").first.click()
     emotion, polarity = page.get_by_label("emotion").first, page.get_by_label("polarity").first
     emotion.select_option("fear")
     shows(query, Filter("fear").allowed(known))
