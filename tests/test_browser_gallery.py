@@ -209,6 +209,7 @@ def test_browser_and_map(page, serve, shot, known):
     assert sorted(alt.split("; ", 1)[1] for alt in alts(own)) == sorted(f"image {i}" + "; the image cannot be "
                                                                         "read any more"*(i == 3) for i in range(20)
                                                                         if i != 2)
+    page.get_by_role("button", name="Options", exact=True).first.click()          # the first browser's are open
     for control in (page.get_by_label("emotion"), page.get_by_role("slider", name="confidence"),
                     page.get_by_role("button", name="Show failures")):
         expect(control.nth(1)).to_be_disabled()
