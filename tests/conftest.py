@@ -1,4 +1,5 @@
 "Fixtures of several test files; for browser tests a headless Chromium page, a notebook served by Voila, screenshots."
+import math
 import os
 import re
 import shutil
@@ -48,6 +49,12 @@ def encoder():
     "The shipped network as an encoder."
     from apse_nb.search.encoder import load_encoder
     return load_encoder("scenes")
+
+
+def on_circle(box: dict, degrees: float) -> tuple[float, float]:
+    "Where the unit circle of negatives has this angle, in the page; `box` is the bounding box of its drawing."
+    return (box["x"] + box["width"]*(1.75 + math.cos(math.radians(degrees)))/3.5,
+            box["y"] + box["height"]*(1.5 - math.sin(math.radians(degrees)))/3)
 
 
 def free_port() -> int:

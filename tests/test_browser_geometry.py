@@ -1,6 +1,5 @@
 """The notebook `widgets/circle`'s and `widgets/playground`'s widgets in a real browser: drag a point, move it with
 the keyboard, switch losses, choose a row."""
-import math
 import re
 import time
 from dataclasses import replace
@@ -11,6 +10,8 @@ pytest.importorskip("anywidget", reason="the widgets need anywidget: pip install
 from apse_nb.widgets.circle import (
     Circle, ROLES, circle_values, losses_sentence, point_texts, positive_strip, strip_sentence)
 from apse_nb.widgets.playground import loss_on_batch, loss_sentence, make_batch, pair_counts
+
+from conftest import on_circle
 
 PAGE = ("from apse_nb.widgets.circle import NegativeGeometry\nfrom apse_nb.widgets.playground import LossPlayground",
         "NegativeGeometry()", "LossPlayground()")
@@ -62,13 +63,10 @@ def test_both_widgets(page, serve, shot):
     # by mouse: from 110° to 150°
     bars, diamonds = source("Bars"), drawn()
     box = page.locator(".apse-circle").bounding_box()
-    def at(degrees):
-        return (box["x"] + box["width"]*(1.75 + math.cos(math.radians(degrees)))/3.5,
-                              box["y"] + box["height"]*(1.5 - math.sin(math.radians(degrees)))/3)
-    page.mouse.move(*at(110))
+    page.mouse.move(*on_circle(box, 110))
     page.mouse.down()
-    page.mouse.move(*at(130), steps=4)
-    page.mouse.move(*at(150), steps=4)
+    page.mouse.move(*on_circle(box, 130), steps=4)
+    page.mouse.move(*on_circle(box, 150), steps=4)
     page.mouse.up()
     until(lambda: point["positive"].get_attribute("aria-valuenow") == "150",
           f"dragged to {point['positive'].get_attribute('aria-valuenow')}")

@@ -23,7 +23,7 @@ from apse_nb.widgets.circle import (
     Circle, circle_values, losses_sentence, marks, point_texts, positive_strip, strip_sentence)
 from apse_nb.widgets.playground import BATCH_LOSSES, BATCHES, WITHOUT_SCALE, loss_on_batch, loss_sentence, make_batch
 
-from conftest import free_port
+from conftest import free_port, on_circle
 
 ROOT = Path(__file__).parent.parent
 
@@ -107,13 +107,9 @@ def test_circle_computes_what_python_computes(open_page):
 def test_circle_by_mouse_and_keyboard(open_page, shot):
     page = open_page("circle")
     box = page.locator(".apse-circle").bounding_box()
-
-    def at(degrees):
-        return (box["x"] + box["width"]*(1.75 + math.cos(math.radians(degrees)))/3.5,
-                box["y"] + box["height"]*(1.5 - math.sin(math.radians(degrees)))/3)
-    page.mouse.move(*at(110))
+    page.mouse.move(*on_circle(box, 110))
     page.mouse.down()
-    page.mouse.move(*at(150), steps=4)
+    page.mouse.move(*on_circle(box, 150), steps=4)
     page.mouse.up()
     page.keyboard.press("ArrowRight")
     circle = dataclasses.replace(Circle(), positive=149)

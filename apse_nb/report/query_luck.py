@@ -87,7 +87,6 @@ def _on_sets(file, experiment, profile, train, wanted, count) -> list[dict]:
 # %% ../../nbs/report/query_luck.ipynb #query-luck-012
 # row, the row it is compared with: steps of Table II and the control of its CLB
 CONTRASTS = (("gep", "clb"), ("clb", "concat_linear"), ("sa", "mo"), ("ep", "n_pair"), ("n_pair", "softmax"))
-LUCK_ROWS = tuple(dict.fromkeys(name for pair in CONTRASTS for name in pair))
 
 def differences(lines: pd.DataFrame, row: str, base: str, measure: str = "map8") -> pd.DataFrame:
     "Seeds x query sets: `row` less `base`, for the seeds and sets that both have in full."
