@@ -5,41 +5,24 @@
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-003
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import Callable, NamedTuple
+from dataclasses import dataclass, field
+from typing import Callable
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
-from sklearn.model_selection import StratifiedKFold
 from torch import nn
 from torch.nn import functional as F
 
-from ..datasets.decoding import decode, default_cache, load_images
-from ..datasets.readers import open_dataset, read_table
-from ..images import ImageFiles
-from ..emotions import LabelledImages
-from .votes import (
-    ANGLES, DISTANCES, distributions_of, draw_votes, emotion_plane, overlap_distance, plane_distance, wheel_distance)
-from ..metrics import QueryMeans, check_sets, evaluate
-from ..tools.ranking import rank_gallery, unit_rows
-from ..network import ABLATION, APSE
-from ..pair_losses import EmotionPairLoss, NPairLoss, check_batch, gram
-from ..tools.results import ResultsStore
-from ..tools.work import choose_device
+from .votes import overlap_distance
+from ..metrics import QueryMeans, check_sets
 from ..negatives import Objective
-from ..tools.run_state import Diverged
-from ..training import Recipe, embed, fit, load_model
+from ..pair_losses import check_batch, gram
+from ..tools.ranking import rank_gallery, unit_rows
 
 # %% auto #0
-__all__ = ['GRADED', 'LogRatioLoss', 'graded_dcg', 'rank_correlations', 'GradedReport', 'evaluate_graded', 'read_valence_arousal',
-           'run_distributions']
+__all__ = ['GRADED', 'LogRatioLoss', 'graded_dcg', 'rank_correlations', 'GradedReport', 'evaluate_graded']
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-038
 def check_targets(embeddings: torch.Tensor,   # B x D
@@ -90,22 +73,12 @@ class LogRatioLoss(nn.Module):
 
     def extra_repr(self) -> str:
         name = getattr(self.distance, "func", self.distance).__name__
-        # of a `partial`
-        fixed = ", ".join(f"{key}={getattr(value, 'name', value)!r}" for key,
-                          value in getattr(self.distance, "keywords", {}).items())
+        settings = getattr(self.distance, "keywords", {})        # of a `partial`
+        fixed = ", ".join(f"{key}={getattr(value, 'name', value)!r}" for key, value in settings.items())
         return f"distance={name}{fixed and f'({fixed})'}, floor={self.floor:g}, eps={self.eps:g}"
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-050
 GRADED = ("dcg", "ndcg", "spearman", "kendall")      # the graded measures; larger is better for all
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-050-b
-def graded_gains(distance,          # label distances, any shape
-                 reach: float = 1., # from here on an image is worth nothing
-                ):                  # the same shape, 1 for distance 0, falling to 0
-    "What a result is worth."
-    if not reach > 0:
-        raise ValueError(f"The reach is a distance above 0, not {reach}.")
-    return (1 - distance/reach).clip(0)
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-050-c
 def graded_dcg(gains: np.ndarray,   # B x N gains in rank order
@@ -168,36 +141,20 @@ def evaluate_graded(query,                                    # Q x D embeddings
             and has.isfinite().all()):
         raise ValueError(f"Query and gallery targets must be two tables with the same columns and without NaN or "
                          f"infinity; their shapes are {tuple(wants.shape)} and {tuple(has.shape)}.")
+    if not reach > 0:
+        raise ValueError(f"The reach is a distance above 0, not {reach}.")
     N, values, chance = len(g) - same_set, [], []
     for rows in np.array_split(np.arange(len(q)), -(-len(q)//chunk)):
         # (B, N) gallery positions, best first, and the groups of ties that they are in
         order, found = (x[:, :N] for x in rank_gallery(q[rows], g, rows if same_set else None))
         far = np.take_along_axis(distance(wants[rows], has).numpy(), order, 1)  # (B, N) label distances in rank order
-        dcg, ndcg, dcg_chance, ndcg_chance = graded_dcg(graded_gains(far, reach))
+        dcg, ndcg, *by_chance = graded_dcg((1 - far/reach).clip(0))
         values.append(np.stack([dcg, ndcg, *rank_correlations(found, far)], 1))
-        chance.append(np.stack([dcg_chance, ndcg_chance], 1))
-    per_query, (dcg_floor, ndcg_floor) = pd.DataFrame(np.concatenate(values),
-                                                      columns=list(GRADED)), np.nanmean(np.concatenate(chance),
-                                                              0).tolist()
-    return GradedReport(**per_query.mean().to_dict(), left_out=int(per_query["ndcg"].isna().sum()), per_query=per_query,
-                        floor=dict(dcg=dcg_floor, ndcg=ndcg_floor, spearman=0., kendall=0.))
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-072
-def read_valence_arousal(files: ImageFiles,   # of Emotion6, see `open_dataset`
-                        ) -> torch.Tensor:    # N x 2, float64: the file's 1..9 moved to -1..1
-    "Valence and arousal of the images of Emotion6, from the columns of `ground_truth.txt`."
-    path = files.root/"ground_truth.txt"
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path}: valence and arousal are read from Emotion6's table.")
-    header, *table = read_table(path, "\t")
-    try:
-        columns = [header.index(title) for title in ("[valence]", "[arousal]")]
-    except ValueError:
-        raise ValueError(f"{path} has no columns [valence] and [arousal]: it has {', '.join(header)}.") from None
-    known = {row[0].lower(): [float(row[c]) for c in columns] for row in table}
-    # images/joy/1.jpg is joy/1.jpg in the table
-    names = ["/".join(Path(name).parts[-2:]).lower() for name in files.names]
-    return (torch.tensor([known[name] for name in names], dtype=torch.float64) - 5)/4
+        chance.append(np.stack(by_chance, 1))
+    per_query = pd.DataFrame(np.concatenate(values), columns=list(GRADED))
+    floor = dict.fromkeys(GRADED, 0.) | dict(zip(GRADED, np.nanmean(np.concatenate(chance), 0).tolist()))
+    return GradedReport(**per_query.mean().to_dict(), left_out=int(per_query["ndcg"].isna().sum()),
+                        per_query=per_query, floor=floor)
 
 # %% ../../nbs/methods/distributions.ipynb #14c-distributions-083
 class Pairwise(Objective):
@@ -218,201 +175,3 @@ class Classify(Objective):
             raise ValueError("A classifier's row needs a network with an emotion head: start from a checkpoint that "
                              "has one.")
         return dict(loss=F.cross_entropy(output.high.scores.float(), batch.targets))
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-088
-class SoftRow(NamedTuple):
-    "One way to train on votes."
-    title: str
-    # 'winner' (one label), 'votes' (shares) or 'plane' (valence and arousal); None: nothing is trained
-    targets: str | None
-    objective: Callable | None = None    # function(taxonomy) -> nn.Module of (APSEOutput, targets)
-    network: dict = ABLATION["n_pair"]   # settings of `APSE` where no checkpoint is given
-
-_beliefs = dict(heads="high", attend="none", features="confidences")
-SOFT_ROWS: dict[str, SoftRow] = {
-    "viewers": SoftRow("eleven other viewers", None),
-    "start": SoftRow("before training", None),
-    "n_pair": SoftRow("N-pair, winners", "winner", lambda t: Pairwise(NPairLoss())),
-    "ep": SoftRow("EP, winners", "winner", lambda t: Pairwise(EmotionPairLoss(t))),
-    "n_pair8": SoftRow("N-pair x 8, winners", "winner", lambda t: Pairwise(NPairLoss(8.))),
-    "ep8": SoftRow("EP x 8, winners", "winner", lambda t: Pairwise(EmotionPairLoss(t, 8.))),
-    "log_ratio": SoftRow("log-ratio, overlap", "votes", lambda t: Pairwise(LogRatioLoss(overlap_distance))),
-    "log_ratio_wheel": SoftRow("log-ratio, wheel", "votes",
-                               lambda t: Pairwise(LogRatioLoss(partial(wheel_distance, taxonomy=t)))),
-    "log_ratio_toll": SoftRow("log-ratio, wheel with toll", "votes",
-                              lambda t: Pairwise(LogRatioLoss(partial(wheel_distance, taxonomy=t, toll=1.)))),
-    "log_ratio_plane": SoftRow("log-ratio, plane", "plane", lambda t: Pairwise(LogRatioLoss(plane_distance))),
-    "classifier": SoftRow("classifier, winners", "winner", lambda t: Classify(), _beliefs),
-    "soft_classifier": SoftRow("classifier, votes", "votes", lambda t: Classify(), _beliefs),
-}
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-091
-class Trial(NamedTuple):
-    "One training and what it is measured on."
-    seed: int
-    fold: int
-    train: LabelledImages      # labels: the winners of `votes`
-    votes: torch.Tensor        # N x K shares that training may see
-    truth: torch.Tensor        # N x K distributions by which the gallery is judged
-    query: LabelledImages
-    query_truth: torch.Tensor  # Q x K
-
-def _winners(images: LabelledImages, shares: torch.Tensor) -> LabelledImages:
-    "The images with the first emotion that has most votes as their label."
-    return LabelledImages(images.pixels, shares.argmax(1).numpy(), images.taxonomy, images.names)
-
-def scene_trials(seeds, size: int, votes: int = 11, limit: int | None = None):
-    """Yields one trial a seed: eleven votes drawn for each training scene, judged by the distributions that only a
-    drawer knows."""
-    train, query = (load_images("scenes", size, part, limit=limit) for part in ("train", "test"))
-    truth, query_truth = distributions_of(train), distributions_of(query)
-    for seed in seeds:
-        drawn = draw_votes(truth, votes, seed)
-        yield Trial(seed, 0, _winners(train, drawn), drawn, truth, _winners(query, query_truth), query_truth)
-
-def folder_trials(images: LabelledImages, seeds, folds: int = 5):
-    "Yields the folds of a set with votes; classes with fewer than two training images take no part in training."
-    shares = distributions_of(images)
-    images = _winners(images, shares)
-    for seed in seeds:
-        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(images.labels, images.labels)
-        for fold, (train, test) in enumerate(splits):
-            train = train[np.bincount(images.labels[train], minlength=len(images.taxonomy))[images.labels[train]] >= 2]
-            yield Trial(seed, fold, images.subset(train), shares[train], shares[train], images.subset(test),
-                        shares[test])
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-092
-# kinds of distance that every line is measured by, and where their gains end
-REACH = {"overlap": 1., "wheel": 1., "plane": 1.}
-
-def soft_measures(query,           # embeddings of the query images
-                  gallery,         # embeddings of the training images
-                  trial: Trial,
-                 ) -> dict[str, float]:      # against the training images and (own_) among the queries
-    "Graded measures by three distances (wheel and plane where the taxonomy has them), and the two mAP of the winners."
-    taxonomy, line = trial.query.taxonomy, {}
-    sides = {"": (gallery, trial.truth, trial.train.labels, False),
-             "own_": (query, trial.query_truth, trial.query.labels, True)}
-    for prefix, (embeddings, truth, labels, same) in sides.items():
-        for kind, reach in REACH.items():
-            if kind == "wheel" and not taxonomy.wheel or kind == "plane" and not set(taxonomy.fine) <= set(ANGLES):
-                continue
-            place = emotion_plane(taxonomy) if kind == "plane" else torch.eye(len(taxonomy), dtype=torch.float64)
-            far = partial(wheel_distance, taxonomy=taxonomy) if kind == "wheel" else DISTANCES[kind]
-            report = evaluate_graded(query, trial.query_truth @ place, embeddings, truth @ place, far, reach, same)
-            line |= {f"{prefix}{kind}_{m}": getattr(report, m)
-                     for m in GRADED} | {f"{prefix}{kind}_{m}_floor": report.floor[m] for m in ("dcg", "ndcg")}
-        report = evaluate(query, trial.query.labels, embeddings, labels, taxonomy, same_set=same)
-        line |= {f"{prefix}map8": report.map8, f"{prefix}map2": report.map2}
-    return {name: round(float(value), 5) for name, value in line.items()}
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-093
-def run_trial(row: SoftRow, trial: Trial, recipe: Recipe, start=None) -> dict[str, float]:
-    "Train one row on one trial and measure it."
-    began, taxonomy = time.perf_counter(), trial.train.taxonomy
-    if row is SOFT_ROWS["viewers"]:
-        # cosine: Bhattacharyya's coefficient
-        others = (draw_votes(truth, seed=first + trial.seed).sqrt() for truth,
-                  first in ((trial.query_truth, 1000), (trial.truth, 2000)))
-        return soft_measures(*others, trial) | dict(status="ok", minutes=0.)
-    torch.manual_seed(trial.seed)
-    model = APSE(taxonomy, backbone="scene_net", weights="shapes",
-                 **row.network) if start is None else load_model(start)[0]
-    if model.taxonomy.fine != taxonomy.fine:
-        raise ValueError(f"The checkpoint knows the emotions of {model.taxonomy.name!r} and the images those of "
-                         f"{taxonomy.name!r}.")
-    model.to(choose_device())
-    try:
-        if row.targets is not None:
-            wanted = None                                       # 'winner': the labels
-            if row.targets == "votes":
-                wanted = trial.votes.float()
-            elif row.targets == "plane":
-                wanted = (trial.votes @ emotion_plane(taxonomy)).float()
-            fit(model, trial.train, recipe, row.objective(taxonomy), targets=wanted, progress=False)
-        query, gallery = (embed(model, images, **recipe.look).embeddings for images in (trial.query, trial.train))
-    except Diverged:
-        return dict(status="diverged", minutes=round((time.perf_counter() - began)/60, 2))
-    return soft_measures(query, gallery, trial) | dict(status="ok", minutes=round((time.perf_counter() - began)/60, 2))
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-094
-_KEY = ("source", "data", "start", "row", "setup", "seed", "fold")     # what makes a line of the store one of a kind
-_MEASURES = (*(f"{kind}_{m}" for kind in REACH for m in (*GRADED, "dcg_floor", "ndcg_floor")), "map8", "map2")
-
-def soft_store(path) -> ResultsStore:
-    "The results store of this comparison in this CSV file."
-    return ResultsStore(path, (*_KEY, "epochs", "queries", "training_images", *_MEASURES,
-                               *(f"own_{m}" for m in _MEASURES), "status", "minutes", "finished"),
-                        texts=("source", "data", "start", "row", "setup"))
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-094-b
-def run_distributions(source: str,                # 'scenes', or a folder with votes such as Flickr_LDL
-                      out,                        # CSV file: finished lines are kept and skipped next time
-                      rows=tuple(SOFT_ROWS),      # names of rows
-                      seeds=range(5),
-                      folds: int = 5,             # of a folder
-                      start=None,                 # checkpoint to start from; None: the small shipped backbone (scenes)
-                      recipe: Recipe | None = None,
-                      cache=None,                 # folder for decoded images
-                      limit: int | None = None,   # draw at most so many scenes
-                      report=print,               # called with one line of text for each finished line
-                     ) -> pd.DataFrame:           # all lines of this call
-    "The comparison of this chapter, line by line."
-    unknown = [name for name in rows if name not in SOFT_ROWS]
-    if unknown:
-        raise ValueError(f"Unknown row {unknown[0]!r}: choose from {', '.join(SOFT_ROWS)}.")
-    if source != "scenes" and start is None:
-        raise ValueError("A folder of photographs needs a checkpoint to start from: give start=FILE.")
-    recipe = recipe or (Recipe.scenes() if source == "scenes" else Recipe.cpu(epochs=4))
-    if source == "scenes":
-        trials = scene_trials(seeds, recipe.resize, limit=limit)
-    else:
-        trials = folder_trials(decode(open_dataset(source, ties="keep"), recipe.resize, cache=cache
-                                      or default_cache()), seeds, folds)
-    origin = "" if start is None else hashlib.sha256(Path(start).read_bytes()).hexdigest()
-    store, lines = soft_store(out), []
-    for trial in trials:
-        data = trial.train.fingerprint()
-        for name in rows:
-            row = SOFT_ROWS[name]
-            mine = replace(recipe, seed=trial.seed)
-            loss = None if row.objective is None else repr(row.objective(trial.train.taxonomy))
-            setup = hashlib.sha256(json.dumps([origin, row.targets, loss, None if start else row.network,
-                                               asdict(mine)]).encode()).hexdigest()[:8]
-            key = dict(zip(_KEY, (Path(source).name, data, Path(start).stem if start else "shapes", name, setup,
-                                 trial.seed, trial.fold)))
-            done = store.select(**key)
-            line = None if done.empty else done.iloc[-1].to_dict() | key
-            if line is None:
-                line = key | dict(epochs=mine.epochs, queries=len(trial.query), training_images=len(trial.train))
-                line |= run_trial(row, trial, mine, start) | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
-                store.add(line)
-                report(f"{name}, seed {trial.seed}, fold {trial.fold}: "
-                       + (f"nDCG {line['own_overlap_dcg']:.3f}, rho {line['own_overlap_spearman']:.3f}, mAP8 "
-                          f"{line['own_map8']:.3f}" if line["status"] == "ok" else "diverged")
-                       + f", {line['minutes']:.2f} min")
-            lines.append(line)
-    return pd.DataFrame(lines)
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-099
-def soft_table(lines: pd.DataFrame,               # of `run_distributions`, one source and one start
-               measures,                          # columns of it
-               against: str | None = "n_pair8",   # row to compare with, trial by trial; None: no comparison
-              ) -> pd.DataFrame:                  # one row a row of the comparison, in their order
-    """Means over trials (seeds or folds), and mean differences to one row on the same trials with 95 % intervals
-    (Student's t)."""
-    good = lines[lines["status"] == "ok"].set_index(["row", "seed", "fold"])[list(measures)].astype(float)
-    names = [name for name in SOFT_ROWS if name in good.index.get_level_values("row")]
-    if against is not None and against not in names:
-        raise ValueError(f"There is no finished line of {against!r} to compare with: run it, or give against=None.")
-    table = {}
-    for name in names:
-        mine = good.loc[name]
-        cells = {"trials": len(mine), **mine.mean().to_dict()}
-        for m in measures if against not in (None, name) else ():
-            d = (mine[m] - good.loc[against][m]).dropna()
-            if len(d) > 1:
-                cells[f"{m} difference"], cells[f"{m} half width"] = d.mean(), float(stats.t.ppf(.975,
-                        len(d) - 1)*d.std(ddof=1)/np.sqrt(len(d)))
-        table[SOFT_ROWS[name].title] = cells
-    return pd.DataFrame(table).T

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from ..backbones import STAGES, TIMM, SceneNet, copy_weights, read_weights
-from ..images import augment, center_crop
+from ..backbones import STAGES, TIMM, copy_weights, read_weights
 
 # %% auto #0
 __all__ = []
@@ -94,57 +91,3 @@ def timm_stages(name: str,              # such as 'timm:efficientnet_b0'
     features = network.eval().all_stages(torch.zeros(1, 3, 64, 64))[freeze]
     gradients = torch.autograd.grad(features.sum(), everything, allow_unused=True)
     return network, {p for p, gradient in zip(everything, gradients) if gradient is not None}
-
-# %% ../../nbs/methods/more_backbones.ipynb #more-backbones-011
-@torch.no_grad()
-def shape_accuracy(network: nn.Module,    # images -> B x classes
-                   pixels: np.ndarray,    # N x H x W x 3 bytes
-                   labels: np.ndarray,    # N labels
-                   crop: int,             # side of the central crop
-                   device: str = "cpu",
-                  ) -> float:             # fraction whose largest score is the right one
-    "Accuracy of a classifier."
-    network.eval()
-    found = [network(center_crop(torch.as_tensor(pixels[i:i + 256]).to(device), crop)).argmax(1).cpu()
-             for i in range(0, len(labels), 256)]
-    return (torch.cat(found) == torch.as_tensor(labels)).double().mean().item()
-
-# %% ../../nbs/methods/more_backbones.ipynb #more-backbones-012
-def pretrain_on_shapes(pixels: np.ndarray,           # N x H x W x 3 bytes, from `make_shapes`
-                       labels: np.ndarray,           # N labels
-                       epochs: int = 10,             # passes over the images
-                       crop: int = 88,               # side of the random crop
-                       batch: int = 32,
-                       lr: float = 0.2,              # highest learning rate of the one-cycle schedule
-                       held_out: float = 0.1,        # fraction kept aside to measure the accuracy
-                       seed: int = 0,
-                       device: str = "cpu",
-                       progress=print,               # is given one line an epoch
-                      ) -> tuple[SceneNet, float]:   # the network in evaluation mode, and its held-out accuracy
-    "Train `SceneNet` to tell shapes apart."
-    torch.manual_seed(seed)
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    test, train = np.split(rng.permutation(len(labels)), [int(len(labels)*held_out)])
-    if len(train) < batch:
-        raise ValueError(f"{len(labels)} images are too few for a batch of {batch}: draw more shapes.")
-    network = SceneNet(int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    steps = len(train)//batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs*steps, pct_start=0.2)
-    for epoch in range(epochs):
-        network.train()
-        total = 0.
-        # what fills no batch sits this epoch out
-        for chosen in rng.permutation(train)[:steps*batch].reshape(steps, batch):
-            images = augment(torch.as_tensor(pixels[chosen]).to(device), crop, generator)
-            with torch.autocast(device, dtype=torch.bfloat16):
-                scores = network(images)
-            loss = F.cross_entropy(scores.float(), torch.as_tensor(labels[chosen]).to(device))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += loss.item()
-        accuracy = shape_accuracy(network, pixels[test], labels[test], crop, device)
-        progress(f"epoch {epoch + 1}/{epochs}: loss {total/steps:.3f}, held-out accuracy {accuracy:.3f}")
-    return network.eval(), accuracy

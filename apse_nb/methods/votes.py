@@ -5,24 +5,20 @@
 # %% ../../nbs/methods/votes.ipynb #methods-votes-002
 from __future__ import annotations
 
-from typing import Callable
-
 import numpy as np
 import torch
 
 from ..datasets.decoding import DecodedImages
 from ..emotions import LabelledImages, MIKELS, Taxonomy
-from ..scenes import Scenes
 
 # %% auto #0
-__all__ = ['vote_shares', 'distributions_of', 'overlap_distance', 'jensen_shannon', 'wheel_distance', 'emotion_plane',
-           'plane_distance']
+__all__ = ['vote_shares', 'distributions_of', 'overlap_distance', 'wheel_distance', 'emotion_plane', 'plane_distance']
 
 # %% ../../nbs/methods/votes.ipynb #14c-distributions-007
 def vote_shares(votes,              # N x K votes, ratings or probabilities, not negative
                ) -> torch.Tensor:   # N x K, float64, each row sums to 1
     "Label distributions from votes; `ValueError` for an image without a vote, negative numbers or NaN."
-    votes = torch.as_tensor(np.asarray(votes), dtype=torch.float64)
+    votes = torch.tensor(np.asarray(votes), dtype=torch.float64)
     if votes.ndim != 2 or not votes.isfinite().all() or (votes < 0).any() or not (votes.sum(1) > 0).all():
         raise ValueError("Votes are a table of images x emotions with numbers from 0 up, and every image needs at "
                          "least one vote.")
@@ -30,20 +26,13 @@ def vote_shares(votes,              # N x K votes, ratings or probabilities, not
 
 def distributions_of(images: LabelledImages) -> torch.Tensor:   # N x K, float64
     "The label distributions that a data set brings: of drawn scenes, or the votes of its files."
-    votes = images.distributions if isinstance(images, Scenes) else images.files.votes if isinstance(images,
-            DecodedImages) else None
+    votes = getattr(images, "distributions", None)
+    if isinstance(images, DecodedImages):
+        votes = images.files.votes
     if votes is None:
         raise ValueError("These images have one label each and no votes: use scenes, Flickr_LDL, Abstract or "
                          "Emotion6, or one-hot labels.")
     return vote_shares(votes)
-
-# %% ../../nbs/methods/votes.ipynb #14c-distributions-007-b
-def draw_votes(distributions,       # N x K probabilities
-               votes: int = 11,     # viewers an image
-               seed: int = 0,
-              ) -> torch.Tensor:    # N x K shares of the votes
-    "What so many viewers would say, drawn at random."
-    return vote_shares(np.random.default_rng(seed).multinomial(votes, vote_shares(distributions).numpy()))
 
 # %% ../../nbs/methods/votes.ipynb #14c-distributions-014
 def overlap_distance(a: torch.Tensor,   # A x K distributions
@@ -52,40 +41,20 @@ def overlap_distance(a: torch.Tensor,   # A x K distributions
     "Total variation: the share of votes that would have to be changed."
     return (a[:, None] - b[None]).abs().sum(-1)/2
 
-def jensen_shannon(a: torch.Tensor,     # A x K distributions
-                   b: torch.Tensor,     # B x K distributions
-                  ) -> torch.Tensor:    # A x B, from 0 to 1
-    "Jensen-Shannon distance: the root of the divergence, in bits."
-    middle = (a[:, None] + b[None])/2                                                   # (A, B, K)
-
-    def entropy(p):
-        return -torch.xlogy(p, p).sum(-1)/np.log(2)
-
-    # the same as the mean of the two KL divergences
-    divergence = entropy(middle) - (entropy(a)[:, None] + entropy(b)[None])/2
-    return divergence.clamp(min=0).sqrt()
-
-# %% ../../nbs/methods/votes.ipynb #14c-distributions-021
-def wheel_gaps(taxonomy: Taxonomy,
-               toll: float = 0.,     # extra length where the polarity changes
-              ) -> torch.Tensor:     # K lengths, float64: from each name on the wheel to the next
-    "How far neighbours on the wheel are from each other."
-    taxonomy.wheel_distance()                                      # raises where there is no wheel
-    side = taxonomy.to_coarse([taxonomy.index(name) for name in taxonomy.wheel])
-    return 1 + toll*(side != side.roll(-1)).double()
-
 # %% ../../nbs/methods/votes.ipynb #14c-distributions-021-b
 def wheel_distance(a: torch.Tensor,          # A x K distributions
                    b: torch.Tensor,          # B x K distributions
                    taxonomy: Taxonomy = MIKELS,
-                   toll: float = 0.,         # as in `wheel_gaps`
+                   toll: float = 0.,         # extra length of the steps that change the polarity
                   ) -> torch.Tensor:         # A x B, in steps
     "Earth mover's distance around the emotion wheel: votes times the steps they have to be moved."
-    gaps = wheel_gaps(taxonomy, toll).to(a)
-    if not a.shape[1] == b.shape[1] == len(gaps):
-        raise ValueError(f"The taxonomy {taxonomy.name!r} has {len(gaps)} emotions, but the distributions have "
-                         f"{a.shape[1]} and {b.shape[1]} columns: give the taxonomy of the votes.")
+    taxonomy.wheel_distance()                                      # raises where there is no wheel
     order = torch.tensor([taxonomy.index(name) for name in taxonomy.wheel], device=a.device)
+    if not a.shape[1] == b.shape[1] == len(order):
+        raise ValueError(f"The taxonomy {taxonomy.name!r} has {len(order)} emotions, but the distributions have "
+                         f"{a.shape[1]} and {b.shape[1]} columns: give the taxonomy of the votes.")
+    side = taxonomy.to_coarse(order.tolist())
+    gaps = (1 + toll*(side != side.roll(-1)).double()).to(a)       # (K,) from each name on the wheel to the next
     # (A, B, K) votes that cross each gap if none cross the last
     flow = a[:, order].cumsum(1)[:, None] - b[:, order].cumsum(1)[None]
     return torch.stack([(gaps*(flow - flow[..., k:k + 1]).abs()).sum(-1) for k in range(len(gaps))]).amin(0)
@@ -111,7 +80,3 @@ def plane_distance(a: torch.Tensor,          # A x 2 points, or any number of co
                   ) -> torch.Tensor:         # A x B
     "Straight-line distance, for valence and arousal."
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-
-# %% ../../nbs/methods/votes.ipynb #14c-distributions-025-b
-DISTANCES: dict[str, Callable] = {"overlap": overlap_distance, "jensen_shannon": jensen_shannon,
-                                  "wheel": wheel_distance, "plane": plane_distance}
