@@ -154,13 +154,21 @@ def find_taxonomy(name,             # 'mikels', 'ekman', 'polarity', the path of
     if path.suffix.lower() != ".json":
         raise ValueError(f"Unknown taxonomy {one_line(name)!r}: choose {', '.join(TAXONOMIES)}, or give a .json file.")
     try:
-        described = json.loads(read_regular(path, 2**20)[0])
+        described = json.loads(read_regular(path, 2**20)[0], object_pairs_hook=_without_doubles)
         return _from_file(described, path.stem) if "classes" in described else Taxonomy.from_dict(described)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no taxonomy file {one_line(path)}: check the path.") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as e:
         raise ValueError(f'{one_line(path)} does not describe a taxonomy ({one_line(str(e))}): write {{"classes": '
                          '{"positive": ["joy", ...], "negative": [...]}}.') from None
+
+def _without_doubles(pairs: list[tuple]) -> dict:
+    "A JSON object; Python itself would drop the first of two entries of one name."
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is there twice")
+    return dict(pairs)
 
 def _from_file(described: dict, name: str) -> Taxonomy:
     "The taxonomy of a file with 'classes': coarse name -> list of fine names."

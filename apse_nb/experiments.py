@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 from .datasets.decoding import load_images, load_parts
-from .images import center_crop
+from .images import center_crop, warn_of_copies
 from .methods.handcrafted import DESCRIPTORS
 from .methods.systems import multi_graph, read_features
 from .metrics import MEASURES, evaluate, evaluate_similarities
@@ -52,7 +52,9 @@ def open_parts(source: str,               # 'scenes', or a folder or list of ima
                taxonomy=None,             # as in `find_taxonomy`
               ):                          # two `LabelledImages`: gallery, queries
     "Gallery (the training part) and queries; the validation part stands in for a test part that does not exist."
-    return _open_parts(source, profile.recipe.resize, cache, queries, taxonomy, profile.limit)
+    train, query = _open_parts(source, profile.recipe.resize, cache, queries, taxonomy, profile.limit)
+    warn_of_copies(train, query, "query")
+    return train, query
 
 def _open_parts(source, size, cache, queries, taxonomy, limit):
     parts = load_parts(source, size, ("train", queries), taxonomy, cache, limit)

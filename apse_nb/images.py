@@ -298,6 +298,7 @@ def _filled_up(split: np.ndarray, place: np.ndarray, ranges: dict[str, tuple[flo
 # %% ../nbs/02_images.ipynb #02-images-check
 def check_parts(train: LabelledImages | ImageFiles,
                 val: LabelledImages | ImageFiles | None = None,
+                query: LabelledImages | None = None,     # what will search the training images in the end
                ) -> None:
     "`ValueError` that names the emotions of which training or evaluation lacks images; a warning for shared images."
     for part, images, reason in (("training", train, "a positive pair needs 2"),
@@ -311,10 +312,10 @@ def check_parts(train: LabelledImages | ImageFiles,
                              f"out.")
         if (sizes > 0).sum() < 2:
             raise ValueError(f"The {part} part has images of {(sizes > 0).sum()} emotions, but comparing needs 2.")
-    if isinstance(val, LabelledImages) and isinstance(train, LabelledImages) and len(both := shared_images(train, val)):
-        name = one_line(val.names[both[0][1]])
-        warnings.warn(f"{len(set(both[:, 1].tolist()))} of {len(val)} validation images, such as {name}, are in the "
-                      f"training part too: they make the network look better than it is.", stacklevel=2)
+    if isinstance(val, LabelledImages):
+        warn_of_copies(train, val, "validation")
+    if query is not None and query is not val:
+        warn_of_copies(train, query, "query")
 
 # %% ../nbs/02_images.ipynb #02-images-shared
 def shared_images(one: LabelledImages, other: LabelledImages) -> np.ndarray:
@@ -327,6 +328,15 @@ def shared_images(one: LabelledImages, other: LabelledImages) -> np.ndarray:
         places[digest].append(i)
     pairs = [(i, j) for j, digest in enumerate(image_digests(other.pixels).tolist()) for i in places.get(digest, ())]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+# %% ../nbs/02_images.ipynb #02-images-copies
+def warn_of_copies(train: LabelledImages, asked: LabelledImages, part: str) -> None:
+    "A warning if some of the images of a part are among those that a network is trained on."
+    both = shared_images(train, asked)
+    if len(both):
+        warnings.warn(f"{len(np.unique(both[:, 1]))} of {len(asked)} {part} images, such as "
+                      f"{one_line(asked.names[both[0, 1]])}, are in the training part too: they make the network look "
+                      f"better than it is.", stacklevel=3)
 
 # %% ../nbs/02_images.ipynb #02-datasets-162
 def _class_walk(members: np.ndarray,        # indices of one class, at least 2

@@ -31,7 +31,7 @@ from .tools.files import clear_unfinished
 from .tools.processes import all_rows, rank_and_world, whole_output
 from .tools.recipe import Recipe
 from .tools.registry import LOSSES, find
-from .tools.run_state import Diverged, RunState, alone_in, data_of, resume_state, save_state
+from .tools.run_state import Diverged, RunState, alone_in, data_of, resume_state, save_state, settings_of
 from .tools.work import Interrupts, keep_freed_memory
 
 # %% auto #0
@@ -201,7 +201,8 @@ def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndar
     leave out what does not fill the last one."""
     size = recipe.images_per_class*len(images.taxonomy)
     if recipe.sampler == "balanced":
-        return balanced_batches(images.labels, images_per_class=recipe.images_per_class, seed=recipe.seed, epoch=epoch)
+        return balanced_batches(images.labels, images_per_class=recipe.images_per_class, seed=recipe.seed, epoch=epoch,
+                                taxonomy=images.taxonomy)
     if len(images) < size:
         raise ValueError(f"{len(images)} images do not fill one batch of {size}: lower images_per_class.")
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(images))
@@ -360,7 +361,8 @@ class _Loop:
         model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
         recorder, objective = recorder_of(device), objective.to(device)
         optimizer, rates, feed.highest = _optimizer(model, objective, recipe, recorder, device)
-        facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(objective), data=data_of(train, targets))
+        facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(objective), settings=settings_of(objective),
+                     data=data_of(train, targets))
         self.state = RunState(model, objective, optimizer, out, facts, train)
         resume_state(self.state)
         self.notes, self.bar = [], tqdm(total=recipe.epochs*feed.steps, initial=self.state.step, unit="step",

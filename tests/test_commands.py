@@ -93,6 +93,32 @@ def test_images_that_the_network_was_trained_on_are_told(small):
     assert "trained on" not in run(apse_evaluate, *common, "--query-split", "val")
 
 
+def test_a_run_keeps_its_split_and_tells_of_copies_among_the_queries(small, tmp_path):
+    shutil.copytree(small/"small"/"train", tmp_path/"own"/"train")
+    shutil.copytree(small/"small"/"val", tmp_path/"own"/"test")
+    shutil.copy(next((small/"small"/"train"/"awe").iterdir()), tmp_path/"own"/"test"/"awe"/"copy.png")
+    words = (tmp_path/"own", "--method", "clb", "--profile", "tiny", "--cache", small/"cache", "--out", tmp_path/"run",
+             "--set", "resize=48", "--set", "crop=40", "--images-per-class", 2)
+    assert "1 of 33 query images, such as test/awe/copy.png, are in the training part too" in run(apse_train, *words)
+    kept = pd.read_csv(tmp_path/"run"/"split.csv")
+    assert kept.split.value_counts().to_dict() == {"test": 33, "train": 32}
+    assert (kept.image.str.split("/").str[0] == kept.split).all()
+    (tmp_path/"run"/"split.csv").write_text(kept.replace({"split": {"train": "test"}}).to_csv(index=False))
+    assert "32 images, such as train/" in run(apse_train, *words)
+
+
+def test_decoded_images_can_be_thrown_away(small, tmp_path):
+    shutil.copytree(small/"cache", tmp_path/"cache")
+    run(apse_evaluate, small/"net.safetensors", "--query", small/"small", "--cache", tmp_path/"cache")
+    before = {place.name for place in (tmp_path/"cache").iterdir()}
+    (tmp_path/"cache"/"mine").mkdir()
+    (tmp_path/"cache"/"mine"/"progress.json").write_text("not the program's")
+    out = run(apse_evaluate, small/"net.safetensors", "--query", small/"small", "--query-split", "val", "--cache",
+              tmp_path/"cache", "--cache-clear")
+    assert f"of {len(before)} data sets deleted" in out
+    assert len(list((tmp_path/"cache").iterdir())) == 2 and (tmp_path/"cache"/"mine"/"progress.json").exists()
+
+
 def test_anybodys_embeddings_are_measured(tmp_path):
     "Features with labels in the same order, and in another order with names, give what `evaluate` gives."
     rng = np.random.default_rng(0)
@@ -122,6 +148,17 @@ def test_embeddings_leave_with_their_names(small, tmp_path):
         embeddings, names = np.load(tmp_path/f"{role}.npy"), pd.read_csv(tmp_path/f"{role}.csv")
         assert embeddings.shape == (32, 16) and np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
         assert list(names.columns) == ["name", "label"] and set(names["label"]) == set(MIKELS.fine)
+
+
+def test_names_with_commas_leave_and_come_back(small, tmp_path):
+    shutil.copytree(small/"small"/"val", tmp_path/"own")
+    strange = 'a, "b"; c.png'
+    next((tmp_path/"own"/"awe").iterdir()).rename(tmp_path/"own"/"awe"/strange)
+    first = run(apse_evaluate, small/"net.safetensors", "--cache", small/"cache", "--query", tmp_path/"own", "--export",
+                tmp_path)
+    assert f"awe/{strange}" in set(pd.read_csv(tmp_path/"query.csv")["name"])
+    again = run(apse_evaluate, "--features", tmp_path/"query.npy", "--labels", tmp_path/"query.csv")
+    assert measures(again) == measures(first)
 
 
 def test_own_emotions_from_a_file_travel_with_the_checkpoint(tmp_path):

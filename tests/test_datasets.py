@@ -358,6 +358,7 @@ def test_a_taxonomy_file(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"classes": 3}', '{"classes": {"a": ["x", "x"]}}', "[" * 100_000,
                                   '{"classes": {"a": ["\\u001b[2J"]}}', '{"classes": {"a": [3]}}',
                                   '{"classes": {"a": ["x"]}, "palette": ["red\\"><meta http-equiv=refresh"]}',
+                                  '{"classes": {"a": ["x"], "b": ["y"], "a": ["z"]}}',
                                   '{"classes": {"a": ["x"]}, "colour": "#000000"}'])
 def test_a_file_that_is_no_taxonomy(tmp_path, text):
     (tmp_path/"t.json").write_text(text)

@@ -261,6 +261,41 @@ def test_a_run_goes_on_names_what_differs_and_keeps_strange_files(tmp_path):
     assert len(train(schedule="step", epochs=2).log) == 2
 
 
+def test_a_loss_is_known_by_its_settings_also_another_authors(tmp_path):
+    "ArcFace(5, 2) does not resume ArcFace(28.6, 64), although both print the same."
+    from apse_nb.emotions import MIKELS
+    from apse_nb.network import APSE
+    from apse_nb.scenes import make_scenes
+    from apse_nb.training import Recipe, fit
+    from pytorch_metric_learning.losses import ArcFaceLoss
+    images = make_scenes(80, size=32, seed=0, workers=1)
+
+    def train(loss, epochs=1):
+        torch.manual_seed(0)
+        recipe = Recipe.scenes(epochs=epochs, resize=32, crop=32, lr=.01, schedule="step")
+        model = APSE(MIKELS, backbone="scene_net", weights="shapes", dim=16)
+        return fit(model, images, recipe, loss, out=tmp_path/"run", progress=False)
+    train(ArcFaceLoss(8, 16, margin=28.6, scale=64))
+    with pytest.raises(ValueError, match=r"another loss \(pair_loss.margin: .*, pair_loss.scale: 64 there, 2 now"):
+        train(ArcFaceLoss(8, 16, margin=5, scale=2))
+    assert len(train(ArcFaceLoss(8, 16, margin=28.6, scale=64), epochs=2).log) == 2
+    tensors, facts = read_checkpoint(tmp_path/"run"/"last.safetensors")
+    facts.pop("settings")                                        # a run of an older version
+    write_checkpoint(tmp_path/"run"/"last.safetensors", tensors, facts)
+    assert len(train(ArcFaceLoss(8, 16, margin=28.6, scale=64), epochs=3).log) == 3
+
+
+def test_an_emotion_with_one_image_is_named():
+    from apse_nb.emotions import MIKELS
+    from apse_nb.scenes import make_scenes
+    from apse_nb.training import Recipe, epoch_batches
+    images = make_scenes(16, size=32, seed=0, workers=1)
+    alone = images.subset([i for i, label in enumerate(images.labels) if label != 6 or i < 8])
+    assert alone.counts()[MIKELS.fine[6]] == 1
+    with pytest.raises(ValueError, match=f"^{MIKELS.fine[6]} has 1 image"):
+        epoch_batches(alone, Recipe.scenes(), 0)
+
+
 class Disk:
     "Pixels that note which batch was asked for."
     def __init__(self, pixels):

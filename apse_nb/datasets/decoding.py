@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .readers import open_dataset
+from .readers import list_rows, open_dataset, write_list
 from ..emotions import LabelledImages, MIKELS, Taxonomy, find_taxonomy
 from ..images import ImageFiles, decode_square, read_image, stable_split
 from ..scenes import Scenes, make_scenes
@@ -271,3 +272,36 @@ def load_parts(source: str, size: int, parts: tuple[str, ...] = ("train", "val",
             if part == parts[0]:
                 raise
     return found
+
+# %% ../../nbs/datasets/decoding.ipynb #decoding-keep-split
+def keep_split(path, parts: dict[str, LabelledImages]) -> None:
+    """Write which file is in which part, unless the list is there; a warning if it says otherwise. Scenes, which are no
+    files, have none."""
+    every = [images.files for images in parts.values() if isinstance(images, DecodedImages)]
+    if not every:
+        return
+    now = {name: part for files in every for name, part in zip(files.names, files.split)}
+    if not Path(path).exists():
+        write_list(path, list(now), np.concatenate([files.labels for files in every]), now.values(), every[0].taxonomy)
+        return
+    moved = [name for name, _, part in list_rows(path, every[0].taxonomy) if now.get(name, part) != part]
+    if moved:
+        warnings.warn(f"{len(moved)} images, such as {one_line(moved[0])}, are in another part than {one_line(path)} "
+                      f"says, so networks trained then and now have seen other images.", stacklevel=2)
+
+# %% ../../nbs/datasets/decoding.ipynb #decoding-clear
+def clear_cache(cache: Path | None = None) -> dict[str, float]:        # name -> megabytes
+    "Delete the decoded images in a cache folder (and nothing else that lies there)."
+    gone = {}
+    for note in sorted((cache or default_cache()).glob("*/progress.json")):
+        folder, files = note.parent, [note, note.with_name("pixels.u8")]
+        if folder.is_symlink() or not re.fullmatch(r".*-\d+-[0-9a-f]{12}", folder.name, re.DOTALL):
+            continue
+        with locked(folder/"lock", f"Another process is decoding into {one_line(folder)}: wait for its end.", wait=0):
+            gone[folder.name] = sum(f.stat().st_size for f in files if f.exists())/1e6
+            for f in files:
+                f.unlink(missing_ok=True)
+        (folder/"lock").unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return gone

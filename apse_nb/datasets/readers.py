@@ -277,7 +277,7 @@ def write_list(path,                          # CSV file to write
     write_whole(path, table.getvalue().encode("utf-8", "surrogateescape"))
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-086
-def _list_rows(path: Path,                                    # such a file
+def list_rows(path: Path,                                    # such a file
                taxonomy: Taxonomy,
               ) -> list[tuple[str, int, str]]:                # name, label, part
     "Read what `write_list` wrote."
@@ -297,7 +297,7 @@ def _read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     if not root.is_file() or root.suffix.lower() != ".csv":
         return None
     kept, skipped, home = [], [], root.parent
-    for name, label, part in _list_rows(root, taxonomy):
+    for name, label, part in list_rows(root, taxonomy):
         spellings = (name, _tidy(name), unicodedata.normalize("NFD", _tidy(name)))
         there = next((s for s in spellings if os.path.exists(home/s)), None)
         if there is None:
@@ -411,7 +411,7 @@ def load_split(path,                  # what `save_split` wrote
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no split file {one_line(path)}: check the path.")
-    rows = _list_rows(path, files.taxonomy)
+    rows = list_rows(path, files.taxonomy)
     names = {_tidy(name): name for name in files.names}
     rows = [(names.get(_tidy(name), name), label, part) for name, label, part in rows]
     listed, labels, parts = zip(*rows) if rows else ((), (), ())

@@ -26,9 +26,12 @@ __all__ = ['apse_train', 'apse_evaluate', 'apse_reproduce']
 # %% ../../nbs/report/commands.ipynb #commands-010
 ROWS_WITHOUT_MODEL = ("sentibank", "deepsentibank", "mvso")       # rows of Table I that need a file of features
 
-def _cache_option():
-    return click.option("--cache", type=click.Path(path_type=Path), default=None,
-                        help="Folder for decoded images.  [default: ~/.cache/apse_nb]")
+def _cache_options(command):
+    place = click.option("--cache", type=click.Path(path_type=Path), default=None,
+                         help="Folder for decoded images.  [default: ~/.cache/apse_nb]")
+    clear = click.option("--cache-clear", is_flag=True, help="First delete the decoded images that earlier runs left "
+                         "there.")
+    return place(clear(command))
 
 def _images_on_option():
     return click.option("--images-on", type=click.Choice(["auto", "device", "host"]), default="auto",
@@ -41,9 +44,9 @@ def _taxonomy_option(default: str):
     return click.option("--taxonomy", default=None, metavar="NAME|FILE.json",
                         help=f"Names of the emotions: mikels, ekman, polarity, or a file.  [default: {default}]")
 
-def _check_cache(cache: Path | None) -> Path | None:
-    "The folder for decoded images; one sentence that names --cache where it cannot be written."
-    from apse_nb.datasets.decoding import default_cache
+def _check_cache(cache: Path | None, clear: bool) -> None:
+    "Empty the folder for decoded images if asked to; one sentence that names --cache where it cannot be written."
+    from apse_nb.datasets.decoding import clear_cache, default_cache
     try:
         folder = cache or default_cache()
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +55,9 @@ def _check_cache(cache: Path | None) -> Path | None:
     except (OSError, RuntimeError) as e:
         raise ValueError(f"There is no place for decoded images ({one_line(str(e))}): give a folder that can be "
                          f"written with --cache FOLDER.") from None
-    return cache
+    if clear:
+        gone = clear_cache(folder)
+        click.echo(f"{one_line(folder)}: {sum(gone.values()):.0f} MB of {len(gone)} data sets deleted")
 
 def _check_source(source: str) -> None:
     if source != "scenes" and not Path(source).exists():
@@ -119,9 +124,9 @@ def _refuse_natural(row, recipe) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of initial weights, batches and crops.")
 @_images_on_option()
 @_taxonomy_option("mikels, or what the folders' names say")
-@_cache_option()
+@_cache_options
 def apse_train(source, out, method, profile_name, backbone, weights, start, recipe_name, epochs, lr, images_per_class,
-               settings, dim, seed, images_on, taxonomy, cache):
+               settings, dim, seed, images_on, taxonomy, cache, cache_clear):
     """Train one method on ROOT, a folder of images with emotion labels (or 'scenes', the embedded data set).
 
     The best network on the validation part is OUT/best.safetensors, the log OUT/log.csv, and a line of results (test
@@ -135,13 +140,13 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
       apse_train my/photos --from runs/fi/best.safetensors --lr 0.002 --out runs/mine
       accelerate launch --num_processes 4 $(which apse_train) data/fi --profile paper
     """
-    from apse_nb.datasets.decoding import load_parts
+    from apse_nb.datasets.decoding import keep_split, load_parts
     from apse_nb.experiments import fingerprints, measure_row, row_store, setup_of
     from apse_nb.images import check_parts
     from apse_nb.report.tables import find_method, find_profile, recipe_of
     from apse_nb.tools.run_state import Diverged
     _check_source(source)
-    _check_cache(cache)
+    _check_cache(cache, cache_clear)
     profile = find_profile(profile_name or ("quick" if source == "scenes" else "cpu"))
     if start and not start.is_file():
         raise FileNotFoundError(f"There is no checkpoint {one_line(start)}.")
@@ -159,7 +164,9 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
     if query is None:
         raise ValueError(f"{one_line(source)} has a training part only, so nothing can be measured: add a folder val "
                          f"or test, or leave the division to apse_train.")
-    check_parts(train, valid)
+    check_parts(train, valid, query)
+    out.mkdir(parents=True, exist_ok=True)
+    keep_split(out/"split.csv", parts)
     store, name = row_store(out/"results.csv"), out/"best.safetensors"
     if store.has(name=row.name, setup=setup_of(row, profile), data=fingerprints(train, query), seed=seed):
         click.echo(f"This run is finished: its line is in {store.path}.")
@@ -195,9 +202,9 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the table to this CSV file too.")
 @click.option("--export", type=click.Path(path_type=Path), default=None, help="Write the embeddings to this folder: "
               ".npy, and a CSV file with names and labels.")
-@_cache_option()
+@_cache_options
 def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, features, labels, taxonomy, out, export,
-                  cache):
+                  cache, cache_clear):
     """Measure how well the network in CHECKPOINT retrieves images of the same emotion ('scenes': the shipped network).
 
     Prints the measures of the paper's Section IV-B beside the value that a random ranking would have. A query never
@@ -224,7 +231,7 @@ def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, featur
     if "recipe" not in facts:
         raise ValueError(f"{one_line(path)} does not say with which recipe it was trained, so the size of its images "
                          f"is not known.")
-    _check_cache(cache)
+    _check_cache(cache, cache_clear)
     recipe, wanted = Recipe(**facts["recipe"]), find_taxonomy(taxonomy or model.taxonomy)
     if wanted.fine != model.taxonomy.fine:
         click.echo(f"The network was trained for other emotions ({model.taxonomy.name}): its head is not measured.")
@@ -322,9 +329,9 @@ def _publish_sets(out: Path, name: str) -> dict[str, int]:
               "GPU, in order of worth. They may be cut off and started again.")
 @_images_on_option()
 @_taxonomy_option("mikels, or what the folders' names say")
-@_cache_option()
+@_cache_options
 def apse_reproduce(source, profile_name, out, tables, features, weights, rows, seeds, epochs, query_sets,
-                   publish_as, queue, images_on, taxonomy, cache):
+                   publish_as, queue, images_on, taxonomy, cache, cache_clear):
     """Train the rows of the paper's tables, measure them, and write a report.
 
     Without --table it executes the final notebook of the book: the ablation, figures, and a verdict on each claim.
@@ -355,7 +362,7 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     if query_sets and (source != "scenes" or not tables):
         raise ValueError("--query-sets needs --table, and scenes: only those can be drawn at will.")
     _check_fit(source, profile)
-    _check_cache(cache)
+    _check_cache(cache, cache_clear)
     weights = _weights(weights)
     if weights:
         profile = replace(profile, weights=weights)

@@ -112,7 +112,9 @@ def resume_state(state: RunState) -> None:
 # %% ../../nbs/tools/run_state.ipynb #10-training-053c
 def _compare(state: RunState, facts: dict, path) -> None:
     "`ValueError` that names the first setting in which a found run differs from this one; more epochs are fine."
-    for what in ("network", "recipe", "loss", "data"):
+    for what in ("network", "recipe", "loss", "settings", "data"):
+        if what == "settings" and what not in facts:
+            continue                     # of a version that told losses apart by what they print
         there, here = facts.get(what), json.loads(json.dumps(state.facts[what]))
         if what == "recipe" and there and _may_be_longer(there, here, len(facts["progress"]["log"]) >= there["epochs"]):
             there = there | dict(epochs=here["epochs"])
@@ -121,6 +123,7 @@ def _compare(state: RunState, facts: dict, path) -> None:
         known = isinstance(there, dict) and isinstance(here, dict)
         fields = [k for k in here if there.get(k) != here[k]] if known else []
         detail = f" ({', '.join(f'{k}: {there.get(k)} there, {here[k]} now' for k in fields[:3])})"[:200]
+        what = "loss" if what == "settings" else what
         raise ValueError(f"{path} was trained with another {what}{detail if fields else ''}; choose an empty folder "
                          f"for the new run, or repeat the old settings to resume it.")
 
@@ -134,6 +137,12 @@ def _may_be_longer(there: dict, here: dict, finished: bool) -> bool:
     return more and (finished or there["schedule"] == "step")
 
 # %% ../../nbs/tools/run_state.ipynb #run-state-007
+def settings_of(objective) -> dict:       # 'part.name' -> number or text
+    "The settings that an objective and its parts hold; not every loss prints its own."
+    return {f"{part}.{name}".lstrip("."): float(value) if isinstance(value, float) else value
+            for part, module in objective.named_modules() for name, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str)) and not name.startswith("_") and name != "training"}
+
 def data_of(train, targets: torch.Tensor | None) -> str:
     "What a run was trained with: a resumed one must be given the same."
     if targets is None:
