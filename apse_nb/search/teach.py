@@ -57,21 +57,21 @@ def probabilities_of(embeddings: np.ndarray, head: dict) -> np.ndarray:
     scores = embeddings @ np.asarray(head["weight"], np.float32) + np.asarray(head["bias"], np.float32)
     return _softmax(scores).astype(np.float32)
 
-def _fit(x: np.ndarray, y: np.ndarray, classes: int, strength: float) -> np.ndarray:      # (D + 1) x K
+def _fit(x: np.ndarray, y: np.ndarray, classes: int, strength: float) -> np.ndarray:      # (D + 1) x K, float64
     "Weights and, in the last row, biases of the least loss: mean cross-entropy and the squared weights."
-    from scipy.optimize import minimize
-    x, target = np.column_stack([x, np.ones(len(x))]).astype(np.float64), np.eye(classes)[y]
+    import torch
+    inputs, labels = torch.from_numpy(np.column_stack([x, np.ones(len(x))])), torch.from_numpy(y)
+    w = torch.zeros(inputs.shape[1], classes, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([w], max_iter=300, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
 
-    def loss(flat):
-        w = flat.reshape(x.shape[1], classes)
-        p = _softmax(x @ w)
-        gradient = x.T @ (p - target)/len(x)
-        gradient[:-1] += w[:-1]*strength/len(x)
-        value = -np.log(p[np.arange(len(y)), y] + 1e-300).mean() + .5*strength*(w[:-1]**2).sum()/len(x)
-        return value, gradient.ravel()
+    def loss():
+        solver.zero_grad()
+        value = torch.nn.functional.cross_entropy(inputs @ w, labels) + .5*strength*(w[:-1]**2).sum()/len(y)
+        value.backward()
+        return value
 
-    found = minimize(loss, np.zeros(x.shape[1]*classes), jac=True, method="L-BFGS-B", options=dict(maxiter=300))
-    return found.x.reshape(x.shape[1], classes)
+    solver.step(loss)
+    return w.detach().numpy()
 
 # %% ../../nbs/search/teach.ipynb #search-teach-008-c
 def train_head(embeddings: np.ndarray,     # N x D, unit vectors
