@@ -70,7 +70,12 @@ def _fit(x: np.ndarray, y: np.ndarray, classes: int, strength: float) -> np.ndar
         value.backward()
         return value
 
-    solver.step(loss)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)          # matrices this small wait longer for a second thread than it saves
+    try:
+        solver.step(loss)
+    finally:
+        torch.set_num_threads(threads)
     return w.detach().numpy()
 
 # %% ../../nbs/search/teach.ipynb #search-teach-008-c
