@@ -14,7 +14,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from ..tools.files import locked, one_line, write_whole
@@ -50,6 +50,12 @@ def check_place(home: Path) -> None:
         if not stat.S_ISREG(status.st_mode) or name not in _NAMES:
             raise ValueError(f"{one_line(home/name)} is not a file that apse_index wrote: remove it, or give another "
                              f"place with --index.")
+    if (home/FILE).exists():
+        with open(home/FILE, "rb") as file:
+            head = file.read(100)
+        if head and (head[:16] != b"SQLite format 3\0" or head[68:72] != _OURS.to_bytes(4, "big")):
+            raise ValueError(f"{one_line(home/FILE)} was not made by apse_index, or its beginning is damaged: remove "
+                             f"it, or give another place with --index.")
     if (home/_NAMES[1]).exists():
         with open(home/_NAMES[1], "rb") as journal:
             journal.seek(max(0, os.fstat(journal.fileno()).st_size - 8))
@@ -57,21 +63,9 @@ def check_place(home: Path) -> None:
                 raise ValueError(f"{one_line(home/_NAMES[1])} names another file to delete, which apse_index never "
                                  f"does: remove it, or give another place with --index.")
 
-def _is_ours(file: Path) -> bool:
-    "Does this file begin like one of our databases? An empty one is the start of one."
-    with open(file, "rb") as f:
-        head = f.read(100)
-    return not head or head[:16] == b"SQLite format 3\0" and head[68:72] == _OURS.to_bytes(4, "big")
-
-def _foreign(file: Path) -> ValueError:
-    return ValueError(f"{one_line(file)} was not made by apse_index, or its beginning is damaged: remove it, or give "
-                      f"another place with --index.")
-
 def erase(home: Path) -> None:
     "Throw away the index in this folder, if it is one of ours."
     check_place(home)
-    if (home/FILE).exists() and not _is_ours(home/FILE):
-        raise _foreign(home/FILE)
     for name in (FILE + "-journal", FILE):
         (home/name).unlink(missing_ok=True)
 
@@ -82,22 +76,10 @@ def indexing(home: Path,         # the index folder
             ) -> Iterator[None]:
     "Be the only one who writes to an index; after `wait` seconds, `ValueError` with the name of who does."
     check_place(home)
-    with _held(home, wait):
+    with locked(home/"lock", lambda: _who_has_it(home), wait):
         write_whole(home/"holder.json", json.dumps(dict(pid=os.getpid(), since=time.strftime("%H:%M:%S"))),
                     durable=False)
         yield
-
-@contextmanager
-def _held(home: Path, wait: float):
-    lock = locked(home/"lock", busy="busy", wait=wait)
-    try:
-        lock.__enter__()
-    except ValueError:
-        raise ValueError(_who_has_it(home)) from None
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
 
 def _who_has_it(home: Path) -> str:
     "The sentence for the second writer."
@@ -112,41 +94,83 @@ def _who_has_it(home: Path) -> str:
     return (f"Process {pid} (indexing, since {since}) is using the index {one_line(home)}: wait for its end and try "
             f"again.")
 
+# %% ../../nbs/search/database.ipynb #search-database-sentences
+@contextmanager
+def in_sentences(home: Path) -> Iterator[None]:
+    "What the database of this index folder reports, as one sentence."
+    place = one_line(home)
+    try:
+        yield
+    except DamagedIndex as e:
+        raise e if "--rebuild" in str(e) else DamagedIndex(
+            f"The index {place} is damaged or of another version ({e}): run apse_index with --rebuild.") from None
+    except (sqlite3.Error, OverflowError) as e:
+        said = one_line(str(e))[:200]
+        if "is full" in said or "disk I/O" in said:
+            _try_to_write(home)
+        if "locked" in said:
+            raise ValueError(f"Another process is writing to the index {place}: try again in a moment.") from None
+        if "readonly" in said or "unable to open" in said:
+            raise ValueError(f"The index {place} cannot be used where nothing can be written ({said}): give another "
+                             f"place with --index, or copy it.") from None
+        raise DamagedIndex(f"The index {place} is damaged ({said}): run apse_index with --rebuild.") from None
+
+def _try_to_write(home: Path) -> None:
+    "Let the system say why a write failed: a full disk, a quota, a limit."
+    try:
+        with tempfile.TemporaryFile(dir=home) as f:
+            f.seek((home/FILE).stat().st_size)
+            f.write(bytes(1 << 20))
+            f.flush()
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise OSError(errno.ENOSPC if full else e.errno, e.strerror, str(home)) from None
+
 # %% ../../nbs/search/database.ipynb #search-database-015
+def _parsed_totals(text: bytes) -> dict:
+    "The totals, if they are what `Database.changing` writes."
+    try:
+        totals = json.loads(text)
+        numbers = [n for rows, seals in (totals["images"], *totals["cells"].values()) for n in (rows, seals)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        numbers = [None]
+    if not all(type(n) is int for n in numbers):
+        raise DamagedIndex("its totals are not numbers")
+    return totals
+
+# %% ../../nbs/search/database.ipynb #search-database-015b
 class Database:
-    "The file: opened with care, its errors in sentences, its facts, its transactions. One table is called `facts`."
+    "The file: facts and transactions. One of its tables is called `facts`."
     def __init__(self,
                  home: Path,                # the index folder
                  tables: dict[str, str],    # name -> the statement that makes it
                  write: bool,               # make the file if there is none
                  wait: float,               # seconds to wait for another process's transaction
                 ):
-        self.home, self.file, self.tables, self.totals = home, home/FILE, tables, None
+        self.home, self.tables, self.totals = home, tables, None
         check_place(home)
-        if self.file.exists() and not _is_ours(self.file):
-            raise _foreign(self.file)
-        with self.sentences():
-            uri = f"{self.file.absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
-            self.connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=60 if write else wait,
-                                              check_same_thread=False)
-        try:
-            with self.sentences():
-                self._prepare(write)
-        except BaseException:
-            self.connection.close()
-            raise
+        uri = f"{(home/FILE).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
+        with self.sentences(), ExitStack() as stack:
+            self.connection = stack.enter_context(closing(sqlite3.connect(
+                uri, uri=True, isolation_level=None, timeout=60 if write else wait, check_same_thread=False)))
+            if hasattr(self.connection, "setlimit"):              # Python 3.11: no field larger than 256 MB
+                self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 28)
+            for pragma in ("page_size=32768", "trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0",
+                           f"query_only={'OFF' if write else 'ON'}"):
+                self.all(f"PRAGMA {pragma}")
+            found = dict(self.all("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+            if found and found != tables:
+                raise DamagedIndex("its tables are not those of this version")
+            self.is_made = bool(found)
+            stack.pop_all()
 
-    def _prepare(self, write: bool) -> None:
-        "Settings of the connection, and a look whether these are our tables and nothing else."
-        if hasattr(self.connection, "setlimit"):              # Python 3.11: no field larger than 256 MB
-            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 28)
-        for pragma in ("page_size=32768", "trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0",
-                       f"query_only={'OFF' if write else 'ON'}"):
-            self.all(f"PRAGMA {pragma}")
-        found = dict(self.all("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-        if found and found != self.tables:
-            raise DamagedIndex("its tables are not those of this version")
-        self.is_made = bool(found)
+    def sentences(self):
+        "See `in_sentences`."
+        return in_sentences(self.home)
+
+    def all(self, sql: str, values=()) -> list[tuple]:
+        "All rows of a query."
+        return self.connection.execute(sql, values).fetchall()
 
     def make(self, facts: dict[str, bytes]) -> None:
         "Make the tables and remember the first facts, all or nothing."
@@ -161,41 +185,6 @@ class Database:
             self.all("COMMIT")
             self.is_made = True
 
-    def all(self, sql: str, values=()) -> list[tuple]:
-        "All rows of a query."
-        return self.connection.execute(sql, values).fetchall()
-
-    @contextmanager
-    def sentences(self) -> Iterator[None]:
-        "What the database reports, as one sentence."
-        place = one_line(self.home)
-        try:
-            yield
-        except DamagedIndex as e:
-            raise e if "--rebuild" in str(e) else DamagedIndex(
-                f"The index {place} is damaged or of another version ({e}): run apse_index with --rebuild.") from None
-        except (sqlite3.Error, OverflowError) as e:
-            said = one_line(str(e))[:200]
-            if "is full" in said or "disk I/O" in said:
-                self._try_to_write()
-            if "locked" in said:
-                raise ValueError(f"Another process is writing to the index {place}: try again in a moment.") from None
-            if "readonly" in said or "unable to open" in said:
-                raise ValueError(f"The index {place} cannot be used where nothing can be written ({said}): give "
-                                 f"another place with --index, or copy it.") from None
-            raise DamagedIndex(f"The index {place} is damaged ({said}): run apse_index with --rebuild.") from None
-
-    def _try_to_write(self) -> None:
-        "Let the system say why a write failed: a full disk, a quota, a limit."
-        try:
-            with tempfile.TemporaryFile(dir=self.home) as f:
-                f.seek(self.file.stat().st_size)
-                f.write(bytes(1 << 20))
-                f.flush()
-        except OSError as e:
-            full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            raise OSError(errno.ENOSPC if full else e.errno, e.strerror, str(self.home)) from None
-
     def fact(self, name: str) -> bytes | None:
         "The fact of this name, or None."
         found = self.all("SELECT value, seal FROM facts WHERE name = ?", (name,))
@@ -206,6 +195,11 @@ class Database:
     def set_fact(self, name: str, value: bytes) -> None:
         "Remember; only inside `changing`."
         self.all("INSERT OR REPLACE INTO facts VALUES(?, ?, ?)", (name, value, seal_of(name, value)))
+
+    def read_totals(self) -> dict:
+        "Rows and sums of seals, as the last transaction left them."
+        found = self.fact("totals")
+        return _parsed_totals(found) if found else {"images": [0, 0], "cells": {}}
 
     @contextmanager
     def changing(self) -> Iterator[dict]:    # the totals: images: [rows, sum of seals], cells: {cell: [rows, sum]}
@@ -232,17 +226,3 @@ class Database:
             finally:
                 if self.connection.in_transaction:
                     self.all("ROLLBACK")
-
-    def read_totals(self) -> dict:
-        "Rows and sums of seals, as the last transaction left them."
-        found = self.fact("totals")
-        if not found:
-            return {"images": [0, 0], "cells": {}}
-        try:
-            totals = json.loads(found)
-            numbers = [n for rows, seals in (totals["images"], *totals["cells"].values()) for n in (rows, seals)]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            numbers = [None]
-        if not all(type(n) is int for n in numbers):
-            raise DamagedIndex("its totals are not numbers")
-        return totals

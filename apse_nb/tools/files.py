@@ -101,7 +101,7 @@ def read_limited(stream,             # an open file of bytes, also a compressed 
 # %% ../../nbs/tools/files.ipynb #files-019
 @contextmanager
 def locked(path,                                  # the lock file; its folder is made if missing
-           busy: str | None = None,  # the sentence of the `ValueError` when it does not become free in time
+           busy: str | Callable[[], str] | None = None,    # sentence of the `ValueError` when it does not become free
            wait: float = -1,                      # seconds; -1 waits for ever
            on_wait: Callable[[], None] | None = None,    # called once if somebody else has it
           ) -> Iterator[None]:
@@ -117,8 +117,8 @@ def locked(path,                                  # the lock file; its folder is
                 on_wait()
             lock.acquire(timeout=wait)
     except Timeout:
-        raise ValueError(busy or f"Another process is using {one_line(path.parent)}: wait for its end and try "
-                         f"again.") from None
+        raise ValueError(busy() if callable(busy) else busy or f"Another process is using {one_line(path.parent)}: "
+                         f"wait for its end and try again.") from None
     try:
         yield
     finally:
