@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from apse_nb.search import commands, database, records, store as stores
+from apse_nb.search import blocks as vector_blocks, commands, database, records
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
@@ -249,7 +249,7 @@ def test_search_equals_brute_force(tmp_path, encoder):
 
 def test_cells_take_over(tmp_path, encoder, monkeypatch):
     "A large gallery is sorted into cells; what comes and goes afterwards is found and gone."
-    monkeypatch.setattr(stores, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(vector_blocks, "EXACT_UP_TO", 10)
     root = folder_of(tmp_path/"a", 80)
     with Gallery.create(root, model=encoder) as gallery:
         gallery.update()
@@ -262,10 +262,11 @@ def test_cells_take_over(tmp_path, encoder, monkeypatch):
         assert [h.name for h in hits] == [every.entries[i].name for i in best]
         assert np.allclose([h.similarity for h in hits], (every.embeddings @ query.embedding)[best], atol=1e-5)
         assert all(np.argmax(h.confidences) == encoder.taxonomy.index(h.emotion) for h in hits)
-        monkeypatch.setattr(stores, "VISITED", 1)
-        looked_at = sum(len(ids) for ids, _ in gallery.store._blocks.near(query.embedding))
+        monkeypatch.setattr(vector_blocks, "VISITED", 1)
+        parts, _ = vector_blocks.candidates(gallery.store._blocks, np.append(query.embedding, np.zeros(8)))
+        looked_at = sum(len(ids) for ids, _ in parts)
         assert 0 < looked_at < 80 and gallery.search(query, 1)[0].similarity <= hits[0].similarity + 1e-6
-        monkeypatch.setattr(stores, "VISITED", 32)
+        monkeypatch.setattr(vector_blocks, "VISITED", 32)
         (root/hits[0].name).unlink()
         gallery.remove_missing()
         assert gallery.search(query, 10)[0].name == hits[1].name
@@ -282,9 +283,9 @@ def test_cells_take_over(tmp_path, encoder, monkeypatch):
 def test_what_is_kept_in_memory_is_never_old(kept, tmp_path, monkeypatch):
     """Cells that were read and checked stay in memory, within bounds: the answers are those of a store that has just
     been opened, whoever changes the index meanwhile, and a damaged cell is noticed at its first visit."""
-    monkeypatch.setattr(stores, "EXACT_UP_TO", 10)
-    monkeypatch.setattr(stores, "VISITED", 3)
-    monkeypatch.setattr(stores, "_KEPT", kept)
+    monkeypatch.setattr(vector_blocks, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(vector_blocks, "VISITED", 3)
+    monkeypatch.setattr(vector_blocks, "KEPT", kept)
     rng, home = np.random.default_rng(0), tmp_path/"index"
     vectors = rng.normal(size=(300, 18)).astype(np.float32)
     vectors[:, :16] /= np.linalg.norm(vectors[:, :16], axis=1, keepdims=True)
@@ -297,18 +298,18 @@ def test_what_is_kept_in_memory_is_never_old(kept, tmp_path, monkeypatch):
         asked = [np.append(v[:16], [0, 0]) for v in vectors[::30]] + [np.append(np.zeros(16), [1, 0])]
         return [[(round(p, 5), row.name, v.round(5).tolist()) for p, row, v in store.nearest(q, 5)] for q in asked]
 
-    with database.indexing(home, 0), Store.for_writing(home) as writer:
+    with database.indexing(home, 0), Store(home, write=True) as writer:
         writer.create({}, 16, 2)
         put(writer, range(250))
         writer.settle({})
         reader = Store(home)
         first = answers(reader)
-        blocks = reader._blocks
-        held = sum(v.nbytes for blocks in blocks._kept_cells.values() for _, v in blocks)
+        held = sum(reader._blocks.memory.cell_bytes().values())
         assert held <= kept and answers(reader) == first == answers(Store(home)) == answers(writer)
         assert first[-1][0][1] == b"%d" % vectors[:250, 16].argmax()
         with pytest.raises(KeyError), writer._db.changing():              # a change that is taken back
-            writer._forget([b"1"], {})
+            writer._forget([b"1"])
+            raise KeyError
         put(writer, range(250, 300))
         assert answers(reader) != first and answers(reader) == answers(Store(home)) == answers(writer)
         writer.remove([row[1] for answer in first for row in answer])

@@ -138,6 +138,11 @@ def _parsed_totals(text: bytes) -> dict:
         raise DamagedIndex("its totals are not numbers")
     return totals
 
+def count(totals: dict, key: str, rows: int, seals: int) -> None:
+    "Add to one of the totals."
+    old = totals.get(key, (0, 0))
+    totals[key] = [old[0] + rows, old[1] + seals]
+
 # %% ../../nbs/search/database.ipynb #search-database-015b
 class Database:
     "The file: facts and transactions. One of its tables is called `facts`."

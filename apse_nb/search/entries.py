@@ -27,6 +27,7 @@ class ImageRow(NamedTuple):
     width: int          # of the upright original, pixels
     height: int
     block: int          # where its vector is
+    seal: int = 0       # of the columns before the block
 
 # %% ../../nbs/search/entries.ipynb #search-gallery-008
 @dataclass

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .database import FILE, indexing
+from .database import FILE, erase, indexing
 from .records import (FileRecord, as_image, as_vector, decoded, digest_of, file_bytes, read_record,
                                     thumbnail_bytes)
 from .entries import Contents, Entry, ImageRow, QueryImage, Update
@@ -388,7 +388,8 @@ class Gallery(Answers):
         with ExitStack() as stack:
             try:
                 stack.enter_context(indexing(home, wait))
-                store = stack.enter_context(Store.for_writing(home, rebuild))
+                erase(home) if rebuild else None
+                store = stack.enter_context(Store(home, write=True))
             except PermissionError as e:
                 raise ValueError(f"The index cannot be kept in {one_line(home)} ({e.strerror}): give another place "
                                  f"with --index.") from None
