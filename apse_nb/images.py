@@ -12,6 +12,7 @@ import struct
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -191,10 +192,10 @@ def _relative_names(paths: list[Path], root: Path) -> list[str]:
     return [inside(str(p)).replace(os.sep, "/") for p in paths]
 
 # %% ../nbs/02_images.ipynb #02-images-walk
-def walk_images(folder: Path, report: WalkReport | None = None) -> list[str]:
+def walk_images(folder: Path, report: WalkReport | None = None, exclude: Collection[str] = ()) -> list[str]:
     """Sorted names of the image files below a folder, relative to it; as in `walk`. Masks, files `masks/NAME` of images
     `NAME` as `apse_nb.scenes` writes them, are left out."""
-    names = walk(folder, SUFFIXES, report)
+    names = walk(folder, SUFFIXES, report, exclude)
     stems = {os.path.splitext(name)[0] for name in names}
     masks = {name for name in names if "masks/" in name and _is_mask(os.path.splitext(name)[0].split("/"), stems)}
     if report is not None and masks:

@@ -132,7 +132,7 @@ def test_anybodys_embeddings_are_measured(tmp_path):
     for words in (("f.npy", "l.csv"), ("f.csv", "named.csv")):
         out = run(apse_evaluate, "--features", tmp_path/words[0], "--labels", tmp_path/words[1], "--taxonomy", "ekman",
                   "--out", tmp_path/"table.csv")
-        assert right.to_string() in out
+        assert right.to_string() in out and "precision  recall  hit rate" in out
         assert np.allclose(pd.read_csv(tmp_path/"table.csv", index_col=0)["value"], right["value"], atol=1e-4)
     assert "Unknown label" in run(apse_evaluate, "--features", tmp_path/"f.npy", "--labels", tmp_path/"l.csv", status=2)
     assert "once" in run(apse_evaluate, "--features", tmp_path/"f.npy", status=2)

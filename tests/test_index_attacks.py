@@ -286,6 +286,16 @@ def test_what_other_programs_leave_in_folders(root):
     assert ".apse_index" not in said
 
 
+def test_what_the_user_excludes_stays_out(root):
+    (root/"raw").mkdir()
+    image(5).save(root/"raw"/"a.png")
+    said = run(apse_index, root, "--exclude", "raw", "--exclude", "1?.png").stdout
+    assert "10 images: 0 new" in said and "10 removed" in said
+    assert "left out: 10 called 1?.png, 1 called raw" in said
+    assert "10 images: 0 new" in run(apse_index, root).stdout                        # it is remembered
+    assert "21 images: 10 new, 0 changed, 1 moved" in run(apse_index, root, "--exclude", "").stdout
+
+
 def test_masks_of_scenes_are_no_images(tmp_path):
     "`save_scenes` writes a mask beside every image; an album of carnival masks is one of images."
     save_scenes(make_scenes(8, size=64, seed=0, workers=1), tmp_path/"deep"/"scenes")

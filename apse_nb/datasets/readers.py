@@ -316,7 +316,8 @@ def _first_that_knows(reader, root: Path, taxonomies: list[Taxonomy], ties: str)
             return reader(root, taxonomy, ties)
         except UnknownLabel as e:
             errors.append(e)
-    raise errors[0]
+    asked = len(taxonomies) < len(TAXONOMIES)
+    raise errors[0] if asked else UnknownLabel(f"{errors[0]} Other emotions, or numbers, need --taxonomy.")
 
 def _numbered(taxonomy: Taxonomy) -> Taxonomy:
     "The same taxonomy, whose labels may also be written as their numbers."

@@ -86,7 +86,7 @@ def evaluate_features(features, labels, taxonomy, out) -> None:
 def show_report(report, out) -> None:
     "Print the measures, and write them to a CSV file if one is given."
     frame = report.frame()
-    click.echo(frame.round(4).to_string())
+    click.echo(f"{frame.round(4).to_string()}\n{report.at_k.round(4).to_string()}")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(out)

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from .files import one_line
@@ -48,6 +49,7 @@ class WalkReport:
 def walk(folder: Path,                        # where to start
          suffixes: Collection[str],           # of the wanted files, in lower case
          report: WalkReport | None = None,    # is filled; without one, folders that are closed give a warning
+         exclude: Collection[str] = (),       # names of files and folders to pass by, also with * and ?
         ) -> list[str]:                       # sorted names relative to the start, with forward slashes
     "Every such file below a folder. Each real folder is entered once, so that links cannot lead round in circles."
     found, todo, notes = [], [""], WalkReport() if report is None else report     # todo: relative to the start
@@ -67,6 +69,9 @@ def walk(folder: Path,                        # where to start
             name, suffix = f"{inside}/{e.name}" if inside else e.name, os.path.splitext(e.name)[1].lower()
             if _is_excluded(e.name):
                 notes.excluded[f"folder {e.name}"] += not e.name.startswith(".")
+                continue
+            if unwanted := next((pattern for pattern in exclude if fnmatch(e.name, pattern)), None):
+                notes.excluded[f"called {unwanted}"] += 1
                 continue
             if _is_folder(e):
                 todo.append(name)
