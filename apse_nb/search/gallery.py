@@ -81,6 +81,7 @@ class OpenIndex:
             if head:
                 fits &= np.shape(head["weight"]) == (self.dim, len(self.taxonomy))
                 fits &= np.shape(head["bias"]) == (len(self.taxonomy),)
+            fits &= all(isinstance(pattern, str) for pattern in self.facts.get("exclude", []))
             if not fits:
                 raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -268,7 +269,7 @@ def _list_files(index: OpenIndex, known: dict, done: Update) -> list[str]:
     from apse_nb.images import walk_images
     from apse_nb.tools.folders import WalkReport
     walk = WalkReport()
-    names = walk_images(index.folder, walk)
+    names = walk_images(index.folder, walk, index.facts.get("exclude", ()))
     done.refused, done.ignored, done.excluded = walk.refused, walk.ignored, walk.excluded
     if known and not names:
         raise ValueError(f"{one_line(index.folder)} has no images any more, but its index has {len(known)}: is a disk "
@@ -413,8 +414,12 @@ class Gallery(Answers):
     def update(self,
                progress: bool = False,      # show a bar
                workers: int | None = None,  # threads that read and decode; None: one a core
+               exclude=None,                # names (with * and ?) to leave out from now on; None: those of before
               ) -> Update:
         "Bring the index up to date with the folder. Killed anywhere, the next call resumes."
+        if exclude is not None:
+            self.store.remember(exclude=[pattern for pattern in exclude if pattern])
+            self.facts = self.store.facts
         return Pass(self).run(progress, workers)
 
     def teach(self,

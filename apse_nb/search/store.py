@@ -182,6 +182,13 @@ class Store:
             self._db.set_fact("index", described)
         self._begin(described)
 
+    def remember(self, **facts) -> None:
+        "Add facts, or change them."
+        described = json.dumps(self.facts | facts).encode()
+        with self._db.changing():
+            self._db.set_fact("index", described)
+        self.facts = _described(described)
+
     # ---- reading
     def rows(self) -> list[ImageRow]:
         "All images, in the order in which they came."
