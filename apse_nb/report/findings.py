@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,12 @@ def results(name: str,                     # a file of data/results, without .cs
         lines = lines[(lines["data"] == usual["data"]) & lines["epochs"].isin([0, usual["epochs"]])]
     return lines
 
+EVIDENCE = ("scenes_quick", "fi_gpu", "fi_cpu")          # the files that verdicts rest on
+
 @cache
 def stored_verdicts() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     "The judgement on all stored lines: (judged, compared, lines)."
-    lines = pd.concat([results(name) for name in ("scenes_quick", "fi_gpu", "fi_cpu") if len(results(name))])
+    lines = pd.concat([results(name) for name in EVIDENCE if len(results(name))])
     compared = compare(CLAIMS, lines)
     return judge(CLAIMS, lines, compared=compared), compared, lines
 
@@ -113,10 +115,11 @@ def gap(file: str, row: str, base: str, measure: str = "map8", epochs: int | Non
     return (f"{number(d['difference'], sign=True)} ({number(d['low'], sign=True)} to {number(d['high'], sign=True)}, "
             f"{d['seeds']} seeds)")
 
-def level(file: str, row: str, measure: str = "map8") -> str:
+def level(file: str, row: str, measure: str = "map8", epochs: int | None = None) -> str:
     "The mean of a row over its seeds as text."
     lines = results(file)
-    return number(lines[(lines["name"] == row) & (lines["status"] == "ok")][measure].mean())
+    lines = lines[(lines["name"] == row) & (lines["status"] == "ok")]
+    return number((lines if epochs is None else lines[lines["epochs"] == epochs])[measure].mean())
 
 def fresh_gap(row: str, base: str, measure: str = "map8") -> str:
     "As `gap`, over seeds and fresh query sets of scenes: '-.020 (-.030 to -.010, 4 seeds x 10 query sets)'."
@@ -170,84 +173,84 @@ def _drop(file: str) -> pd.Series:
 @cache
 def findings() -> tuple[Finding, ...]:
     "What was learned, computed from the results files."
-    fi, sc = "fi_gpu", "scenes_quick"
+    fi, scenes = partial(gap, "fi_gpu"), partial(gap, "scenes_quick")
+    on_fi, on_scenes, on_cores = (partial(level, file) for file in ("fi_gpu", "scenes_quick", "fi_cpu"))
     printed = printed_values()
-    far, near = needed_for(printed["gep", "map8"])
-    drop, accuracy = _drop(fi), results(fi)["query_accuracy"].max()
+    far, near = (f"{100*share:.0f} %" for share in needed_for(printed["gep", "map8"]))
+    needed = f"{far} of queries classified right" + (
+        ", wherever errors fall" if far == near else f" if errors fall anywhere, {near} if mostly inside the polarity")
+    drop, accuracy = _drop("fi_gpu"), results("fi_gpu")["query_accuracy"].max()
+    step, product = fi("concat_linear", "at_ep"), fi("clb", "concat_linear")
+    clb_behind, gep_behind = scenes("c_arcface", "c_clb"), scenes("c_arcface", "c_gep")
     return (
         Finding("projection", "On photographs the large step comes with the learned projection, a small one with "
                 "CLB's product.",
-                f"On FI a learned projection of both levels, without any product, has mAP8 "
-                f"{level(fi, 'concat_linear')}; pooled features under the same losses (AT + EP) have "
-                f"{level(fi, 'at_ep')}: "
-                f"{gap(fi, 'concat_linear', 'at_ep')}. Row HA, between the two, has not been run there. On scenes the "
-                f"projection moves polarity only: mAP8 {gap(sc, 'concat_linear', 'ha')}, mAP2 "
-                f"{gap(sc, 'concat_linear', 'ha', 'map2')}.", "05_clb.ipynb",
-                f"On photographs a projection of both levels is {gap(fi, 'concat_linear', 'at_ep')} mAP8 above pooled "
-                f"features; the bilinear product adds {gap(fi, 'clb', 'concat_linear')} to it."),
+                f"On FI a learned projection of both levels, without any product, has mAP8 {on_fi('concat_linear')}; "
+                f"pooled features under the same losses (AT + EP) have {on_fi('at_ep')}: {step}. Row HA, between the "
+                "two, has not been run there, so this step holds two levels and attention too; on processor cores "
+                f"these alone add {gap('fi_cpu', 'ha', 'at_ep')}. On scenes the projection moves polarity only: mAP8 "
+                f"{scenes('concat_linear', 'ha')}, mAP2 {scenes('concat_linear', 'ha', 'map2')}.", "05_clb.ipynb",
+                f"A projection of both levels is {step} mAP8 above pooled features (two levels and attention are in "
+                f"this step too: HA was not run); the bilinear product adds {product}."),
         Finding("product", "The bilinear product itself adds about one hundredth.",
-                f"CLB over that projection: mAP8 {gap(fi, 'clb', 'concat_linear')} on FI, "
-                f"{gap(sc, 'clb', 'concat_linear')} on scenes, on fresh queries {fresh_gap('clb', 'concat_linear')}.",
-                "05_clb.ipynb"),
+                f"CLB over that projection: mAP8 {product} on FI, {scenes('clb', 'concat_linear')} on scenes, on fresh "
+                f"queries {fresh_gap('clb', 'concat_linear')}.", "05_clb.ipynb"),
         Finding("gep", "Generated negatives trade emotion for polarity; they do not improve the whole.",
-                f"GEP less EP in the full network, on FI: mAP8 {gap(fi, 'gep', 'clb')}, mAP2 "
-                f"{gap(fi, 'gep', 'clb', 'map2')}. On scenes: mAP8 {gap(sc, 'gep', 'clb')}, mAP2 "
-                f"{gap(sc, 'gep', 'clb', 'map2')}; on fresh queries {fresh_gap('gep', 'clb')} and "
-                f"{fresh_gap('gep', 'clb', 'map2')}. The paper prints "
+                f"GEP less EP in the full network, on FI: mAP8 {fi('gep', 'clb')}, mAP2 {fi('gep', 'clb', 'map2')}. On "
+                f"scenes: mAP8 {scenes('gep', 'clb')}, mAP2 {scenes('gep', 'clb', 'map2')}; on fresh queries "
+                f"{fresh_gap('gep', 'clb')} and {fresh_gap('gep', 'clb', 'map2')}. The paper prints "
                 f"{number(printed['gep', 'map8'] - printed['clb', 'map8'], sign=True)} and "
                 f"{number(printed['gep', 'map2'] - printed['clb', 'map2'], sign=True)}.", "08_negatives.ipynb",
-                f"On photographs mAP8 {gap(fi, 'gep', 'clb')} and mAP2 {gap(fi, 'gep', 'clb', 'map2')}; on "
-                f"scenes alike, mAP8 {fresh_gap('gep', 'clb')}."),
+                f"On photographs mAP8 {fi('gep', 'clb')} and mAP2 {fi('gep', 'clb', 'map2')}; on scenes alike, mAP8 "
+                f"{fresh_gap('gep', 'clb')}."),
         Finding("inter", "Generated in the inter-polarity term only, they do no harm to emotions.",
-                f"On scenes that variant has mAP8 {level(sc, 'gep_inter')}, {gap(sc, 'gep_inter', 'gep')} over GEP and "
-                f"{gap(sc, 'gep_inter', 'clb')} over EP; its mAP2 is {gap(sc, 'gep_inter', 'clb', 'map2')} over EP.",
+                f"On scenes that variant has mAP8 {on_scenes('gep_inter')}, {scenes('gep_inter', 'gep')} over GEP and "
+                f"{scenes('gep_inter', 'clb')} over EP; its mAP2 is {scenes('gep_inter', 'clb', 'map2')} over EP.",
                 "08_negatives.ipynb"),
-        Finding("attention", "Attention helps concatenated levels to tell emotions apart, and not polarities.",
-                f"HA over MO on scenes: mAP8 {gap(sc, 'ha', 'mo')}, mAP2 {gap(sc, 'ha', 'mo', 'map2')}. Once the "
-                f"levels are multiplied nothing of it is sure: CLB with attention over CLB without is "
-                f"{gap(sc, 'clb', 'clb_no_attention')}.", "04_attention.ipynb"),
-        Finding("eq1", "Eq. 1 as printed is worse than no training at all.",
+        Finding("attention", "On scenes attention helps concatenated levels to tell emotions apart, and not "
+                "polarities.",
+                f"HA over MO: mAP8 {scenes('ha', 'mo')}, mAP2 {scenes('ha', 'mo', 'map2')}. Once the levels are "
+                "multiplied nothing of it is sure: CLB with attention over CLB without is "
+                f"{scenes('clb', 'clb_no_attention')}.", "04_attention.ipynb"),
+        Finding("eq1", "Eq. 1 as printed is worse than no training on emotions.",
                 f"A softmax over the sum of all channels looks at one point. On scenes its mAP8 is "
-                f"{level(sc, 'letter')}, that of the pretrained backbone {level(sc, 'frozen')}, that of our variant "
-                f"{level(sc, 'clb')}; printed form less variant: {gap(sc, 'letter', 'clb')}.", "04_attention.ipynb",
-                f"Its softmax looks at one point: mAP8 {level(sc, 'letter')} on scenes, the untrained backbone has "
-                f"{level(sc, 'frozen')}."),
+                f"{on_scenes('letter')}, that of the pretrained backbone, which was shown no emotion, "
+                f"{on_scenes('frozen')}, that of our variant {on_scenes('clb')}; printed form less variant: "
+                f"{scenes('letter', 'clb')}.", "04_attention.ipynb",
+                f"Its softmax looks at one point: mAP8 {on_scenes('letter')} on scenes; the pretrained "
+                f"backbone has {on_scenes('frozen')}."),
         Finding("arcface", "Run side by side, a simple classifier beats every row of the paper on emotions.",
-                f"With equal backbone, dimension and tuning on scenes, ArcFace has mAP8 {level(sc, 'c_arcface')}, "
-                f"softmax {level(sc, 'c_softmax')} and the full system {level(sc, 'c_gep')}: "
-                f"{gap(sc, 'c_arcface', 'c_gep')}. On FI a classifier by cosines with "
-                f"class probabilities as embedding (`strong`) has {level(fi, 'strong')}, CLB {level(fi, 'clb')}: "
-                f"{gap(fi, 'strong', 'clb')}. On mAP2 GEP keeps the lead in the tuned comparison: "
-                f"{gap(sc, 'c_gep', 'c_arcface', 'map2')}.", "methods/strong.ipynb",
-                f"Tuned ArcFace leads the full system by {gap(sc, 'c_arcface', 'c_gep')} mAP8 on scenes, a classifier "
-                f"by cosines leads CLB by {gap(fi, 'strong', 'clb')} on photographs; on mAP2 GEP is ahead."),
+                f"With equal backbone, dimension and tuning on scenes, ArcFace has mAP8 {on_scenes('c_arcface')}, "
+                f"softmax {on_scenes('c_softmax')}, CLB {on_scenes('c_clb')} and the full system, GEP, "
+                f"{on_scenes('c_gep')}: ArcFace leads CLB by {clb_behind} and GEP by {gep_behind}. On FI a classifier "
+                f"by cosines with class probabilities as embedding (`strong`) has {on_fi('strong')}, CLB "
+                f"{on_fi('clb')}: {fi('strong', 'clb')}. On mAP2 GEP keeps the lead in the tuned comparison: "
+                f"{scenes('c_gep', 'c_arcface', 'map2')}.", "methods/strong.ipynb",
+                f"On scenes tuned ArcFace leads CLB by {clb_behind} mAP8 and GEP by {gep_behind}; on photographs a "
+                f"classifier by cosines leads CLB by {fi('strong', 'clb')}. On mAP2 GEP is ahead."),
         Finding("gallery", "Searching one's own training images flatters most rows.",
                 f"As in the paper the gallery is the training set. When FI's test images search each other instead, "
                 f"the {len(drop)} rows change by {number(-drop.max(), sign=True)} to {number(-drop.min(), sign=True)}: "
                 f"`strong` loses {number(drop['strong'])}, CLB {number(drop['clb'])}, softmax "
                 f"{number(drop['softmax'])}.", "09_metrics.ipynb",
-                f"Against images they were not trained on, rows lose up to {number(drop.max())} mAP8 on "
-                f"photographs."),
+                f"Against images they were not trained on, rows lose up to {number(drop.max())} mAP8 on photographs."),
         Finding("ceiling", f"An mAP8 of {number(printed['gep', 'map8'])} takes a memorised gallery more than accuracy.",
-                f"If every class of the gallery is one tight cluster, FI's class sizes need {100*far:.0f} % of queries "
-                f"classified right if errors fall anywhere, {100*near:.0f} % if mostly inside the polarity. The best "
-                f"row here classifies {100*accuracy:.0f} % right and has mAP8 {level(fi, 'strong')}: what is missing "
-                "is the clustered gallery.", "report/ceiling.ipynb"),
-        Finding("length", "Longer training gains more than most rows of the ablation.",
-                f"On FI with ResNet-18, six epochs instead of two take CLB from {_at('clb', 2)} to {_at('clb', 6)} and "
-                f"GEP from {_at('gep', 2)} to {_at('gep', 6)} (one seed each; the longer runs had a steeper square "
-                f"root). The paper trains for 100.", "10_training.ipynb"))
-
-def _at(row: str, epochs: int) -> str:
-    "mAP8 of a row of the CPU profile on FI after so many epochs."
-    lines = results("fi_cpu")
-    return number(lines[(lines["name"] == row) & (lines["epochs"] == epochs)]["map8"].mean())
+                f"If every class of the gallery is one tight cluster, FI's class sizes need {needed}. The best row "
+                f"here classifies {100*accuracy:.0f} % right and has mAP8 {on_fi('strong')}: what is missing is the "
+                "clustered gallery.", "report/ceiling.ipynb"),
+        Finding("length", "Longer runs end higher, and length is not all that differed.",
+                f"On FI with ResNet-18, CLB has mAP8 {on_cores('clb', epochs=2)} after two epochs and "
+                f"{on_cores('clb', epochs=6)} after six, GEP {on_cores('gep', epochs=2)} and "
+                f"{on_cores('gep', epochs=6)}. But the runs of six epochs, one seed each, had a steeper square root "
+                f"too (on scenes that root changes CLB by {scenes('clb_sharp_root', 'clb')}), so the gain is not the "
+                "length's alone. The paper trains for 100 epochs.", "10_training.ipynb"))
 
 # %% ../../nbs/report/findings.ipynb #findings-012-b
 def spread(file: str, rows, epochs: int) -> float:
-    "The difference between the highest and the lowest mAP8 of these rows."
+    "The difference between the highest and the lowest mean mAP8 of these rows."
     lines = results(file)
-    return float(np.ptp(lines[lines["name"].isin(rows) & (lines["epochs"] == epochs)]["map8"]))
+    lines = lines[lines["name"].isin(rows) & (lines["epochs"] == epochs)]
+    return float(np.ptp(lines.groupby("name")["map8"].mean()))
 
 HEADLINES = ("projection", "gep", "eq1", "arcface", "gallery")        # the five of README and summary
 
@@ -317,6 +320,6 @@ def verdict_sentence(judged: pd.DataFrame, source: str = "scenes") -> str:
     judged_over_seeds = sum(len(found.get(verdict, ())) for verdict in VERDICTS[:5])
     mine = one_per_source(judged)
     weak = mine[(mine["source"] == source) & ~mine["control"].astype(bool)]["note"].str.contains("Holm").sum()
-    return (f"Of {total} claims {judged_over_seeds} could be judged over seeds on {SOURCES.get(source, source)}: "
+    return (f"On {SOURCES.get(source, source)} {judged_over_seeds} of {total} claims could be judged over seeds: "
             f"{', '.join(counts)}" + (f" ({weak} of the *mostly* hold without Holm's correction only)" if weak else "")
-            + (f"; {one} more rest on one seed, which is a direction and no verdict." if one else "."))
+            + (f"; {one} more rest on one seed: a direction, no verdict." if one else "."))

@@ -93,6 +93,7 @@ def figure_claims(judged: pd.DataFrame,        # of `judge`
 def claims_page(judged: pd.DataFrame,          # of `judge`
                 compared: pd.DataFrame,        # of `compare` on the same lines
                 lines: pd.DataFrame,           # the lines that were judged
+                origin: str,                   # where the lines come from: files
                 easy: str,                     # what was easy
                 difficult: str,                # what was difficult
                ) -> str:                       # markdown
@@ -108,8 +109,8 @@ def claims_page(judged: pd.DataFrame,          # of `judge`
         f"{' and '.join(SOURCES.get(s, s) for s in sources)}; and {sum(c.control for c in CLAIMS)} controls that the "
         "claims need. We ask whether directions show under equal conditions, not whether printed values return: most "
         "networks, images and trainings here are smaller than the paper's.",
-        "## Methodology": f"{len(lines)} runs of {lines['name'].nunique()} rows ({hours:.1f} hours of training; "
-        f"{(lines['status'] == 'diverged').sum()} diverged, {(lines['status'] == 'failed').sum()} failed), "
+        "## Methodology": f"{len(lines)} runs of {lines['name'].nunique()} rows from {origin} ({hours:.1f} hours of "
+        f"training; {(lines['status'] == 'diverged').sum()} diverged, {(lines['status'] == 'failed').sum()} failed), "
         f"{(compared['seeds'] > 0).sum()} comparisons. Rows are compared on the same images, with the same number of "
         "epochs, paired by seed. Each claim has one contrast, the same on every data set; its verdict is "
         "Student's $t$ over "

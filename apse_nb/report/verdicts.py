@@ -167,14 +167,14 @@ JUDGED = ("claim", "section", "control", "data_set", "source", "profile", "data"
 
 def word(difference: float, p: float, p_holm: float, shown: int, against: int, run: int, level: float = .95) -> str:
     "The verdict over several seeds: rules 1 to 4."
-    alpha, claimed = 1 - level, difference > 0
-    same, other = (shown, against) if claimed else (against, shown)
+    alpha = 1 - level
+    if difference > 0:
+        if p_holm <= alpha and not against and shown > run/2:
+            return "reproduced"
+        return "mostly for" if p_holm <= alpha and shown > against or p <= alpha and shown > run/2 else "undecided"
     if p_holm <= alpha:
-        clear = not other and (same > run/2 or not claimed)
-        return ("reproduced" if clear else "mostly for") if claimed else ("opposite" if clear else "mostly against")
-    if p <= alpha and same > run/2:
-        return "mostly for" if claimed else "mostly against"
-    return "undecided"
+        return "mostly against" if shown else "opposite"
+    return "mostly against" if p <= alpha and against > run/2 else "undecided"
 
 def _contrast(claim: Claim, used: pd.DataFrame, runs: pd.DataFrame, diverged: dict, level: float) -> dict:
     "The contrast of a claim with its counts; its verdict where that needs no correction for many claims."
@@ -205,9 +205,13 @@ def _note(used: pd.DataFrame, found: dict) -> str:
     printed_ruled_out = found.get("interval") == "seeds" and found["difference"] > 0 and high < paper/2
     too_few = found["verdict"] == "undecided" and found.get("detectable", 0) > paper > 0
     uncorrected = found["verdict"].startswith("mostly") and found.get("p_holm", 0) > .05
+    undecided = found["verdict"] == "undecided" and found.get("p", 1) <= .05
+    contradiction = undecided and found["p_holm"] <= .05
     notes = {f"not run: {', '.join(missing)}": missing, f"diverged: {', '.join(lost)}": len(lost),
              "a gain below half of the printed one": printed_ruled_out,
-             "too few seeds to see the printed size": too_few, "without Holm's correction only": uncorrected}
+             "too few seeds to see the printed size": too_few, "without Holm's correction only": uncorrected,
+             "comparisons contradict each other": contradiction,
+             "the interval leaves zero out, the corrected test does not": undecided and not contradiction}
     return "; ".join(text for text, holds in notes.items() if holds)
 
 def judge(claims,                      # a `Claim` or several
