@@ -248,6 +248,23 @@ def test_half_a_chunk_is_written_again(tmp_path):
     assert (decode(files, 16, cache=tmp_path/"cache").pixels == decode(files, 16).pixels).all()
 
 
+@pytest.mark.parametrize("name", [" leading", "n"*245, 'a, "b"', "line\nbreak"])
+def test_folders_of_any_name_are_checked_listed_and_decoded(tmp_path, name):
+    root = folder_of(tmp_path/name)
+    (root/"awe"/"0.png").rename(root/"awe"/" 0 .png")
+    assert run(root, "--out", tmp_path/"clean.csv").exit_code == 0
+    files = open_dataset(tmp_path/"clean.csv")
+    assert sorted(files.paths) == sorted(open_dataset(root).paths)
+    assert (decode(files, 16).pixels == load_images(str(root), 16, cache=tmp_path/"cache").pixels).all()
+
+
+def test_spaces_around_the_fields_of_a_list_are_no_part_of_them(tmp_path):
+    root = folder_of(tmp_path/"data")
+    (root/"list.csv").write_text("image, label, split\nawe/1.png , awe, train\n fear/1.png, fear , val\n")
+    files = open_dataset(root/"list.csv")
+    assert files.names == ["awe/1.png", "fear/1.png"] and files.split.tolist() == ["train", "val"]
+
+
 def test_large_list_is_fast():
     "Names and subsets of an EmoSet's worth of files: seconds would mean something silly."
     import time

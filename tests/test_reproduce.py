@@ -300,6 +300,22 @@ def test_a_failed_row_is_an_exit_status(tmp_path):
     assert done.exit_code == 1 and "HOG" in done.output and "mvso: 1 of 1 runs failed" in done.output
 
 
+def test_the_notebook_runs_in_this_python_or_the_reason_is_one_sentence(tmp_path, monkeypatch):
+    "A kernel python3 that belongs to another Python is not used; one that does not start is no traceback."
+    from jupyter_client.kernelspec import KernelSpecManager
+    from apse_nb.tools.work import own_kernel
+    foreign = tmp_path/"kernels"/"python3"
+    foreign.mkdir(parents=True)
+    (foreign/"kernel.json").write_text(json.dumps(dict(argv=["false"], display_name="Python 3", language="python")))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    with own_kernel():
+        assert KernelSpecManager().get_kernel_spec("python3").argv[0] == sys.executable
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    done = CliRunner().invoke(command("apse_reproduce"), ["--profile", "tiny", "--out", str(tmp_path/"out"), "--cache",
+                                                          str(tmp_path/"cache")])
+    assert done.exit_code == 2 and "process did not start" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 def test_rows_need_the_core_requirements_only():
     "scikit-learn, scikit-image and matplotlib come with extras: running a row must not load them."
     code = ("import sys; import apse_nb.experiments, apse_nb.report.commands; "

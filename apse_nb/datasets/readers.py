@@ -32,12 +32,14 @@ __all__ = ['READERS', 'open_dataset', 'save_split', 'load_split']
 def read_table(path,                     # a text file
                delimiter: str = ",",
                quote: str = '"',
-              ) -> list[list[str]]:      # rows of fields, stripped; empty lines are left out
+               exact: bool = False,      # keep spaces around fields
+              ) -> list[list[str]]:      # rows of fields; empty lines are left out
     "The rows of a delimited text file."
     try:
         text = read_regular(path, 2**28)[0].decode("utf-8-sig", "surrogateescape")
-        table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, skipinitialspace=True)
-        rows = [[cell.strip() for cell in row] for row in table]
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote,
+                           skipinitialspace=not exact)
+        rows = [row if exact else [cell.strip() for cell in row] for row in table]
     except (csv.Error, ValueError) as e:
         raise ValueError(f"{one_line(path)} is not a table of text ({e}): check the file.") from None
     return [row for row in rows if any(row)]
@@ -281,15 +283,15 @@ def list_rows(path: Path,                                    # such a file
                taxonomy: Taxonomy,
               ) -> list[tuple[str, int, str]]:                # name, label, part
     "Read what `write_list` wrote."
-    header, *table = read_table(path) or [[]]
-    if header[:2] != ["image", "label"]:
+    header, *table = read_table(path, exact=True) or [[]]          # an image's name can begin with a space
+    if [title.strip() for title in header[:2]] != ["image", "label"]:
         raise ValueError(f"{one_line(path)} must begin with the columns image,label and, if wished, split; it begins "
                          f"with {one_line(','.join(header)[:80])!r}.")
     for row in table:
-        if len(row) < 2 or len(row) > 2 and row[2] not in (*PARTS.values(), ""):
+        if len(row) < 2 or len(row) > 2 and row[2].strip() not in (*PARTS.values(), ""):
             raise ValueError(f"{one_line(path)}: expected image,label,split with a split of train, val or test, found "
                              f"{one_line(','.join(row)[:80])!r}.")
-    return [(row[0], known_label(row[1], taxonomy, path), row[2] if len(row) > 2 else "") for row in table]
+    return [(row[0], known_label(row[1], taxonomy, path), row[2].strip() if len(row) > 2 else "") for row in table]
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-087
 def _read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
@@ -298,7 +300,7 @@ def _read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
         return None
     kept, skipped, home = [], [], root.parent
     for name, label, part in list_rows(root, taxonomy):
-        spellings = (name, _tidy(name), unicodedata.normalize("NFD", _tidy(name)))
+        spellings = (name, _tidy(name), unicodedata.normalize("NFD", _tidy(name)), name.strip())
         there = next((s for s in spellings if os.path.exists(home/s)), None)
         if there is None:
             skipped.append((name, MISSING))

@@ -48,6 +48,7 @@ def execute_report(out: Path, **parameters) -> Path:
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)        # its errors are exceptions, too
     out.mkdir(parents=True, exist_ok=True)
     notebook, cells = out/"13_reproduce.ipynb", nbformat.read(final_notebook(), 4)
     if parameters.get("profile_name") == "tiny":
