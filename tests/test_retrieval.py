@@ -105,15 +105,6 @@ def test_a_swap_of_two_files_is_noticed(tmp_path, encoder):
             assert np.allclose(entry.embedding, again[0], atol=1e-4), entry.name
 
 
-def test_removing_only_what_is_missing(tmp_path, encoder):
-    root = folder_of(tmp_path/"a", 3)
-    with Gallery.create(root, model=encoder) as gallery:
-        gallery.update()
-        (root/"1.png").unlink()
-        picture(9).save(root/"new.png")
-        assert gallery.remove_missing() == ["1.png"] and len(gallery) == 2
-
-
 KILLS = """
 import os, signal, sys, threading, time
 import torch
@@ -268,7 +259,7 @@ def test_cells_take_over(tmp_path, encoder, monkeypatch):
         assert 0 < looked_at < 80 and gallery.search(query, 1)[0].similarity <= hits[0].similarity + 1e-6
         monkeypatch.setattr(vector_blocks, "VISITED", 32)
         (root/hits[0].name).unlink()
-        gallery.remove_missing()
+        gallery.update()
         assert gallery.search(query, 10)[0].name == hits[1].name
         shutil.copy(root/hits[1].name, root/"new.png")
         gallery.update()
@@ -497,13 +488,6 @@ def test_an_index_of_another_version(tmp_path, encoder):
     one_sentence(run(apse_index, root), "another version")
     one_sentence(run(apse_search, "--emotion", "awe", "--folder", root), "--rebuild")
     assert "2 new" in run(apse_index, root, "--rebuild").stdout
-
-
-def test_the_layout_before_this_one(tmp_path, encoder):
-    root = folder_of(tmp_path/"a", 2)
-    (root/".apse_index").mkdir()
-    (root/".apse_index"/"apse_index.json").write_text('{"format": 1, "state": "ready"}')
-    one_sentence(run(apse_index, root, "--rebuild"), "remove that folder")
 
 
 def test_a_damaged_index_is_rebuilt(tmp_path, encoder):

@@ -64,10 +64,8 @@ def _warn_about_scenes(gallery) -> None:
 @click.option("--exclude", multiple=True, metavar="NAME", help="Leave out files and folders of this name (* and ? "
               "stand for anything); may be given several times, and the index remembers it until others are given.")
 @click.option("--rebuild", is_flag=True, help="Throw the old index away and index everything again.")
-@click.option("--workers", type=click.IntRange(1), default=None, help="Threads that read images.  [default: one a "
-              "core]")
 @click.option("--wait", type=click.FloatRange(0), default=10, help="Seconds to wait while another process indexes.")
-def apse_index(folder, model, weights, index, teach, taxonomy, exclude, rebuild, workers, wait):
+def apse_index(folder, model, weights, index, teach, taxonomy, exclude, rebuild, wait):
     """Index the images below FOLDER, so that apse_search can find them.
 
     Run it again when images came, changed or went: only those are looked at. Interrupt it whenever you like: the same
@@ -97,7 +95,7 @@ def apse_index(folder, model, weights, index, teach, taxonomy, exclude, rebuild,
         model = load_encoder(model, weights)
     with Gallery.create(folder, index, model, rebuild, wait) as gallery:
         _warn_about_scenes(gallery)
-        done, total = gallery.update(sys.stderr.isatty(), workers, exclude or None), len(gallery)
+        done, total = gallery.update(sys.stderr.isatty(), exclude or None), len(gallery)
         head = gallery.teach(taxonomy) if teach else None
     for word, some in (("skipped", done.skipped), ("not readable now", done.refused)):
         for name, reason in some:

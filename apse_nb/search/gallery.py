@@ -5,20 +5,22 @@
 # %% ../../nbs/search/gallery.ipynb #search-gallery-004
 from __future__ import annotations
 
+import errno
 import os
 import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .database import FILE, erase, indexing
+from .database import erase, indexing
 from .records import (FileRecord, as_image, as_vector, decoded, digest_of, file_bytes, read_record,
                                     thumbnail_bytes)
 from .entries import Contents, Entry, ImageRow, QueryImage, Update
@@ -29,332 +31,14 @@ from ..tools.work import ahead, core_count, groups_of
 # %% auto #0
 __all__ = ['Gallery']
 
-# %% ../../nbs/search/gallery.ipynb #search-gallery-011
-def _as_encoder(model):
-    "An `Encoder`, or what `load_encoder` makes of a name."
-    if isinstance(model, (str, os.PathLike)):
-        from apse_nb.search.encoder import load_encoder      # torch takes a second; not every search needs it
-        return load_encoder(model)
-    return model
-
-def _home_for(folder: Path, index) -> Path:
-    "Where the index of this folder goes; the place is made if it is not there."
-    if index is not None and "://" in str(index):
-        raise ValueError(f"An index is a folder of this machine, not {one_line(str(index))}.")
-    home = Path(os.path.abspath(folder/".apse_index" if index is None else index))
-    if index is None and home.is_symlink():
-        raise ValueError(f"{one_line(home)} is a link, which may have come with the folder: name the place it leads to "
-                         f"with --index, if you trust it.")
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ValueError(f"The index cannot be kept in {one_line(home)} ({e.strerror}): give another place with "
-                         f"--index.") from None
-    _refuse_old_layout(home)
-    return home
-
-def _refuse_old_layout(home: Path) -> None:
-    if (home/"apse_index.json").exists() and not (home/FILE).exists():
-        raise ValueError(f"The index {one_line(home)} was made by another version of apse_nb: remove that folder and "
-                         f"run apse_index again, with --rebuild.")
-
-def _new_facts(folder: Path, home: Path, encoder) -> dict:
-    "What an index remembers about itself. A folder and the index inside it can be moved together."
-    root, home = os.path.realpath(folder), os.path.realpath(home)
-    if Path(home).is_relative_to(root):
-        root = os.path.relpath(root, home)
-    return dict(root=os.fsencode(root).hex(), taxonomy=asdict(encoder.taxonomy) if encoder.taxonomy else None,
-                model=dict(source=encoder.source, weights=encoder.weights, fingerprint=encoder.fingerprint,
-                           dim=encoder.dim))
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010c
-class OpenIndex:
-    "An index, its store and, when needed, its network."
-    def __init__(self, stack: ExitStack, store: Store):
-        from apse_nb.emotions import Taxonomy
-        self.store, self.facts, self.encoder = store, store.facts, None
-        try:
-            self.folder = Path(os.path.normpath(store.home/os.fsdecode(bytes.fromhex(self.facts["root"]))))
-            self.taxonomy = Taxonomy.from_dict(self.facts["taxonomy"]) if self.facts["taxonomy"] else None
-            self.dim, head = self.facts["dim"], self.facts.get("head")
-            fits = self.facts["model"]["dim"] == self.dim and self.facts["emotions"] == len(self.taxonomy or ())
-            if head:
-                fits &= np.shape(head["weight"]) == (self.dim, len(self.taxonomy))
-                fits &= np.shape(head["bias"]) == (len(self.taxonomy),)
-            fits &= all(isinstance(pattern, str) for pattern in self.facts.get("exclude", []))
-            if not fits:
-                raise ValueError
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise ValueError(f"The index {one_line(store.home)} was made by another version of apse_nb: run apse_index "
-                             f"with --rebuild.") from None
-        self._stack = stack.pop_all()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        "Let go of the index."
-        self._stack.close()
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def _use(self, model) -> None:
-        "Take this encoder, if it is the one the index was made with."
-        if model is None:
-            return
-        encoder, made = _as_encoder(model), self.facts["model"]
-        if encoder.fingerprint != made["fingerprint"]:
-            raise ValueError(f"The index was made with the model {one_line(made['source'])} "
-                             f"({made['fingerprint'][:12]}), not with {encoder.source} ({encoder.fingerprint[:12]}), "
-                             f"and vectors of two models cannot be compared: give the old model with --model, or index "
-                             f"again with apse_index --rebuild.")
-        self.encoder = encoder
-
-    def need_encoder(self):
-        "The index's encoder, loaded when it is first needed."
-        if self.encoder is None:
-            from apse_nb.search.encoder import load_encoder
-            self._use(load_encoder(self.facts["model"]["source"], self.facts["model"].get("weights")))
-        return self.encoder
-
-    def vectors_of(self, pixels: np.ndarray) -> np.ndarray:
-        "Embeddings of a batch with class probabilities behind them, N x (D + K)."
-        embeddings, probabilities = self.need_encoder()(pixels)
-        if self.taxonomy is None:
-            return embeddings
-        if self.facts.get("head"):
-            from apse_nb.search.teach import probabilities_of
-            probabilities = probabilities_of(embeddings, self.facts["head"])
-        return np.concatenate([embeddings, probabilities], axis=1)
-
-    def _probabilities(self, vector: np.ndarray) -> np.ndarray | None:
-        return None if self.taxonomy is None else vector[self.dim:]
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010e
-class Listing(OpenIndex):
-    "What is in an index."
-    def _entry(self, row: ImageRow, vector: np.ndarray, product: float | None = None) -> Entry:
-        name, probabilities = os.fsdecode(row.name), self._probabilities(vector)
-        if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"The index names {one_line(name)}, a file outside its folder: run apse_index with "
-                             f"--rebuild.")
-        entry = Entry(name, self.folder/name, row.width, row.height, row.digest.hex(), confidences=probabilities,
-                      embedding=vector[:self.dim], similarity=product)
-        if probabilities is not None:
-            best = int(probabilities.argmax())
-            entry.emotion, entry.confidence = self.taxonomy.fine[best], float(probabilities[best])
-        return entry
-
-    def thumbnail(self, entry: Entry) -> bytes | None:
-        "The JPEG of an entry; None if there is none (any more)."
-        return self.store.thumbnail(bytes.fromhex(entry.digest))
-
-    def __iter__(self) -> Iterator[Entry]:
-        "Every image, sorted by name."
-        return iter(self.contents().entries)
-
-    def contents(self) -> Contents:
-        "All of it in memory, sorted by name."
-        rows, vectors = self.store.all_vectors()
-        order = sorted(range(len(rows)), key=lambda i: os.fsdecode(rows[i].name))
-        vectors = vectors[order]
-        entries = [self._entry(rows[i], vector) for i, vector in zip(order, vectors)]
-        home, open_later = self.store.home, []
-
-        def thumbnail(position: int) -> bytes | None:
-            if not open_later:                    # the gallery may be closed by then
-                open_later.append(Store(home))
-            return open_later[0].thumbnail(bytes.fromhex(entries[position].digest))
-
-        return Contents(entries, vectors[:, :self.dim], vectors[:, self.dim:] if self.taxonomy else None, thumbnail)
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        "Name and reason of the files that the last update could not use."
-        return sorted((os.fsdecode(name), reason) for name, reason in self.store.skipped().items())
-
-    def remove_missing(self) -> list[str]:      # names
-        "Forget images whose files are gone, and look at nothing else."
-        names = [os.fsdecode(row.name) for row in self.store.rows()]
-        return remove_names(self.store, (name for name in names if not os.path.lexists(self.folder/name)))
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010g
-class Answers(Listing):
-    "Questions to an index."
-    def query(self,
-              image,          # path of a file, bytes of one, Pillow image, H x W x 3 uint8 array or 3 x H x W tensor
-             ) -> QueryImage:
-        "An image as the index's network sees it. What is in the index already needs no network."
-        digest = b""
-        if isinstance(image, (str, os.PathLike, bytes)):
-            name = "The query" if isinstance(image, bytes) else one_line(image)
-            data = image if isinstance(image, bytes) else file_bytes(image)
-            digest = digest_of(data)
-            row = self.store.with_digest(digest)
-            if row is not None:
-                vector, small = self.store.vector(row), self.store.thumbnail(digest)
-                if small is not None:
-                    return QueryImage(vector[:self.dim], self._probabilities(vector), small, digest)
-            pixels, small, _ = decoded(data, name, self.need_encoder().resize)
-        else:
-            from apse_nb.images import as_square
-            upright = as_image(image)
-            pixels, small = as_square(upright, self.need_encoder().resize), thumbnail_bytes(upright)
-        vector = self.vectors_of(pixels[None])[0]
-        return QueryImage(vector[:self.dim], self._probabilities(vector), small, digest)
-
-    def search(self,
-               query,              # an image as in `query`, a `QueryImage`, or a vector of D numbers
-               k: int = 10,
-              ) -> list[Entry]:    # at most k, the most similar first
-        """The images most like the query. A query that is a file does not find its own content.
-
-        The similarity is the cosine of the embeddings. In an index that was taught, whose network itself knows no
-        emotions, it is the mean of the cosine and the probability that both images show the same emotion."""
-        vector, digest = (None, b"") if isinstance(query, QueryImage) else (as_vector(query, self.dim), b"")
-        if vector is None:
-            asked = query if isinstance(query, QueryImage) else self.query(query)
-            vector, digest = asked.embedding, asked.digest
-            if self.facts.get("head"):
-                return self._entries(np.append(vector, asked.confidences)/2, k, digest)
-        return self._entries(np.append(vector, np.zeros(len(self.taxonomy or ()))), k, digest)
-
-    def by_emotion(self,
-                   name: str,          # a fine emotion, or a coarse one: 'positive', 'negative'
-                   k: int = 10,
-                  ) -> list[Entry]:    # at most k, the most probable first
-        "The images that the emotion head is surest about."
-        if self.taxonomy is None:
-            raise ValueError(f"The index was made with {one_line(self.facts['model']['source'])}, which knows no "
-                             f"emotions: name some of your folders after emotions and run apse_index with --teach, or "
-                             f"make an index with a checkpoint of apse_train.")
-        if name.strip().lower() in self.taxonomy.coarse:
-            wanted = np.equal(self.taxonomy.parent, self.taxonomy.coarse.index(name.strip().lower()))
-        else:
-            wanted = np.arange(len(self.taxonomy)) == self.taxonomy.index(name)
-        return self._entries(np.append(np.zeros(self.dim), wanted), k)
-
-    def _entries(self, query: np.ndarray, k: int, but_not: bytes = b"") -> list[Entry]:
-        if not 1 <= k <= 10_000:
-            raise ValueError(f"Ask for 1 to 10000 images, not {k}.")
-        return [self._entry(row, vector, product) for product, row, vector in self.store.nearest(query, k, but_not)]
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010i
-CHUNK = 64                 # images embedded and written together
-
-def _is_as_before(path: str, row: ImageRow | None) -> bool:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    return row is not None and (row.size, row.mtime) == (status.st_size, status.st_mtime_ns)
-
-def _row(record: FileRecord) -> ImageRow:
-    return ImageRow(0, os.fsencode(record.name), record.digest, record.size, record.mtime, record.width, record.height,
-                    0)
-
-def remove_names(store: Store, names) -> list[str]:
-    "Forget these images; returns their names, sorted."
-    gone = sorted(names)
-    for group in groups_of(1000, gone):
-        store.remove(map(os.fsencode, group))
-    return gone
-
-def _list_files(index: OpenIndex, known: dict, done: Update) -> list[str]:
-    "Names of the image files of the folder; what the system refuses to show goes into `done`."
-    from apse_nb.images import walk_images
-    from apse_nb.tools.folders import WalkReport
-    walk = WalkReport()
-    names = walk_images(index.folder, walk, index.facts.get("exclude", ()))
-    done.refused, done.ignored, done.excluded = walk.refused, walk.ignored, walk.excluded
-    if known and not names:
-        raise ValueError(f"{one_line(index.folder)} has no images any more, but its index has {len(known)}: is a disk "
-                         f"missing? If they are really gone, run apse_index with --rebuild.")
-    return names
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010j
-class Pass:
-    "One pass over the folder of an index: `run` does it, `done` says what was done."
-    def __init__(self, index: OpenIndex):
-        self.index, self.store, self.folder, self.done = index, index.store, os.fspath(index.folder), Update()
-        self.known = {os.fsdecode(row.name): row for row in self.store.rows()}
-        self.by_digest = {row.digest: row.name for row in self.known.values()}
-
-    def run(self, progress: bool, workers: int | None) -> Update:
-        "Bring the index up to date; arguments as in `Gallery.update`."
-        began, done, known = time.perf_counter(), self.done, self.known
-        names = _list_files(self.index, known, done)
-        fresh = [name for name in names if not _is_as_before(os.path.join(self.folder, name), known.get(name))]
-        done.unchanged = len(names) - len(fresh)
-        self._take(fresh, progress, workers)
-        there, refused = set(names) - {name for name, _ in done.skipped}, [name for name, _ in done.refused]
-        closed = tuple(f"{name}/" for name in refused)                        # folders that could not be read
-        done.removed = remove_names(self.store, (name for name in known if name not in {*there, *refused}
-                                                 and not name.startswith(closed)))
-        self.store.settle({os.fsencode(name): reason for name, reason in done.skipped + done.refused})
-        done.seconds = time.perf_counter() - began
-        return done
-
-    def _take(self, fresh: list[str], progress: bool, workers: int | None) -> None:
-        "Read new and changed files in threads, and write them in groups."
-        if fresh:
-            self.index.need_encoder()
-        pool = ThreadPoolExecutor(workers or core_count())
-        try:
-            with warnings.catch_warnings(), tqdm(total=len(fresh), desc="index", unit="img",
-                                                 disable=not progress) as bar:
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)       # far larger ones are refused
-                results = ahead(pool, lambda name: self._record_of(name, self.by_digest), fresh, 2*CHUNK)
-                for group in groups_of(CHUNK, results):
-                    self._write(group)
-                    bar.update(len(group))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _record_of(self, name: str, known) -> FileRecord | tuple[str, str, bool]:
-        "A record; or the name, the reason why there is none, and whether the system refused."
-        try:
-            return read_record(self.folder, name, self.index.encoder.resize, known)
-        except FileNotFoundError:
-            return name, "there is no such file (any more)", False
-        except RefusedFile as e:
-            return name, f"it {e}", True
-        except ValueError as e:
-            return name, f"it {e}", False
-
-    def _write(self, group: list) -> None:
-        "Embed and store what was read."
-        done, rows, vectors, thumbnails, new = self.done, [], [], {}, []
-        for item in group:
-            if isinstance(item, FileRecord) and item.pixels is None:          # content that was known
-                old = self.store.named(self.by_digest[item.digest])
-                if old is not None and old.digest == item.digest:
-                    rows.append(_row(item)._replace(width=old.width, height=old.height))
-                    vectors.append(self.store.vector(old))
-                    done.copied.append(item.name)
-                    continue
-                item = self._record_of(item.name, ())                         # the known image has changed meanwhile
-            if isinstance(item, FileRecord):
-                new.append(item)
-            else:
-                (done.refused if item[2] else done.skipped).append(item[:2])
-        if new:
-            vectors += list(self.index.vectors_of(np.stack([record.pixels for record in new])))
-            rows += [_row(record) for record in new]
-            thumbnails = {record.digest: record.thumbnail for record in new}
-            for record in new:
-                (done.changed if record.name in self.known else done.added).append(record.name)
-        if rows:
-            self.store.put(rows, np.stack(vectors), thumbnails)
-
 # %% ../../nbs/search/gallery.ipynb #search-gallery-010
-class Gallery(Answers):
-    """A searchable index of the images in a folder. Make one with `Gallery.create`, use it again with `Gallery.open`;
-    a context manager."""
+class Gallery:
+    """A searchable index of the images in a `folder`: a `store` of rows and vectors, and the `encoder` that makes the
+    vectors. Make one with `Gallery.create`, use it again with `Gallery.open`; a context manager."""
+    def __init__(self, store: Store):
+        self.store, self._held = store, ExitStack()
+        self.folder, self.taxonomy = _folder_and_taxonomy(store)
+
     @classmethod
     def open(cls,
              index,                  # folder of the index
@@ -363,13 +47,9 @@ class Gallery(Answers):
             ) -> Gallery:
         """An index that exists, for reading; any number of programs can at once. `FileNotFoundError` if there is none,
         `ValueError` if it cannot be used, each with one sentence."""
-        home = Path(os.path.abspath(index))
-        _refuse_old_layout(home)
-        with ExitStack() as stack:
-            store = Store(home, wait=wait)
-            stack.callback(store.close)
-            gallery = cls(stack, store)
-        gallery._use(model)
+        with ExitStack() as held:
+            gallery = cls(held.enter_context(Store(os.path.abspath(index), wait=wait)))
+            gallery._finish(model, held)
         return gallery
 
     @classmethod
@@ -384,43 +64,109 @@ class Gallery(Answers):
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {one_line(folder)}: give one with images.")
-        home = _home_for(folder, index)
-        encoder = None if model is None else _as_encoder(model)        # complain before anything is thrown away
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(indexing(home, wait))
-                erase(home) if rebuild else None
-                store = stack.enter_context(Store(home, write=True))
-            except PermissionError as e:
-                raise ValueError(f"The index cannot be kept in {one_line(home)} ({e.strerror}): give another place "
-                                 f"with --index.") from None
+        home, encoder = _home_for(folder, index), _as_encoder(model)     # complain before anything is thrown away
+        with ExitStack() as held:
+            store = held.enter_context(_store_for_writing(home, rebuild, wait))
             if store.facts is None:
                 encoder = encoder or _as_encoder("scenes")
-                store.create(_new_facts(folder, home, encoder), encoder.dim,
-                             len(encoder.taxonomy) if encoder.taxonomy else 0)
-            gallery = cls(stack, store)
-        here, there = os.path.realpath(folder), os.path.realpath(gallery.folder)
-        try:
+                store.create(_new_facts(folder, home, encoder), encoder.dim, len(encoder.taxonomy or ()))
+            gallery = cls(store)
+            here, there = os.path.realpath(folder), os.path.realpath(gallery.folder)
             if here != there:
                 raise ValueError(f"The index {one_line(home)} holds the images of {one_line(there)}, not of "
                                  f"{one_line(here)}: give this folder an index of its own with --index, or run again "
                                  f"with --rebuild.")
-            gallery._use(encoder)
-        except BaseException:
-            gallery.close()
-            raise
+            gallery._finish(encoder, held)
         return gallery
+
+    def _finish(self, model, held: ExitStack) -> None:
+        "Take the encoder that was given, if it fits, and what has to be let go in the end."
+        if model is not None:
+            self.encoder = _fitting_encoder(self.facts, model)
+        self._held = held.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        "Let go of the index."
+        self._held.close()
+
+    @property
+    def facts(self) -> dict:
+        "What the index says of itself: its folder, model, taxonomy, head."
+        return self.store.facts
+
+    @property
+    def dim(self) -> int:
+        "D, numbers of an embedding."
+        return self.facts["dim"]
+
+    @cached_property
+    def encoder(self):
+        "The `Encoder` that makes the vectors, loaded when it is first needed."
+        return _fitting_encoder(self.facts, self.facts["model"]["source"])
 
     def update(self,
                progress: bool = False,      # show a bar
-               workers: int | None = None,  # threads that read and decode; None: one a core
                exclude=None,                # names (with * and ?) to leave out from now on; None: those of before
               ) -> Update:
         "Bring the index up to date with the folder. Killed anywhere, the next call resumes."
         if exclude is not None:
             self.store.remember(exclude=[pattern for pattern in exclude if pattern])
-            self.facts = self.store.facts
-        return Pass(self).run(progress, workers)
+        return _Pass(self).run(progress)
+
+    def query(self,
+              image,          # path of a file, bytes of one, Pillow image, H x W x 3 uint8 array or 3 x H x W tensor
+             ) -> QueryImage:
+        "An image as the index's network sees it. What is in the index already needs no network."
+        return _query_image(self, image)
+
+    def search(self,
+               query,              # an image as in `query`, a `QueryImage`, or a vector of D numbers
+               k: int = 10,
+              ) -> list[Entry]:    # at most k, the most similar first
+        """The images most like the query. A query that is a file does not find its own content.
+
+        The similarity is the cosine of the embeddings. In an index that was taught, whose network itself knows no
+        emotions, it is the mean of the cosine and the probability that both images show the same emotion."""
+        asked = query if isinstance(query, QueryImage) else as_vector(query, self.dim)
+        if isinstance(asked, np.ndarray):
+            return _nearest(self, asked, k)
+        asked = asked or self.query(query)
+        if self.facts.get("head"):
+            return _nearest(self, np.append(asked.embedding, asked.confidences)/2, k, asked.digest)
+        return _nearest(self, asked.embedding, k, asked.digest)
+
+    def by_emotion(self,
+                   name: str,          # a fine emotion, or a coarse one: 'positive', 'negative'
+                   k: int = 10,
+                  ) -> list[Entry]:    # at most k, the most probable first
+        "The images that the emotion head is surest about."
+        return _nearest(self, np.append(np.zeros(self.dim), _wanted_emotions(self, name)), k)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __iter__(self) -> Iterator[Entry]:
+        "Every image, sorted by name."
+        return iter(self.contents().entries)
+
+    def contents(self) -> Contents:
+        "All of it in memory, sorted by name."
+        return _contents(self)
+
+    def thumbnail(self, entry: Entry) -> bytes | None:
+        "The JPEG of an entry; None if there is none (any more)."
+        return self.store.thumbnail(bytes.fromhex(entry.digest))
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        "Name and reason of the files that the last update could not use."
+        return sorted((os.fsdecode(name), reason) for name, reason in self.store.skipped().items())
 
     def teach(self,
               taxonomy=None,         # a `Taxonomy`; None: the one that fits the folders' names best
@@ -428,11 +174,261 @@ class Gallery(Answers):
         "Train an emotion head on images whose folders are called like emotions, and use it for all (`search/teach`)."
         from apse_nb.search.teach import labels_from_folders, probabilities_of, train_head
         rows, vectors = self.store.all_vectors()
-        taxonomy, labels = labels_from_folders([os.fsdecode(row.name) for row in rows], taxonomy)
-        labelled = labels >= 0
-        head = train_head(vectors[labelled, :self.dim], labels[labelled], len(taxonomy))
+        self.taxonomy, labels = labels_from_folders([os.fsdecode(row.name) for row in rows], taxonomy)
+        labelled, dim = labels >= 0, self.dim
+        head = train_head(vectors[labelled, :dim], labels[labelled], len(self.taxonomy))
         kept = head._asdict() | dict(weight=head.weight.tolist(), bias=head.bias.tolist())
-        self.store.change_probabilities(self.facts | dict(taxonomy=asdict(taxonomy), head=kept), len(taxonomy),
-                                        lambda embeddings: probabilities_of(embeddings, kept))
-        self.facts, self.taxonomy = self.store.facts, taxonomy
+        self.store.remember(lambda v: np.concatenate([v[:, :dim], probabilities_of(v[:, :dim], kept)], axis=1),
+                            taxonomy=asdict(self.taxonomy), head=kept, emotions=len(self.taxonomy))
         return head
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-011
+def _home_for(folder: Path, index) -> Path:
+    "Where the index of this folder goes."
+    home = Path(os.path.abspath(folder/".apse_index" if index is None else index))
+    if index is None and home.is_symlink():
+        raise ValueError(f"{one_line(home)} is a link, which may have come with the folder: name the place it leads to "
+                         f"with --index, if you trust it.")
+    return home
+
+@contextmanager
+def _store_for_writing(home: Path, rebuild: bool, wait: float) -> Iterator[Store]:
+    "The store, for the only one who writes; its place is made if it is not there."
+    with ExitStack() as held:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            held.enter_context(indexing(home, wait))
+            if rebuild:
+                erase(home)
+            store = held.enter_context(Store(home, write=True))
+        except OSError as e:
+            if e.errno == errno.ENOSPC:
+                raise
+            raise ValueError(f"The index cannot be kept in {one_line(home)} ({e.strerror}): give another place with "
+                             f"--index.") from None
+        yield store
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010c
+def _new_facts(folder: Path, home: Path, encoder) -> dict:
+    "What an index remembers about itself."
+    root, home = os.path.realpath(folder), os.path.realpath(home)
+    if Path(home).is_relative_to(root):
+        root = os.path.relpath(root, home)
+    return dict(root=os.fsencode(root).hex(), taxonomy=asdict(encoder.taxonomy) if encoder.taxonomy else None,
+                model=dict(source=encoder.source, weights=encoder.weights, fingerprint=encoder.fingerprint,
+                           dim=encoder.dim))
+
+def _folder_and_taxonomy(store: Store):
+    "Where the images are, and the emotions of their probabilities (None without); `ValueError` for strange facts."
+    from apse_nb.emotions import Taxonomy
+    facts = store.facts
+    try:
+        folder = Path(os.path.normpath(store.home/os.fsdecode(bytes.fromhex(facts["root"]))))
+        taxonomy = Taxonomy.from_dict(facts["taxonomy"]) if facts["taxonomy"] else None
+        dim, head = facts["dim"], facts.get("head")
+        fits = facts["model"]["dim"] == dim and facts["emotions"] == len(taxonomy or ())
+        fits &= all(isinstance(pattern, str) for pattern in facts.get("exclude", []))
+        if head:
+            fits &= np.shape(head["weight"]) == (dim, len(taxonomy)) and np.shape(head["bias"]) == (len(taxonomy),)
+        if fits:
+            return folder, taxonomy
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    raise ValueError(f"The index {one_line(store.home)} was made by another version of apse_nb: run apse_index with "
+                     f"--rebuild.")
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010e
+def _as_encoder(model, weights=None):
+    "An `Encoder`, or what `load_encoder` makes of a name; None of None."
+    if isinstance(model, (str, os.PathLike)):
+        from apse_nb.search.encoder import load_encoder      # torch takes a second; not every search needs it
+        return load_encoder(model, weights)
+    return model
+
+def _fitting_encoder(facts: dict, model):
+    "The encoder of this name, if the index was made with it."
+    made = facts["model"]
+    encoder = _as_encoder(model, made.get("weights") if model == made["source"] else None)
+    if encoder.fingerprint != made["fingerprint"]:
+        raise ValueError(f"The index was made with the model {one_line(made['source'])} ({made['fingerprint'][:12]}), "
+                         f"not with {encoder.source} ({encoder.fingerprint[:12]}), and vectors of two models cannot be "
+                         f"compared: give the old model with --model, or index again with apse_index --rebuild.")
+    return encoder
+
+def _vectors_of(gallery: Gallery, pixels: np.ndarray) -> np.ndarray:      # N x H x W x 3, uint8
+    "Embeddings with class probabilities behind them, N x (D + K)."
+    embeddings, probabilities = gallery.encoder(pixels)
+    if gallery.facts.get("head"):
+        from apse_nb.search.teach import probabilities_of
+        probabilities = probabilities_of(embeddings, gallery.facts["head"])
+    vectors = embeddings if gallery.taxonomy is None else np.concatenate([embeddings, probabilities], axis=1)
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"The model {one_line(gallery.encoder.source)} makes numbers that are not finite: its "
+                         f"training has failed; give another one with --model and --rebuild.")
+    return vectors
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010g
+def _parts(gallery: Gallery, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    "Embedding and class probabilities (None without) of a vector or of many."
+    return vector[..., :gallery.dim], None if gallery.taxonomy is None else vector[..., gallery.dim:]
+
+def _entry(gallery: Gallery, row: ImageRow, vector: np.ndarray, similarity: float | None = None) -> Entry:
+    name, (embedding, probabilities) = os.fsdecode(row.name), _parts(gallery, vector)
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"The index names {one_line(name)}, a file outside its folder: run apse_index with "
+                         f"--rebuild.")
+    entry = Entry(name, gallery.folder/name, row.width, row.height, row.digest.hex(), confidences=probabilities,
+                  embedding=embedding, similarity=similarity)
+    if probabilities is not None:
+        best = int(probabilities.argmax())
+        entry.emotion, entry.confidence = gallery.taxonomy.fine[best], float(probabilities[best])
+    return entry
+
+def _contents(gallery: Gallery) -> Contents:
+    rows, vectors = gallery.store.all_vectors()
+    order = sorted(range(len(rows)), key=lambda i: os.fsdecode(rows[i].name))
+    vectors = vectors[order]
+    entries = [_entry(gallery, rows[i], vector) for i, vector in zip(order, vectors)]
+    home, open_later = gallery.store.home, []
+
+    def thumbnail(position: int) -> bytes | None:
+        if not open_later:                    # the gallery may be closed by then
+            open_later.append(Store(home))
+        return open_later[0].thumbnail(bytes.fromhex(entries[position].digest))
+
+    return Contents(entries, *_parts(gallery, vectors), thumbnail)
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010i
+def _query_image(gallery: Gallery, image) -> QueryImage:
+    digest = b""
+    if isinstance(image, (str, os.PathLike, bytes)):
+        data = image if isinstance(image, bytes) else file_bytes(image)
+        digest = digest_of(data)
+        row, small = gallery.store.with_digest(digest), gallery.store.thumbnail(digest)
+        if row is not None and small is not None:
+            return QueryImage(*_parts(gallery, gallery.store.vector(row)), small, digest)
+        pixels, small, _ = decoded(data, "The query" if isinstance(image, bytes) else one_line(image),
+                                   gallery.encoder.resize)
+    else:
+        from apse_nb.images import as_square
+        upright = as_image(image)
+        pixels, small = as_square(upright, gallery.encoder.resize), thumbnail_bytes(upright)
+    return QueryImage(*_parts(gallery, _vectors_of(gallery, pixels[None])[0]), small, digest)
+
+def _wanted_emotions(gallery: Gallery, name: str) -> np.ndarray:
+    "K zeros and ones."
+    taxonomy = gallery.taxonomy
+    if taxonomy is None:
+        raise ValueError(f"The index was made with {one_line(gallery.facts['model']['source'])}, which knows no "
+                         f"emotions: name some of your folders after emotions and run apse_index with --teach, or make "
+                         f"an index with a checkpoint of apse_train.")
+    if name.strip().lower() in taxonomy.coarse:
+        return np.equal(taxonomy.parent, taxonomy.coarse.index(name.strip().lower()))
+    return np.arange(len(taxonomy)) == taxonomy.index(name)
+
+def _nearest(gallery: Gallery, query: np.ndarray, k: int, but_not: bytes = b"") -> list[Entry]:
+    "Entries for the nearest rows to D numbers, or D + K."
+    if not 1 <= k <= 10_000:
+        raise ValueError(f"Ask for 1 to 10000 images, not {k}.")
+    query = np.pad(query, (0, gallery.dim + len(gallery.taxonomy or ()) - len(query)))
+    return [_entry(gallery, row, vector, product) for product, row, vector in gallery.store.nearest(query, k, but_not)]
+
+# %% ../../nbs/search/gallery.ipynb #search-gallery-010k
+CHUNK = 64                 # images embedded and written together
+
+class _Pass:
+    "One pass over the folder of a gallery: what was known before it, and what it did."
+    def __init__(self, gallery: Gallery):
+        self.gallery, self.store, self.done = gallery, gallery.store, Update()
+        self.known = {os.fsdecode(row.name): row for row in self.store.rows()}
+        self.by_digest = {row.digest: row.name for row in self.known.values()}
+
+    def run(self, progress: bool) -> Update:
+        "Bring the index up to date."
+        began, done = time.perf_counter(), self.done
+        names = self._list_files()
+        fresh = [name for name in names if not self._is_as_before(name)]
+        done.unchanged = len(names) - len(fresh)
+        if fresh:
+            self._take(fresh, progress)
+        done.skipped.sort()
+        kept = {*names, *(name for name, _ in done.refused)} - {name for name, _ in done.skipped}
+        closed = tuple(f"{name}/" for name, _ in done.refused)                # folders that could not be read
+        done.removed = sorted(name for name in self.known if name not in kept and not name.startswith(closed))
+        for group in groups_of(1000, done.removed):
+            self.store.remove(map(os.fsencode, group))
+        self.store.settle({os.fsencode(name): reason for name, reason in done.skipped + done.refused})
+        done.seconds = time.perf_counter() - began
+        return done
+
+    def _list_files(self) -> list[str]:
+        "Names of the image files of the folder; what the system refuses to show goes into `done`."
+        from apse_nb.images import walk_images
+        from apse_nb.tools.folders import WalkReport
+        walk = WalkReport()
+        names = walk_images(self.gallery.folder, walk, self.gallery.facts.get("exclude", ()))
+        self.done.refused, self.done.ignored, self.done.excluded = walk.refused, walk.ignored, walk.excluded
+        if self.known and not names:
+            raise ValueError(f"{one_line(self.gallery.folder)} has no images any more, but its index has "
+                             f"{len(self.known)}: is a disk missing? If they are really gone, run apse_index with "
+                             f"--rebuild.")
+        return names
+
+    def _is_as_before(self, name: str) -> bool:
+        try:
+            status = os.stat(self.gallery.folder/name)
+        except OSError:
+            return False
+        row = self.known.get(name)
+        return row is not None and (row.size, row.mtime) == (status.st_size, status.st_mtime_ns)
+
+    def _take(self, fresh: list[str], progress: bool) -> None:
+        "Read new and changed files in threads, and write them in groups."
+        self.resize, pool = self.gallery.encoder.resize, ThreadPoolExecutor(core_count())
+        try:
+            with warnings.catch_warnings(), tqdm(total=len(fresh), desc="index", unit="img",
+                                                 disable=not progress) as bar:
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)       # far larger ones are refused
+                results = ahead(pool, lambda name: self._record_of(name, self.by_digest), fresh, 2*CHUNK)
+                for group in groups_of(CHUNK, results):
+                    self._write([record for record in group if record is not None])
+                    bar.update(len(group))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _record_of(self, name: str, known) -> FileRecord | None:
+        "A record; or None, and the reason goes into `done`."
+        try:
+            return read_record(os.fspath(self.gallery.folder), name, self.resize, known)
+        except FileNotFoundError:
+            self.done.skipped.append((name, "there is no such file (any more)"))
+        except RefusedFile as e:
+            self.done.refused.append((name, f"it {e}"))
+        except ValueError as e:
+            self.done.skipped.append((name, f"it {e}"))
+
+    def _write(self, records: list[FileRecord]) -> None:
+        "Embed and store what was read."
+        rows, vectors, new = [], [], []
+        for record in records:
+            if record.pixels is None:                                             # content that was known
+                old = self.store.named(self.by_digest[record.digest])
+                if old is not None and old.digest == record.digest:
+                    rows.append(_row(record._replace(width=old.width, height=old.height)))
+                    vectors.append(self.store.vector(old))
+                    self.done.copied.append(record.name)
+                    continue
+                record = self._record_of(record.name, ())                         # it has changed meanwhile
+            if record is not None:
+                new.append(record)
+        if new:
+            vectors.extend(_vectors_of(self.gallery, np.stack([record.pixels for record in new])))
+        for record in new:
+            rows.append(_row(record))
+            (self.done.changed if record.name in self.known else self.done.added).append(record.name)
+        if rows:
+            self.store.put(rows, np.stack(vectors), {record.digest: record.thumbnail for record in new})
+
+def _row(record: FileRecord) -> ImageRow:
+    return ImageRow(0, os.fsencode(record.name), record.digest, record.size, record.mtime, record.width, record.height,
+                    0)

@@ -169,25 +169,17 @@ class Store:
                 with suppress(sqlite3.Error):          # no room for it: the file stays twice as long as it need be
                     self._db.all("VACUUM")
 
-    def change_probabilities(self,
-                             facts: dict,       # take the place of the old ones
-                             emotions: int,     # the new K
-                             function,          # embeddings n x D -> probabilities n x K
-                            ) -> None:
-        "Other facts, and other probabilities behind every embedding."
-        dim = self.facts["dim"]
-        described = json.dumps(facts | dict(emotions=emotions)).encode()
-        with self._db.changing():
-            self._blocks.change(lambda v: np.concatenate([v[:, :dim], function(v[:, :dim])], axis=1))
-            self._db.set_fact("index", described)
-        self._begin(described)
-
-    def remember(self, **facts) -> None:
-        "Add facts, or change them."
+    def remember(self,
+                 change=None,     # makes of all vectors n x (D + K) others, n x (D + new K)
+                 **facts,         # `emotions`, if K changes
+                ) -> None:
+        "Add facts, or change them; and, with them, all vectors."
         described = json.dumps(self.facts | facts).encode()
         with self._db.changing():
+            if change is not None:
+                self._blocks.change(change)
             self._db.set_fact("index", described)
-        self.facts = _described(described)
+        self._begin(described)
 
     # ---- reading
     def rows(self) -> list[ImageRow]:

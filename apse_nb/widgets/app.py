@@ -162,7 +162,7 @@ def explorer(source="scenes",              # 'scenes', or the index of a folder,
         place = "400 drawn scenes"
     else:
         with Gallery.open(source, model) as gallery:
-            encoder, found = gallery.need_encoder(), gallery.contents()
+            encoder, found = gallery.encoder, gallery.contents()
         say(f"Reading the index of {len(found.entries):,} images...")
         collection = Collection.from_contents(found, gallery.taxonomy or MIKELS)
         page = Explorer(encoder, collection, _some_images(collection, encoder.resize), False,
