@@ -102,9 +102,10 @@ def test_a_run_keeps_its_split_and_tells_of_copies_among_the_queries(small, tmp_
     assert "1 of 33 query images, such as test/awe/copy.png, are in the training part too" in run(apse_train, *words)
     kept = pd.read_csv(tmp_path/"run"/"split.csv")
     assert kept.split.value_counts().to_dict() == {"test": 33, "train": 32}
-    assert (kept.image.str.split("/").str[0] == kept.split).all()
+    assert (kept.image.str.split("/").str[2] == kept.split).all()                # ../own/train/awe/0.png
+    assert "32 training images" in run(apse_train, tmp_path/"run"/"split.csv", *words[1:], "--out", tmp_path/"again")
     (tmp_path/"run"/"split.csv").write_text(kept.replace({"split": {"train": "test"}}).to_csv(index=False))
-    assert "32 images, such as train/" in run(apse_train, *words)
+    assert "32 images, such as ../own/train/" in run(apse_train, *words)
 
 
 def test_decoded_images_can_be_thrown_away(small, tmp_path):

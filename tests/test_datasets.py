@@ -18,7 +18,7 @@ from apse_nb import images as datasets
 from apse_nb.datasets.checks import check_data
 from apse_nb.datasets.commands import apse_check_data
 from apse_nb.datasets.decoding import decode, load_images
-from apse_nb.datasets.readers import open_dataset, write_list
+from apse_nb.datasets.readers import open_dataset, save_split
 from apse_nb.images import ImageFiles, decode_bytes, read_image
 from apse_nb.tools.cli import OneLineErrors
 from apse_nb.tools.files import RefusedFile
@@ -416,7 +416,7 @@ def test_a_split_does_not_depend_on_where_one_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = open_dataset("data")
     assert (datasets.stable_split(files) == absolute).all()
-    write_list("list.csv", [f"data/{name}" for name in files.names], files.labels, files.split, MIKELS)
+    save_split("list.csv", files)
     assert (datasets.stable_split(open_dataset("list.csv")) == absolute).all()
 
 

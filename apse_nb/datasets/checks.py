@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from .readers import MISSING, open_dataset, write_list
+from .readers import MISSING, open_dataset, save_split
 from ..emotions import Taxonomy
 from ..images import ImageFiles, read_image
 from ..tools.files import one_line
@@ -74,10 +72,8 @@ class DataReport:
 
     def save(self,
              path):      # CSV file to write
-        "Write the clean list, which `open_dataset` reads; names are relative to the list's own folder."
-        home = os.path.abspath(Path(path).parent)
-        names = [os.path.relpath(os.path.abspath(p), home).replace(os.sep, "/") for p in self.clean.paths]
-        write_list(path, names, self.clean.labels, self.clean.split, self.files.taxonomy)
+        "Write the clean list, as `save_split` does."
+        save_split(path, self.clean)
 
 # %% ../../nbs/datasets/checks.ipynb #02-datasets-137
 def _image_digest(path) -> tuple[str, str]:   # digest, or the reason why there is none

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .readers import list_rows, open_dataset, write_list
+from .readers import list_rows, open_dataset, save_split
 from ..emotions import LabelledImages, MIKELS, Taxonomy, find_taxonomy
 from ..images import ImageFiles, decode_square, read_image, stable_split
 from ..scenes import Scenes, make_scenes
@@ -280,11 +280,15 @@ def keep_split(path, parts: dict[str, LabelledImages]) -> None:
     every = [images.files for images in parts.values() if isinstance(images, DecodedImages)]
     if not every:
         return
-    now = {name: part for files in every for name, part in zip(files.names, files.split)}
+    files = replace(every[0], paths=[path for part in every for path in part.paths], votes=None,
+                    labels=np.concatenate([part.labels for part in every]),
+                    split=np.concatenate([part.split for part in every]))
     if not Path(path).exists():
-        write_list(path, list(now), np.concatenate([files.labels for files in every]), now.values(), every[0].taxonomy)
+        save_split(path, files)
         return
-    moved = [name for name, _, part in list_rows(path, every[0].taxonomy) if now.get(name, part) != part]
+    now = {os.path.abspath(file): part for file, part in zip(files.paths, files.split)}
+    moved = [name for name, _, part in list_rows(path, files.taxonomy)
+             if now.get(os.path.abspath(Path(path).parent/name), part) != part]
     if moved:
         warnings.warn(f"{len(moved)} images, such as {one_line(moved[0])}, are in another part than {one_line(path)} "
                       f"says, so networks trained then and now have seen other images.", stacklevel=2)

@@ -26,7 +26,7 @@ from ..tools.files import one_line, read_regular, write_whole
 from ..tools.folders import WalkReport, subfolders, suffix_counts
 
 # %% auto #0
-__all__ = ['READERS', 'open_dataset', 'save_split', 'load_split']
+__all__ = ['READERS', 'save_split', 'open_dataset']
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-046
 def read_table(path,                     # a text file
@@ -77,50 +77,59 @@ class _FileFinder:
         return fitting[0]
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-048
-def _vote_rows(table: list[list[str]],           # rows: image name, then numbers
-               columns: dict[int, int],          # which column counts for which label
-               taxonomy: Taxonomy,
-               where,                            # the file, for errors
-              ) -> list[tuple[str, np.ndarray]]: # image name and K votes
-    "The votes in the rows of a table."
-    rows = []
-    for number, row in enumerate(table, start=2):
-        votes = np.zeros(len(taxonomy))
-        try:
-            for column, label in columns.items():
-                votes[label] += float(row[column])
-            if not (np.isfinite(votes).all() and votes.min() >= 0):
-                raise ValueError
-        except (IndexError, ValueError):
-            raise ValueError(f"{one_line(where)}, row {number}: expected a number for each emotion, 0 or more, found "
-                             f"{one_line(' '.join(row)[:80])!r}.") from None
-        rows.append((row[0], votes))
-    return rows
-
-# %% ../../nbs/datasets/readers.ipynb #02-datasets-049
 MISSING = "the file is missing"      # the reason for listed images that are not there
 
-def _files_with_votes(root: Path,                             # data set
-                      rows: list[tuple[str, np.ndarray]],     # image name and K votes
-                      taxonomy: Taxonomy,
-                      ties: str,                              # 'drop' or 'keep'
-                      where,                                  # the list, for errors
-                     ) -> ImageFiles:
-    "Label every image with the emotion that has most votes."
-    finder, kept, skipped = _FileFinder(root, where), [], []
-    for written, votes in rows:
-        winners, name = np.flatnonzero(votes == votes.max()), finder.find(written)
-        if name is None:
-            skipped.append((written, MISSING))
-        elif not votes.any():
-            skipped.append((written, "nobody voted"))
-        elif len(winners) > 1 and ties == "drop":
-            skipped.append((written, "tie between " + " and ".join(taxonomy.fine[w] for w in winners)))
+def _listed(root: Path,
+            entries,                 # of a list: name as written, label or why there is none, part, votes or None
+            taxonomy: Taxonomy,
+            find,                    # name as written -> name below the root, or None
+            report: WalkReport | None = None,
+           ) -> ImageFiles:
+    "The files that a list names. Those that are not there, or have no label, are skipped."
+    kept, skipped = [], []
+    for written, label, part, votes in entries:
+        name = find(written)
+        if name is None or isinstance(label, str):
+            skipped.append((written, MISSING if name is None else label))
         else:
-            kept.append((root/name, winners[0], votes))
-    paths, labels, votes = zip(*kept) if kept else ((), (), ())
-    return ImageFiles(list(paths), labels, taxonomy, root, votes=np.array(votes).reshape(-1, len(taxonomy)),
-                      skipped=skipped + finder.report.refused, ignored=finder.report.ignored)
+            kept.append((root/name, label, part, votes))
+    paths, labels, split, votes = zip(*kept) if kept else ((),)*4
+    report = report or WalkReport()
+    return ImageFiles(list(paths), labels, taxonomy, root, split,
+                      np.array(votes) if votes and votes[0] is not None else None,
+                      skipped + report.refused, report.ignored)
+
+# %% ../../nbs/datasets/readers.ipynb #02-datasets-049
+def _label_of(votes: np.ndarray, taxonomy: Taxonomy, ties: str) -> int | str:
+    "The emotion with most votes, or why there is none."
+    winners = np.flatnonzero(votes == votes.max())
+    if not votes.any():
+        return "nobody voted"
+    if len(winners) > 1 and ties == "drop":
+        return "tie between " + " and ".join(taxonomy.fine[w] for w in winners)
+    return winners[0]
+
+def _read_votes(root: Path,
+                tables,              # path, rows (image name, then numbers), column -> label
+                taxonomy: Taxonomy,
+                ties: str,           # 'drop' or 'keep'
+               ) -> ImageFiles:
+    "Images labelled with the emotion that has most votes."
+    entries = []
+    for path, rows, columns in tables:
+        for number, row in enumerate(rows, start=2):
+            votes = np.zeros(len(taxonomy))
+            try:
+                for column, label in columns.items():
+                    votes[label] += float(row[column])
+                if not (np.isfinite(votes).all() and votes.min() >= 0):
+                    raise ValueError
+            except (IndexError, ValueError):
+                raise ValueError(f"{one_line(path)}, row {number}: expected a number for each emotion, 0 or more, "
+                                 f"found {one_line(' '.join(row)[:80])!r}.") from None
+            entries.append((row[0], _label_of(votes, taxonomy, ties), "", votes))
+    finder = _FileFinder(root, path)
+    return _listed(root, entries, taxonomy, finder.find, finder.report)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-052
 def _emotion_columns(header: list[str], taxonomy: Taxonomy, where) -> dict[int, int]:
@@ -146,8 +155,7 @@ def _read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | 
         delimiter = "," if "," in first else " "
         if _is_vote_table([cell.strip() for cell in first.split(delimiter)]):
             header, *table = read_table(path, delimiter)
-            rows = _vote_rows(table, _emotion_columns(header, taxonomy, path), taxonomy, path)
-            return _files_with_votes(root, rows, taxonomy, ties, path)
+            return _read_votes(root, [(path, table, _emotion_columns(header, taxonomy, path))], taxonomy, ties)
     return None
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-059
@@ -157,13 +165,12 @@ def _read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | No
     if not path.is_file():
         return None
     header, *table = read_table(path, quote="'")
-    rows = _vote_rows(table, _emotion_columns(header, taxonomy, path), taxonomy, path)
-    return _files_with_votes(root, rows, taxonomy, ties, path)
+    return _read_votes(root, [(path, table, _emotion_columns(header, taxonomy, path))], taxonomy, ties)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-063
 def _read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "IAPSa: `Mikels2005positivenorms.csv` and `Mikels2005negativenorms.csv`"
-    rows = []
+    tables = []
     for path in (root/"Mikels2005positivenorms.csv", root/"Mikels2005negativenorms.csv"):
         if not path.is_file():
             return None
@@ -175,8 +182,8 @@ def _read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
         if len(columns) < len(short):
             raise UnknownLabel(f"{one_line(path)}: the columns {one_line(', '.join(header))} do not fit the taxonomy "
                                f"{taxonomy.name!r}.")
-        rows += [(f"{number}.jpg", votes) for number, votes in _vote_rows(table, columns, taxonomy, path)]
-    return _files_with_votes(root, rows, taxonomy, ties, root)
+        tables.append((path, [[f"{row[0]}.jpg", *row[1:]] for row in table], columns))
+    return _read_votes(root, tables, taxonomy, ties)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-067
 def _read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
@@ -189,7 +196,7 @@ def _read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | No
     columns = {column: known_label(match[1], taxonomy, path) for column, match in enumerate(found) if match}
     if not columns:
         return None
-    return _files_with_votes(root, _vote_rows(table, columns, taxonomy, path), taxonomy, ties, path)
+    return _read_votes(root, [(path, table, columns)], taxonomy, ties)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-073
 def _read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
@@ -214,17 +221,10 @@ def _read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None
     lists = [p for p in (root/"train.json", root/"val.json", root/"test.json") if p.is_file()]
     if not lists:
         return None
-    finder, kept, skipped = _FileFinder(root, root), [], []
-    for path in lists:
-        for emotion, image in _emoset_entries(path):
-            label, name = known_label(emotion, taxonomy, path), finder.find(image)
-            if name is None:
-                skipped.append((image, MISSING))
-            else:
-                kept.append((root/name, label, path.stem))
-    paths, labels, split = zip(*kept) if kept else ((), (), ())
-    return ImageFiles(list(paths), labels, taxonomy, root, split, skipped=skipped + finder.report.refused,
-                      ignored=finder.report.ignored)
+    entries = [(image, known_label(emotion, taxonomy, path), path.stem, None) for path in lists
+               for emotion, image in _emoset_entries(path)]
+    finder = _FileFinder(root, root)
+    return _listed(root, entries, taxonomy, finder.find, finder.report)
 
 def _emoset_entries(path: Path) -> list[tuple[str, str]]:
     "Emotion and image of each entry of one list."
@@ -244,7 +244,7 @@ def _read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | No
     lists = sorted((root/"agg").glob("*.csv"))
     if not lists:
         return None
-    finder, kept, skipped = _FileFinder(root, root/"agg"), [], []
+    finder, entries = _FileFinder(root, root/"agg"), []
     for path in lists:
         label = known_label(path.stem.split("_")[0], taxonomy, path)
         for row in read_table(path):
@@ -253,36 +253,33 @@ def _read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | No
             except (IndexError, ValueError):
                 raise ValueError(f"{one_line(path)}: expected number,url,disagree,agree, found "
                                  f"{one_line(','.join(row)[:80])!r}.") from None
-            if agree <= disagree:
-                continue
-            name = finder.find(PurePosixPath(urlparse(url).path).name)
-            if name is None:
-                skipped.append((url, MISSING))
-            else:
-                kept.append((root/name, label))
-    paths, labels = zip(*kept) if kept else ((), ())
-    return ImageFiles(list(paths), labels, taxonomy, root, skipped=skipped + finder.report.refused,
-                      ignored=finder.report.ignored)
+            if agree > disagree:
+                entries.append((url, label, "", None))
+    return _listed(root, entries, taxonomy, lambda url: finder.find(PurePosixPath(urlparse(url).path).name),
+                   finder.report)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-085
-def write_list(path,                          # CSV file to write
-               names: list[str],              # N image names
-               labels, split,                 # N fine labels, N parts ('' for none)
-               taxonomy: Taxonomy):
-    "Write image, label, split; the file appears whole or not at all."
-    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+def save_split(path,                # CSV file to write
+               files: ImageFiles,
+              ):
+    """Write image, label and part of each file, names relative to the list: `open_dataset` reads it. It appears whole
+    or not at all."""
+    home = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(home):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["image", "label", "split"])
-    writer.writerows((name, taxonomy.fine[label], part) for name, label, part in zip(names, labels, split))
+    for file, label, part in zip(files.paths, files.labels, files.split):
+        name = os.path.relpath(os.path.abspath(file), home).replace(os.sep, "/")
+        writer.writerow([name, files.taxonomy.fine[label], part])
     write_whole(path, table.getvalue().encode("utf-8", "surrogateescape"))
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-086
 def list_rows(path: Path,                                    # such a file
                taxonomy: Taxonomy,
               ) -> list[tuple[str, int, str]]:                # name, label, part
-    "Read what `write_list` wrote."
+    "Read what `save_split` wrote."
     header, *table = read_table(path, exact=True) or [[]]          # an image's name can begin with a space
     if [title.strip() for title in header[:2]] != ["image", "label"]:
         raise ValueError(f"{one_line(path)} must begin with the columns image,label and, if wished, split; it begins "
@@ -298,16 +295,13 @@ def _read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
     "a CSV file with the columns image, label, split (images relative to that file)"
     if not root.is_file() or root.suffix.lower() != ".csv":
         return None
-    kept, skipped, home = [], [], root.parent
-    for name, label, part in list_rows(root, taxonomy):
+    home, entries = root.parent, [(*row, None) for row in list_rows(root, taxonomy)]
+
+    def find(name):
         spellings = (name, _tidy(name), unicodedata.normalize("NFD", _tidy(name)), name.strip())
-        there = next((s for s in spellings if os.path.exists(home/s)), None)
-        if there is None:
-            skipped.append((name, MISSING))
-        else:
-            kept.append((home/there, label, part))
-    paths, labels, split = zip(*kept) if kept else ((), (), ())
-    return ImageFiles(list(paths), labels, taxonomy, home, split, skipped=skipped)
+        return next((spelling for spelling in spellings if os.path.exists(home/spelling)), None)
+
+    return _listed(home, entries, taxonomy, find)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-089
 def _first_that_knows(reader, root: Path, taxonomies: list[Taxonomy], ties: str) -> ImageFiles | None:
@@ -398,36 +392,3 @@ def open_dataset(root,                                # folder (or list file) of
         raise ValueError(f"{one_line(root)} lists {len(files.skipped)} images, and none of them can be used{first}.")
     _warn_of_gaps(files, root)
     return files
-
-# %% ../../nbs/datasets/readers.ipynb #02-datasets-105
-def save_split(path,                # CSV file to write
-               files: ImageFiles,   # whose `.split` to keep
-              ):
-    "Save which image belongs to which part, by name relative to the data set's folder."
-    write_list(path, files.names, files.labels, files.split, files.taxonomy)
-
-# %% ../../nbs/datasets/readers.ipynb #02-datasets-106
-def load_split(path,                  # what `save_split` wrote
-               files: ImageFiles,     # the data set it was made for, on any machine
-              ) -> ImageFiles:        # its listed files, in the order of the list, with their parts
-    "Apply a saved split. Files that it does not name are left out and listed in `.skipped`."
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no split file {one_line(path)}: check the path.")
-    rows = list_rows(path, files.taxonomy)
-    names = {_tidy(name): name for name in files.names}
-    rows = [(names.get(_tidy(name), name), label, part) for name, label, part in rows]
-    listed, labels, parts = zip(*rows) if rows else ((), (), ())
-    place = {name: i for i, name in enumerate(files.names)}
-    missing = [name for name in listed if name not in place]
-    if missing:
-        raise ValueError(f"{one_line(path)} names {len(missing)} images that {one_line(files.root)} does not have, "
-                         f"{one_line(missing[0])} for one: it was made for other data.")
-    chosen = files.subset([place[name] for name in listed])
-    if chosen.labels.tolist() != list(labels):
-        raise ValueError(f"{one_line(path)} and {one_line(files.root)} disagree about labels: it was made for "
-                         f"other data.")
-    chosen.split = np.array(parts, dtype=str)
-    unlisted = set(place).difference(listed)
-    chosen.skipped = files.skipped + [(name, f"not in {one_line(path)}") for name in place if name in unlisted]
-    return chosen
