@@ -181,6 +181,8 @@ def findings() -> tuple[Finding, ...]:
         ", wherever errors fall" if far == near else f" if errors fall anywhere, {near} if mostly inside the polarity")
     drop, accuracy = _drop("fi_gpu"), results("fi_gpu")["query_accuracy"].max()
     step, product = fi("concat_linear", "at_ep"), fi("clb", "concat_linear")
+    on_cores_too = gap("fi_cpu", "concat_linear", "ha", epochs=2)
+    projected = "" if on_cores_too == "not measured" else f", and the projection over HA {on_cores_too}"
     clb_behind, gep_behind = scenes("c_arcface", "c_clb"), scenes("c_arcface", "c_gep")
     return (
         Finding("projection", "On photographs the large step comes with the learned projection, a small one with "
@@ -188,8 +190,9 @@ def findings() -> tuple[Finding, ...]:
                 f"On FI a learned projection of both levels, without any product, has mAP8 {on_fi('concat_linear')}; "
                 f"pooled features under the same losses (AT + EP) have {on_fi('at_ep')}: {step}. Row HA, between the "
                 "two, has not been run there, so this step holds two levels and attention too; on processor cores "
-                f"these alone add {gap('fi_cpu', 'ha', 'at_ep')}. On scenes the projection moves polarity only: mAP8 "
-                f"{scenes('concat_linear', 'ha')}, mAP2 {scenes('concat_linear', 'ha', 'map2')}.", "05_clb.ipynb",
+                f"these alone add {gap('fi_cpu', 'ha', 'at_ep')}{projected}. On scenes the projection moves polarity "
+                f"only: mAP8 {scenes('concat_linear', 'ha')}, mAP2 {scenes('concat_linear', 'ha', 'map2')}.",
+                "05_clb.ipynb",
                 f"A projection of both levels is {step} mAP8 above pooled features (two levels and attention are in "
                 f"this step too: HA was not run); the bilinear product adds {product}."),
         Finding("product", "The bilinear product itself adds about one hundredth.",
@@ -319,7 +322,10 @@ def verdict_sentence(judged: pd.DataFrame, source: str = "scenes") -> str:
     total = sum(map(len, found.values()))
     judged_over_seeds = sum(len(found.get(verdict, ())) for verdict in VERDICTS[:5])
     mine = one_per_source(judged)
-    weak = mine[(mine["source"] == source) & ~mine["control"].astype(bool)]["note"].str.contains("Holm").sum()
+    mine = mine[(mine["source"] == source) & ~mine["control"].astype(bool)]
+    notes = {"of the *mostly* without Holm's correction": mine["note"].str.contains("Holm").sum(),
+             "provisional": (mine["provisional"] & (mine["seeds"] > 1)).sum()}
+    notes = ", ".join(f"{n} {text}" for text, n in notes.items() if n)
     return (f"On {SOURCES.get(source, source)} {judged_over_seeds} of {total} claims could be judged over seeds: "
-            f"{', '.join(counts)}" + (f" ({weak} of the *mostly* hold without Holm's correction only)" if weak else "")
+            f"{', '.join(counts)}" + (f" ({notes})" if notes else "")
             + (f"; {one} more rest on one seed: a direction, no verdict." if one else "."))
