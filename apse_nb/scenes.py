@@ -5,7 +5,6 @@
 # %% ../nbs/01_scenes.ipynb #01-scenes-004
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import warnings
@@ -20,6 +19,7 @@ from PIL import Image
 from .emotions import LabelledImages, MIKELS
 from .tools.backgrounds import Backdrop, clear_hue, paint_backdrop, plan_backdrop
 from .tools.drawing import DISTRACTORS, MOTIFS, Piece, SHAPES, oklch, stamp
+from .tools.work import core_count
 
 # %% auto #0
 __all__ = ['Difficulty', 'Scenes', 'make_scenes', 'save_scenes']
@@ -183,12 +183,15 @@ class Scenes(LabelledImages):
         return Scenes(part.pixels, part.labels, part.taxonomy, part.names, part.masks, motifs, distributions)
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-095
-def _in_parallel(draw, n, workers):
-    "draw(start, stop) -> tuple of arrays, over ranges of 0..n in worker processes; the arrays, joined."
-    ranges = [(start, min(start + 32, n)) for start in range(0, n, 32)]
+def _in_parallel(draw, n, size, seed, workers):
+    "draw(start, stop, size, seed) -> tuple of arrays, over ranges of 0..n in worker processes; the arrays, joined."
+    if n < 1 or size < 16 or seed < 0:
+        raise ValueError(f"Ask for at least 1 image of at least 16 pixels with a seed of at least 0, not {n} of "
+                         f"{size} with {seed}.")
+    ranges = [(start, min(start + 32, n), size, seed) for start in range(0, n, 32)]
     linux = sys.platform == "linux"
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if linux and n > 64 else 1
+        workers = core_count() if linux and n > 64 else 1
     if workers == 1:
         parts = [draw(*r) for r in ranges]
     else:
@@ -216,11 +219,8 @@ def make_scenes(n: int,                                  # how many
                 workers: int | None = None,              # processes; None: one for each core on Linux, one elsewhere
                ) -> Scenes:
     "n scenes, label i mod 8 for scene i. Scene i depends on seed and i only, not on n or workers."
-    if n < 1 or size < 16 or seed < 0:
-        raise ValueError(f"Ask for at least 1 scene of at least 16 pixels with a seed of at least 0, not {n} of "
-                         f"{size} with {seed}.")
-    draw = partial(_draw_scenes, size=size, seed=seed, difficulty=difficulty)
-    pixels, masks, labels, motifs, distributions = _in_parallel(draw, n, workers)
+    draw = partial(_draw_scenes, difficulty=difficulty)
+    pixels, masks, labels, motifs, distributions = _in_parallel(draw, n, size, seed, workers)
     return Scenes(pixels, labels, MIKELS, [f"scene_{seed}_{i:06d}" for i in range(n)], masks, motifs, distributions)
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-131
@@ -257,7 +257,4 @@ def make_shapes(n: int,                       # how many
                # n x size x size x 3 uint8, and n shape labels (positions in SHAPES)
                ) -> tuple[np.ndarray, np.ndarray]:
     "Images of ten geometric shapes, on which the small backbone is pretrained."
-    if n < 1 or size < 16 or seed < 0:
-        raise ValueError(f"Ask for at least 1 shape of at least 16 pixels with a seed of at least 0, not {n} of "
-                         f"{size} with {seed}.")
-    return tuple(_in_parallel(partial(_draw_shapes, size=size, seed=seed), n, workers))
+    return tuple(_in_parallel(_draw_shapes, n, size, seed, workers))

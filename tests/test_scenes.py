@@ -54,5 +54,5 @@ def test_a_quarter_of_the_neighbours_lies_across_the_polarities():
 
 @pytest.mark.parametrize("n, size, seed", [(0, 96, 0), (8, 4, 0), (8, 96, -1)])
 def test_what_cannot_be_drawn(n, size, seed):
-    with pytest.raises(ValueError, match="at least 1 scene of at least 16 pixels"):
+    with pytest.raises(ValueError, match="at least 1 image of at least 16 pixels"):
         make_scenes(n, size, seed)

@@ -212,9 +212,6 @@ def default_cache() -> Path:
 
 _SCENE_PARTS = {"train": (1600, 0), "val": (400, 1), "test": (400, 2)}       # part: (number of images, seed)
 
-class MissingPart(ValueError):
-    "A data set that comes divided does not have the part that was asked for."
-
 @lru_cache(maxsize=8)      # a worker process that runs many rows draws its scenes once
 def _drawn(n: int, size: int, seed: int) -> Scenes:
     scenes = make_scenes(n, size=size, seed=seed)
@@ -241,9 +238,7 @@ def load_images(source: str,                     # a folder or list, or 'scenes'
         n, seed = _SCENE_PARTS[split or "test"]
         return replace(_drawn(min(n, limit or n), size, seed))
     files = open_dataset(source, taxonomy=taxonomy)
-    if split is not None:
-        files = _part_of(_divided(files), split)
-    return decode(files, size, cache=cache or default_cache())
+    return decode(files if split is None else _divided(files).part(split), size, cache=cache or default_cache())
 
 def _divided(files: ImageFiles) -> ImageFiles:
     "The files with the parts that they come with, or else with ours."
@@ -251,27 +246,16 @@ def _divided(files: ImageFiles) -> ImageFiles:
         files.split = stable_split(files)
     return files
 
-def _part_of(files: ImageFiles, name: str) -> ImageFiles:
-    try:
-        return files.part(name)
-    except ValueError as e:
-        raise MissingPart(str(e)) from None
-
 # %% ../../nbs/datasets/decoding.ipynb #10-training-094-c
 def load_parts(source: str, size: int, parts: tuple[str, ...] = ("train", "val", "test"), taxonomy=None,
                cache: Path | None = None, limit: int | None = None) -> dict[str, LabelledImages]:
     """Those of these parts that there are (arguments as in `load_images`): the folder is walked and divided once.
-    `MissingPart` if there is no first one."""
+    `ValueError` if there is no first one."""
     if source == "scenes":
         return {part: load_images(source, size, part, taxonomy, cache, limit) for part in parts}
-    files, found = _divided(open_dataset(source, taxonomy=None if taxonomy is None else find_taxonomy(taxonomy))), {}
-    for part in parts:
-        try:
-            found[part] = decode(_part_of(files, part), size, cache=cache or default_cache())
-        except MissingPart:
-            if part == parts[0]:
-                raise
-    return found
+    files = _divided(open_dataset(source, taxonomy=None if taxonomy is None else find_taxonomy(taxonomy)))
+    return {part: decode(files.part(part), size, cache=cache or default_cache()) for part in parts
+            if part == parts[0] or part in files.split}
 
 # %% ../../nbs/datasets/decoding.ipynb #decoding-keep-split
 def keep_split(path, parts: dict[str, LabelledImages]) -> None:
