@@ -380,6 +380,33 @@ def test_folders_of_any_name(tmp_path, encoder, folder):
                tmp_path/"o.json").exit_code == 0
 
 
+def test_folder_names_are_printed_on_one_line(tmp_path, encoder, monkeypatch):
+    "Line breaks and terminal codes of a folder's name are escaped wherever it is printed."
+    root = folder_of(tmp_path/"a\n\x1b[31mb", 2)
+    (root/"deep\n\x1b[2J").mkdir()
+    (root/"a.\n\x1b[2J").write_bytes(b"")
+    real = os.scandir
+
+    def scandir(path="."):
+        if "deep" in os.path.basename(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    one_sentence(run(apse_search, "--emotion", "awe", "--folder", root), "a\\n\\x1b[31mb nor a folder above it")
+    one_sentence(run(apse_index, root/"no\nwhere"), "There is no folder")
+    monkeypatch.setattr(os, "scandir", scandir)
+    said = run(apse_index, root)
+    assert said.exit_code == 1 and "not readable now: deep\\n\\x1b[2J: " in said.stdout
+    assert "not images: 1 .\\n\\x1b[2j" in said.stdout and all(map(str.isprintable, said.stdout.splitlines()))
+    one_sentence(run(apse_index, tmp_path, "--index", root/".apse_index"), "holds the images of ")
+    run(apse_search, "--emotion", "awe", "--folder", root, "--html", tmp_path/"o.html")
+    page = (tmp_path/"o.html").read_text()
+    assert "a\\n\\x1b[31mb" in page and "\x1b" not in page
+    for path in root.glob("*.png"):
+        path.unlink()
+    one_sentence(run(apse_index, root), "has no images any more")
+
+
 def test_a_folder_that_is_not_utf8(tmp_path, encoder):
     root = folder_of(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")), 2)
     with Gallery.create(root, tmp_path/"elsewhere", encoder) as gallery:
@@ -513,6 +540,38 @@ def test_a_foreign_folder_is_left_alone(tmp_path, encoder):
     assert foreign.read_bytes() == before
 
 
+class Diverged:
+    "An encoder whose network has been ruined in training."
+    source, weights, fingerprint, dim, taxonomy, resize = "runs/ruined.safetensors", None, "0"*64, 4, None, 96
+
+    def __call__(self, pixels):
+        return np.full((len(pixels), 4), np.nan, np.float32), None
+
+
+def test_a_network_that_makes_no_numbers(tmp_path):
+    "Its images would be in the index and never be found."
+    with Gallery.create(folder_of(tmp_path/"a", 2), model=Diverged()) as gallery:
+        for ask in (gallery.update, lambda: gallery.search(picture(1))):
+            with pytest.raises(ValueError, match="runs/ruined.safetensors makes numbers that are not finite"):
+                ask()
+        assert len(gallery) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_similarity_that_is_no_number_is_not_sorted(tmp_path, monkeypatch, value, many):
+    "Whatever is asked for: an order of such numbers would be an accident."
+    monkeypatch.setattr(vector_blocks, "EXACT_UP_TO", 10 if many else 100)
+    vectors = np.random.default_rng(0).random((40, 6)).astype(np.float32)
+    vectors[7] = value
+    with database.indexing(tmp_path, 0), Store(tmp_path, write=True) as store:
+        store.create({}, 4, 2)
+        store.put([ImageRow(0, b"%d" % i, b"%d" % i, 1, 1, 8, 8, 0) for i in range(40)], vectors, {})
+        for query in ([1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0], [1, 1, 1, 1, 1, 1]):
+            with pytest.raises(ValueError, match="vectors are not finite.* --rebuild"):
+                store.nearest(np.array(query), 3)
+
+
 # ---------------------------------------------------------------- places that refuse
 def test_a_place_that_cannot_be_written(tmp_path, encoder, monkeypatch):
     root, real = folder_of(tmp_path/"a", 2), Path.mkdir
@@ -583,6 +642,23 @@ def test_questions_to_an_index(tmp_path):
         and len(json.loads((tmp_path / "o.json").read_text())["results"]) == 2
         and (tmp_path / "o.html").read_text().count("<li><a") == 2
     )
+
+
+@pytest.mark.parametrize("flag", ["--html", "--json"])
+def test_results_take_the_place_of_results_only(tmp_path, flag):
+    "`--html beach.jpg` does not cost the photograph; a page of an earlier search may go, and an empty file."
+    root, out = folder_of(tmp_path/"a", 3), tmp_path/"out"
+    run(apse_index, root)
+    before = (root/"1.png").read_bytes()
+    one_sentence(run(apse_search, "--emotion", "awe", "--folder", root, flag, root/"1.png"),
+                 "was not written by apse_search: give another name")
+    assert (root/"1.png").read_bytes() == before
+    out.touch()
+    for emotion in ("awe", "fear"):
+        assert run(apse_search, "--emotion", emotion, "--folder", root, flag, out).exit_code == 0
+        assert emotion in out.read_text()
+    other = {"--html": "--json", "--json": "--html"}[flag]
+    one_sentence(run(apse_search, "--emotion", "awe", "--folder", root, other, out), "was not written by apse_search")
 
 
 def test_open_shows_the_page(tmp_path, monkeypatch):

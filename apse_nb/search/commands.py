@@ -128,6 +128,16 @@ def find_index(start: Path) -> Path:
 def _open_page(path: Path):
     click.launch(str(path))
 
+def _write_result(path: Path, text: str, begins: str) -> None:
+    "Write a page or JSON, but not over a file that does not begin like one of ours."
+    if path.is_file():
+        with open(path, "rb") as file:
+            found = file.read(len(begins))
+        if found not in (b"", begins.encode()):
+            raise ValueError(f"{one_line(path)} is there already and was not written by apse_search: give another name, "
+                             f"or remove it.")
+    path.write_text(text, encoding="utf-8")
+
 # %% ../../nbs/search/commands.ipynb #search-commands-008-b
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("image", type=click.Path(path_type=Path), required=False)
@@ -139,7 +149,7 @@ def _open_page(path: Path):
 @click.option("--index", default=None, help="The folder of the index itself, if it is elsewhere.")
 @click.option("--model", default=None, help="Where the index's model is now, if it was moved.")
 @click.option("--html", "page", type=click.Path(path_type=Path), default=None,
-              help="Write a web page of the results to this file.")
+              help="Write a web page of the results to this file; a file that is no such page is not replaced.")
 @click.option("--json", "data", type=click.Path(path_type=Path, allow_dash=True), default=None,
               help="Write the results to this file as JSON; - writes them to the terminal.")
 @click.option("--open", "show", is_flag=True, help="Open the web page.")
@@ -170,7 +180,7 @@ def apse_search(image, emotion, k, folder, index, model, page, data, show, wait)
     if (image is None) == (emotion is None):
         raise click.UsageError("Give either an IMAGE or --emotion NAME.")
     from apse_nb.search.gallery import Gallery
-    from apse_nb.search.results import Query, result_json, result_page, result_rows
+    from apse_nb.search.results import JSON_BEGINS, PAGE_BEGINS, Query, result_json, result_page, result_rows
     where = ["--index", os.path.abspath(index)] if index else ["--folder", os.fspath(folder.resolve())]
     with Gallery.open(index or find_index(folder), model, wait) as gallery:
         _warn_about_scenes(gallery)
@@ -184,9 +194,9 @@ def apse_search(image, emotion, k, folder, index, model, page, data, show, wait)
     if show and page is None:
         page = Path(tempfile.mkdtemp(prefix="apse_search_"))/"results.html"
     if page:
-        page.write_text(text, encoding="utf-8")
+        _write_result(page, text, PAGE_BEGINS)
     if data and str(data) != "-":
-        data.write_text(answer + "\n", encoding="utf-8")
+        _write_result(data, answer + "\n", JSON_BEGINS)
     click.echo(answer if str(data) == "-" else result_rows(hits))
     if show:
         _open_page(page)

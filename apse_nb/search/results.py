@@ -21,9 +21,12 @@ from .gallery import Gallery
 from ..tools.files import one_line, shell_word
 
 # %% auto #0
-__all__ = ['Query', 'result_rows', 'result_json', 'result_page']
+__all__ = ['PAGE_BEGINS', 'JSON_BEGINS', 'Query', 'result_rows', 'result_json', 'result_page']
 
 # %% ../../nbs/search/results.ipynb #search-results-005
+PAGE_BEGINS = "<!doctype html>\n<!-- found by apse_search -->"      # so begins what was written here, and nothing else
+JSON_BEGINS = '{\n "query": '
+
 class Query(NamedTuple):
     "What was asked, for the results."
     text: str                                # file name or emotion, as it may be shown
