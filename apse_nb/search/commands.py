@@ -40,8 +40,8 @@ def check_default_model(folder: Path, home) -> None:
             f"These images do not look like the drawn scenes that the default network was trained on ({share:.0%} of "
             f"neighbouring pixels are equal, in drawn scenes 60 % or more), and on photographs it is no better than "
             f"chance: of 600 photographs of FI it named the emotion of 14 %, where always saying the most frequent one "
-            f"gets 24 %. Give --model imagenet (finds similar things; --teach learns emotions from your folders' "
-            f"names), --model CHECKPOINT (of apse_train), or --model scenes to go on all the same.")
+            f"gets 24 %. Give --model imagenet (finds similar things; apse_index --teach learns emotions from "
+            f"your folders' names), --model CHECKPOINT (of apse_train), or --model scenes to go on all the same.")
 
 def _warn_about_scenes(gallery) -> None:
     if gallery.facts["model"]["source"] == "scenes":
@@ -134,8 +134,8 @@ def _write_result(path: Path, text: str, begins: str) -> None:
         with open(path, "rb") as file:
             found = file.read(len(begins))
         if found not in (b"", begins.encode()):
-            raise ValueError(f"{one_line(path)} is there already and was not written by apse_search: give another name, "
-                             f"or remove it.")
+            raise ValueError(f"{one_line(path)} is there already and was not written by apse_search: give another "
+                             f"name, or remove it.")
     path.write_text(text, encoding="utf-8")
 
 # %% ../../nbs/search/commands.ipynb #search-commands-008-b
