@@ -118,8 +118,8 @@ def random_floor(query_labels,              # Q fine labels
                  ndcg_at: int | None = None,
                 ) -> dict[str, float]:      # measure -> expected value
     "Expected value of each measure if every list were in random order (exact; needs the labels only)."
-    query_labels, gallery_labels = _class_labels(query_labels, taxonomy, "query"), _class_labels(gallery_labels,
-            taxonomy, "gallery")
+    query_labels = _class_labels(query_labels, taxonomy, "query")
+    gallery_labels = _class_labels(gallery_labels, taxonomy, "gallery")
     fine, coarse = _relevant_counts(query_labels, gallery_labels, taxonomy, same_set)
     N, most = len(gallery_labels) - same_set, fine[query_labels].max()
     classes, queries = np.unique(query_labels, return_counts=True)
@@ -127,11 +127,10 @@ def random_floor(query_labels,              # Q fine labels
     for c in classes:
         if coarse[c] > 0:
             table.loc[c, "map2"] = _random_average_precision(coarse[c], N)
-        if fine[c] < 1:
-            continue
-        table.loc[c, "map8"] = _random_average_precision(fine[c], N)
-        for m, w in rank_weights(fine[c], N, most, f1_at, ndcg_at).items():
-            table.loc[c, m] = w.sum()*fine[c]/N
+        if fine[c] > 0:
+            table.loc[c, "map8"] = _random_average_precision(fine[c], N)
+            for m, w in rank_weights(fine[c], N, most, f1_at, ndcg_at).items():
+                table.loc[c, m] = w.sum()*fine[c]/N
     known = table.notna().mul(queries, axis=0)                   # classes without relevant images do not count
     return ((table*known).sum()/known.sum()).to_dict()
 
@@ -189,13 +188,12 @@ class RetrievalReport(QueryMeans):
         query, gallery, same_set = self.sources
         if not 0 <= query_index < len(self.per_query):
             raise ValueError(f"There is no query {query_index}: the queries are 0 to {len(self.per_query) - 1}.")
-        one, leave_out = query[query_index:query_index + 1], [query_index] if same_set else None
+        one = query[query_index:query_index + 1]
         if gallery is not None:
-            order = rank_gallery(one, gallery, leave_out)[0][0]
+            order = rank_gallery(one, gallery, [query_index] if same_set else None)[0][0]
         else:                                            # a table of similarities
             order = ranked(-np.asarray(one, dtype=np.float64), None)[0][0]
-            order = np.append(order[order != query_index], query_index) if same_set else order
-        return order[:len(order) - same_set][:k]
+        return (order[order != query_index] if same_set else order)[:k]
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-077
 def check_sets(query,                       # Q x D, array or tensor
@@ -275,16 +273,13 @@ def _device_values(bits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-measure-block
 def _measure_block(far,                  # B x N numbers, smaller is nearer: array or tensor, may be changed
-                   bounds,               # see `half_squares`; None: only equal numbers tie
-                   leave_out,            # B gallery positions, or None
+                   bounds: tuple,        # see `half_squares`; (): only equal numbers tie
                    tag: np.ndarray,      # N: bit 0 same class, bit 1 same coarse class
-                   weights: np.ndarray,  # N' x 7; N' is N, or N - 1 with `leave_out`
+                   weights: np.ndarray,  # N' x 7; N' is N, or N - 1 where the query is the last
                    ties: str,            # as in `evaluate`
                   ):                     # B x (9 + 2 len(CUTS) + 1): as `_list_values`; last: do ties matter?
     "All measures of queries of one class. Tied lists of a tensor are only marked."
-    if leave_out is not None:
-        far[np.arange(len(far)), leave_out] = LAST
-    bits, tied = sorted_tags(far, tag, bounds, len(weights))
+    bits, tied = sorted_tags(far, tag, bounds or None, len(weights))
     mixed = (tied & (bits[:, 1:] != bits[:, :-1])).any(1)         # an order inside a tie that a measure would notice
     if isinstance(far, torch.Tensor):
         values = _device_values(bits, torch.from_numpy(weights).to(far.device))
@@ -293,7 +288,7 @@ def _measure_block(far,                  # B x N numbers, smaller is nearer: arr
     if mixed.any() and ties == "expected":
         values[mixed] = _expected_values(bits[mixed], tied[mixed], weights)
     elif mixed.any():
-        order, _ = ranked(far[mixed], None if bounds is None else tuple(b[mixed] for b in bounds))
+        order, _ = ranked(far[mixed], tuple(b[mixed] for b in bounds) or None)
         values[mixed] = _list_values(tag.astype(np.uint8)[order[:, :len(weights)]], weights)
     return np.column_stack([values, mixed])
 
@@ -302,14 +297,13 @@ def _measure_block(far,                  # B x N numbers, smaller is nearer: arr
 BLOCK, TILE = 2**23, 2**17
 
 
-def _tiled(block: np.ndarray, bounds, leave_out, tag, weights, ties, pool) -> np.ndarray:
+def _tiled(block: np.ndarray, bounds: tuple, tag, weights, ties, pool) -> np.ndarray:
     "`_measure_block` in tiles, one thread each."
-    tile = max(1, TILE//block.shape[1])
+    def one(start):
+        part = slice(start, start + tile)
+        return _measure_block(block[part], tuple(b[part] for b in bounds), tag, weights, ties)
 
-    def one(i):
-        part = slice(i, i + tile)
-        return _measure_block(block[part], None if bounds is None else tuple(b[part] for b in bounds),
-                              None if leave_out is None else leave_out[part], tag, weights, ties)
+    tile = max(1, TILE//block.shape[1])
     return np.concatenate(list(pool.map(one, range(0, len(block), tile))))
 
 
@@ -332,27 +326,28 @@ def _lists_of_classes(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at) ->
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-report-of
 def _report(block_of,                  # function(rows) -> `far` of `_measure_block` for these queries
-            bounds,                    # of all queries, as in `_measure_block`
-            q_labels: np.ndarray, g_labels: np.ndarray, taxonomy: Taxonomy, same_set: bool, f1_at: int,
-            ndcg_at: int | None, ties: str, chunk: int | None,       # as in `evaluate`
+            bounds: tuple,             # of all queries, as in `_measure_block`
+            sets: tuple,               # query labels, gallery labels, taxonomy, same_set
+            cuts: tuple,               # f1_at, ndcg_at
+            ties: str, chunk: int | None,       # as in `evaluate`
             sources: tuple,            # kept in the report, for `ranking`
            ) -> RetrievalReport:
     "All measures of Section IV-B; see `evaluate`."
     if ties not in ("expected", "gallery"):
         raise ValueError(f"ties must be 'expected' (the mean over all orders of tied images) or 'gallery' (the order "
                          f"of the gallery), not {ties!r}.")
-    chunk = chunk or max(1, BLOCK//len(g_labels))
-    lists = _lists_of_classes(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at)
+    q_labels, g_labels, _, same_set = sets
+    chunk, lists = chunk or max(1, BLOCK//len(g_labels)), _lists_of_classes(*sets, *cuts)
     values, on_device = np.full((len(q_labels), len(MEASURES) + 2*len(CUTS) + 1), np.nan), []
 
     def measure(rows, far, pool):
-        leave_out, own = rows if same_set else None, None if bounds is None else tuple(b[rows] for b in bounds)
-        tag, weights = lists[q_labels[rows[0]]]
+        if same_set:
+            far[np.arange(len(rows)), rows] = LAST
+        own, (tag, weights) = tuple(b[rows] for b in bounds), lists[q_labels[rows[0]]]
         if isinstance(far, torch.Tensor):
-            on_device.append((rows, _measure_block(far, own, leave_out, tag, weights, ties)))
+            on_device.append((rows, _measure_block(far, own, tag, weights, ties)))
         else:
-            own = None if own is None else tuple(map(on_host, own))
-            values[rows] = _tiled(far, own, leave_out, tag, weights, ties, pool)
+            values[rows] = _tiled(far, tuple(map(on_host, own)), tag, weights, ties, pool)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for rows in _parts(q_labels, np.arange(len(q_labels)), chunk):
@@ -361,26 +356,24 @@ def _report(block_of,                  # function(rows) -> `far` of `_measure_bl
             values[np.concatenate([rows for rows, _ in on_device])] = on_host(torch.cat([v for _, v in on_device]))
             for rows in _parts(q_labels, np.flatnonzero(values[:, -1] > 0), chunk):
                 measure(rows, on_host(block_of(rows)), pool)     # lists with ties, once more, on the processor
-    return _fill_report(values, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at, sources)
+    return _fill_report(values, sets, cuts, sources)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-fill
 def _fill_report(values: np.ndarray,      # Q x (9 + 2 len(CUTS) + 1) from `_measure_block`
-                 q_labels: np.ndarray, g_labels: np.ndarray, taxonomy: Taxonomy, same_set: bool, f1_at: int,
-                 ndcg_at: int | None, sources: tuple) -> RetrievalReport:
+                 sets: tuple, cuts: tuple, sources: tuple) -> RetrievalReport:      # as in `_report`
     "Means over queries, without those that have no relevant image, and the floors."
-    fine, coarse = _relevant_counts(q_labels, g_labels, taxonomy, same_set)
-    known, M = fine[q_labels] > 0, len(MEASURES)
+    q_labels, g_labels, _, same_set = sets
+    NG, coarse = (count[q_labels] for count in _relevant_counts(*sets))                   # (Q,) each
+    known, M = NG > 0, len(MEASURES)
     per_query = pd.DataFrame(values[:, :M], columns=list(MEASURES))
     per_query.loc[~known, [m for m in MEASURES if m != "map2"]] = np.nan
-    N = len(g_labels) - same_set
-    hits, any_hit = values[known, M:M + len(CUTS)], values[known, M + len(CUTS):-1]
-    at_k = pd.DataFrame({"precision": (hits/np.minimum(CUTS, N)).mean(0),
-                         "recall": (hits/fine[q_labels][known][:, None]).mean(0),
+    hits, any_hit = np.split(values[known, M:-1], 2, axis=1)
+    at_k = pd.DataFrame({"precision": (hits/np.minimum(CUTS, len(g_labels) - same_set)).mean(0),
+                         "recall": (hits/NG[known][:, None]).mean(0),
                          "hit rate": any_hit.mean(0)}, index=pd.Index(CUTS, name="k"))
-    left_out = {"fine": int((~known).sum()), "coarse": int((coarse[q_labels] < 1).sum())}
+    left_out = {"fine": int((~known).sum()), "coarse": int((coarse < 1).sum())}
     return RetrievalReport(**per_query.mean().to_dict(), left_out=left_out, tied=int(values[:, -1].sum()), at_k=at_k,
-                           per_query=per_query, sources=sources,
-                           floor=random_floor(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at))
+                           per_query=per_query, sources=sources, floor=random_floor(*sets, *cuts))
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-080
 def evaluate(query,                      # Q x D embeddings, torch or numpy; normalised to unit length inside
@@ -405,17 +398,15 @@ def evaluate(query,                      # Q x D embeddings, torch or numpy; nor
     query, gallery = (x if isinstance(x, torch.Tensor) else np.asarray(x) for x in (query, gallery))
     check_sets(query, q_labels, gallery, g_labels, same_set)
     left, right, bounds = half_squares(query, gallery)
-    return _report(lambda rows: left[rows] @ right.T, bounds, q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at,
-                   ties, chunk, sources=(query, gallery, same_set))
+    return _report(lambda rows: left[rows] @ right.T, bounds, (q_labels, g_labels, taxonomy, same_set),
+                   (f1_at, ndcg_at), ties, chunk, sources=(query, gallery, same_set))
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-107
 def evaluate_similarities(similarity,                  # Q x N numbers, larger is nearer, torch or numpy
                           query_labels,                # Q fine labels (integers)
                           gallery_labels,              # N fine labels
                           taxonomy: Taxonomy,
-                          # query i is gallery image i (so Q = N) and is left out of its own
-                          # list
-                          same_set: bool = False,
+                          same_set: bool = False,      # query i is gallery image i and is left out of its own list
                           f1_at: int = 20,             # as in `evaluate`
                           ndcg_at: int | None = None,
                           ties: str = "expected",      # as in `evaluate`; only equal numbers are ties
@@ -435,5 +426,5 @@ def evaluate_similarities(similarity,                  # Q x N numbers, larger i
         raise ValueError("The similarities contain NaN or infinity: give a finite number for each query and gallery "
                          "image.")
     _check_same_set(q_labels, g_labels, same_set)
-    return _report(lambda rows: -similarity[rows].astype(np.float64), None, q_labels, g_labels, taxonomy, same_set,
-                   f1_at, ndcg_at, ties, chunk, sources=(similarity, None, same_set))
+    return _report(lambda rows: -similarity[rows].astype(np.float64), (), (q_labels, g_labels, taxonomy, same_set),
+                   (f1_at, ndcg_at), ties, chunk, sources=(similarity, None, same_set))

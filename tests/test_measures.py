@@ -148,7 +148,7 @@ def test_a_device_is_asked_once_and_only_for_finished_values():
     left, right, bounds = ranking.half_squares(x[:60], x[60:])
     left, right, *bounds = (torch.from_numpy(t).as_subclass(Away) for t in (left, right, *bounds))
     Away.copied.clear()
-    report = metrics._report(lambda i: left[i] @ right.T, bounds, labels[:60], labels[60:], MIKELS, False, 20, None,
+    report = metrics._report(lambda i: left[i] @ right.T, bounds, (labels[:60], labels[60:], MIKELS, False), (20, None),
                              "expected", 5, sources=())
     assert len(Away.copied) <= 2 and all(numel <= 60*(9 + 2*len(metrics.CUTS) + 1) for _, numel in Away.copied)
     wanted = evaluate(x[:60], labels[:60], x[60:], labels[60:], MIKELS)
@@ -263,8 +263,8 @@ def test_tensors_go_the_same_way_as_arrays(same_set):
     left, right, *bounds = (torch.from_numpy(x) for part in ranking.half_squares(rows, gallery)
                             for x in (part if isinstance(part, tuple) else (part,)))
     arrays = evaluate(rows, labels, gallery, Gl, MIKELS, same_set=same_set)
-    tensors = metrics._report(lambda i: left[i] @ right.T, bounds, labels, Gl, MIKELS, same_set, 20, None, "expected",
-                              None, sources=())
+    tensors = metrics._report(lambda i: left[i] @ right.T, bounds, (labels, Gl, MIKELS, same_set), (20, None),
+                              "expected", None, sources=())
     assert np.allclose(arrays.per_query, tensors.per_query, rtol=0, atol=1e-12, equal_nan=True)
     assert arrays.tied == tensors.tied and np.allclose(arrays.at_k, tensors.at_k)
 
