@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .emotions import Taxonomy
+from .tools.registry import check_choice
 
 # %% auto #0
 __all__ = ['HeadOutput', 'spatial_weights', 'normalize_map', 'AttentionHead', 'attention_loss']
@@ -42,8 +43,7 @@ def spatial_weights(features: torch.Tensor,  # B x c x h x w feature maps, the p
                     rescale: bool = True,    # multiply by h*w, so that the weights have mean 1 instead of sum 1
                    ) -> torch.Tensor:        # B x 1 x h x w positive weights, at least float32: the paper's Z
     "Eq. 1: a softmax over the h*w positions of the features aggregated over their channels."
-    if spatial not in ("mean", "sum"):
-        raise ValueError(f"spatial must be 'mean' or 'sum', not {spatial!r}.")
+    check_choice("spatial", spatial, "mean", "sum")
     digits = torch.promote_types(features.dtype, torch.float32)         # summed in float32, without a copy in float32
     total = features.sum(1, keepdim=True, dtype=digits)                 # (B, 1, h, w)
     energy = total/features.shape[1] if spatial == "mean" else total    # (B, 1, h, w)
@@ -65,12 +65,11 @@ def normalize_map(maps: torch.Tensor,     # B x 1 x h x w, any real numbers
         empty = total == 0
         # never divides by 0, not even in the branch not taken
         return torch.where(empty, 1/(h*w), kept/total.masked_fill(empty, 1))
-    if norm == "minmax":
-        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)    # (B, 1, 1, 1) each
-        # equal but for rounding
-        flat = high - low <= 8*torch.finfo(maps.dtype).eps*torch.maximum(low.abs(), high.abs())
-        return torch.where(flat, 1., (maps - low)/(high - low).masked_fill(flat, 1))
-    raise ValueError(f"norm must be 'minmax', 'relu_l1' or 'softmax', not {norm!r}.")
+    check_choice("norm", norm, "minmax", "relu_l1", "softmax")
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)        # (B, 1, 1, 1) each
+    # equal but for rounding
+    flat = high - low <= 8*torch.finfo(maps.dtype).eps*torch.maximum(low.abs(), high.abs())
+    return torch.where(flat, 1., (maps - low)/(high - low).masked_fill(flat, 1))
 
 # %% ../nbs/04_attention.ipynb #04-attention-062
 class AttentionHead(nn.Module):
@@ -116,14 +115,11 @@ class AttentionHead(nn.Module):
 def _level_loss(head: HeadOutput, labels: torch.Tensor, taxonomy: Taxonomy, level: str,
                 label_smoothing: float) -> torch.Tensor:
     "Eq. 3 for one head: cross-entropy of its scores against fine or coarse labels, in at least float32."
-    if level not in ("fine", "coarse"):
-        raise ValueError(f"Labels of a head are 'fine' or 'coarse', not {level!r}.")
-    images, classes = len(labels), len(taxonomy) if level == "fine" else len(taxonomy.coarse)
-    if head.scores.shape != (images, classes):
-        found = " x ".join(map(str, head.scores.shape))
-        raise ValueError(f"{level.capitalize()} labels of {images} images need scores of shape {images} x {classes}, "
-                         f"not {found}.")
-    target = labels if level == "fine" else taxonomy.to_coarse(labels)
+    check_choice("The kind of labels", level, "fine", "coarse")
+    target, names = (labels, taxonomy.fine) if level == "fine" else (taxonomy.to_coarse(labels), taxonomy.coarse)
+    if head.scores.shape != (len(labels), len(names)):
+        raise ValueError(f"{level.capitalize()} labels of {len(labels)} images need scores of shape {len(labels)} x "
+                         f"{len(names)}, not {' x '.join(map(str, head.scores.shape))}.")
     return F.cross_entropy(at_least_float32(head.scores), target, label_smoothing=label_smoothing)
 
 # %% ../nbs/04_attention.ipynb #04-attention-077
@@ -137,8 +133,7 @@ def attention_loss(low: HeadOutput | None,          # the lower head, or None wh
                    label_smoothing: float = 0.,     # as in torch's cross_entropy; 0 is the paper
                   ) -> torch.Tensor:                # a scalar, at least float32
     "The attention loss: Eq. 3 for each head that is there, summed (or averaged) over the heads."
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean', not {reduction!r}.")
+    check_choice("reduction", reduction, "sum", "mean")
     parts = [_level_loss(head, labels, taxonomy, level, label_smoothing)
              for head, level in ((low, low_labels), (high, high_labels)) if head is not None]
     if not parts:

@@ -5,16 +5,17 @@
 # %% ../nbs/08_negatives.ipynb #08-negatives-004
 from __future__ import annotations
 
-from torch import nn
 import warnings
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .attention import attention_loss
 from .emotions import Taxonomy
 from .pair_losses import TupleLoss, inter_terms, intra_terms
 from .tools.recipe import Recipe
+from .tools.registry import check_choice
 
 # %% auto #0
 __all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'GeneratedEmotionPairLoss', 'total_loss']
@@ -42,8 +43,7 @@ def generate_negatives(anchor: torch.Tensor,    # ... x D
                       ) -> torch.Tensor:        # ... x D
     """Eq. 10 (or Eq. 12 as printed) with the vectors written out; `GeneratedEmotionPairLoss` gets by with their dot
     products."""
-    if direction not in ("eq10", "eq12"):
-        raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
+    check_choice("direction", direction, "eq10", "eq12")
     d_pos = torch.linalg.vector_norm(anchor - positive, dim=-1)  # (...)
     d_neg = torch.linalg.vector_norm(anchor - negative, dim=-1)
     lambda_0 = interpolation_weight(d_pos, d_neg, beta)[..., None]
@@ -73,15 +73,6 @@ def check_confidences(confidences: torch.Tensor,  # B x K probabilities
     if confidences.is_cpu and not (confidences.min() >= 0 and confidences.max() <= 1.001):      # NaN fails both
         raise ValueError("Confidences must be probabilities between 0 and 1: apply softmax to the head's scores.")
     return confidences.to(embeddings.dtype)
-
-
-def _check_switches(generate_in, direction: str, positive: str) -> None:
-    if not set(generate_in) <= {"inter", "intra"}:
-        raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
-    if direction not in ("eq10", "eq12"):
-        raise ValueError(f"direction must be 'eq10' or 'eq12', not {direction!r}.")
-    if positive not in ("anchor", "printed"):
-        raise ValueError(f"positive must be 'anchor' or 'printed', not {positive!r}.")
 
 
 def _undecided(embeddings: torch.Tensor, K: int) -> torch.Tensor:
@@ -133,7 +124,10 @@ class GeneratedEmotionPairLoss(TupleLoss):
                  positive: str = "anchor",  # 'printed' is Eq. 13's f_j^+ in place of Eq. 6's f_i^+
                 ):
         super().__init__(taxonomy, scale)
-        _check_switches(generate_in, direction, positive)
+        if not set(generate_in) <= {"inter", "intra"}:
+            raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
+        check_choice("direction", direction, "eq10", "eq12")
+        check_choice("positive", positive, "anchor", "printed")
         self.generate_in, self.gradient_through_lambda = tuple(generate_in), gradient_through_lambda
         self.direction, self.positive = direction, positive
 

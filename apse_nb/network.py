@@ -21,7 +21,7 @@ from .backbones import Backbone
 from .clb import make_pooling
 from .emotions import MIKELS, Taxonomy
 from .tools.checkpoint import check_facts
-from .tools.registry import NETWORKS, find
+from .tools.registry import NETWORKS, check_choice, find
 
 # %% auto #0
 __all__ = ['ABLATION', 'COMBINATIONS', 'APSEOutput', 'Confidences', 'Network', 'APSE', 'network_from_config']
@@ -37,12 +37,11 @@ class APSEOutput(NamedTuple):
 def check_settings(low: str | None, heads: str, attend: str, pooling: str, features: str, low_labels: str,
                    high_labels: str) -> None:
     "`ValueError` for settings of `APSE` that do not go together."
-    which, labels = ("none", "high", "both"), ("coarse", "fine")
-    for name, value, allowed in (("heads", heads, which), ("attend", attend, which),
-                                 ("features", features, ("high", "both", "confidences")),
-                                 ("low_labels", low_labels, labels), ("high_labels", high_labels, labels)):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+    check_choice("heads", heads, "none", "high", "both")
+    check_choice("attend", attend, "none", "high", "both")
+    check_choice("features", features, "high", "both", "confidences")
+    check_choice("low_labels", low_labels, "coarse", "fine")
+    check_choice("high_labels", high_labels, "coarse", "fine")
     if attend not in ("none", heads) and heads != "both":
         raise ValueError(f"attend={attend!r} needs a head to attend with, but heads={heads!r}.")
     if low is None and "both" in (heads, features):

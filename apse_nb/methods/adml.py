@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,14 +15,14 @@ from ..attention import AttentionHead, HeadOutput, normalize_map
 from ..backbones import Backbone
 from ..clb import Compaction, gap, make_pooling
 from ..emotions import MIKELS, Taxonomy
+from .systems import GramVector, System, companions, ordered_hinge
 from ..negatives import check_confidences
 from ..network import APSEOutput
 from ..pair_losses import check_batch, gram
-from .systems import GramVector, System, companions, ordered_hinge
-from ..training import Assessment
+from ..tools.registry import check_choice
 
 # %% auto #0
-__all__ = ['RULES', 'ADML_ROWS', 'StageVectors', 'clipped_zscore', 'AdaptiveSimilarityLoss', 'ADML', 'goals']
+__all__ = ['RULES', 'ADML_ROWS', 'StageVectors', 'clipped_zscore', 'AdaptiveSimilarityLoss', 'ADML']
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-021
 class StageVectors(nn.Module):
@@ -32,9 +31,7 @@ class StageVectors(nn.Module):
 
     def __init__(self,
                  channels: dict[str, int],   # stage -> its number of channels
-                 # channels of each texture, see `GramVector`; None takes averages instead of
-                 # textures
-                 maps: int | None = 16,
+                 maps: int | None = 16,  # channels of each texture, see `GramVector`; None: averages, no textures
                 ):
         super().__init__()
         if not channels:
@@ -42,9 +39,10 @@ class StageVectors(nn.Module):
         if maps is not None and maps < 1:
             raise ValueError(f"A texture needs at least one map, not {maps}.")
         self.stages = list(channels)
-        self.textures = None if maps is None else nn.ModuleDict({stage: GramVector(c, maps) for stage,
-                                                                 c in channels.items()})
-        self.out_dim = sum(channels.values()) if maps is None else sum(t.out_dim for t in self.textures.values())
+        self.textures, self.out_dim = None, sum(channels.values())
+        if maps is not None:
+            self.textures = nn.ModuleDict({stage: GramVector(c, maps) for stage, c in channels.items()})
+            self.out_dim = sum(texture.out_dim for texture in self.textures.values())
 
     def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         parts = [(gap if self.textures is None else self.textures[stage])(features[stage]) for stage in self.stages]
@@ -78,8 +76,7 @@ class AdaptiveSimilarityLoss(nn.Module):
                  strength: float = 1.,               # -1..1: 0 is the fixed margin, below 0 turns the rule round
                 ):
         super().__init__()
-        if rule not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(map(repr, RULES))}, not {rule!r}.")
+        check_choice("rule", rule, *RULES)
         if not isinstance(margins, (tuple, list)) or len(margins) != 3 or min(margins) < 0:
             raise ValueError(f"Give three margins that are not negative, not {margins}.")
         if not -1 <= strength <= 1:
@@ -117,10 +114,10 @@ class AdaptiveSimilarityLoss(nn.Module):
         distances = 2 - 2*gram(embeddings)                                                    # (B, B)
         value = None if self.rule == "fixed" else self.pair_values(distances, labels, confidences)
         total = distances.new_zeros(())
-        for near, far, margin in ((p, r, self.margins[0]), (r, n, self.margins[1]), (p, n, self.margins[2])):
-            # (B, 1, B): anchor, -, far
-            wide = margin if value is None else margin*(1 + self.strength*clipped_zscore(value, far))[:, None, :]
-            total = total + ordered_hinge(distances, near, far, wide)
+        for near, far, margin in zip((p, r, p), (r, n, n), self.margins):
+            if value is not None:       # (B, 1, B): anchor, -, far
+                margin = margin*(1 + self.strength*clipped_zscore(value, far))[:, None, :]
+            total = total + ordered_hinge(distances, near, far, margin)
         return total
 
     def extra_repr(self) -> str:
@@ -138,14 +135,10 @@ class ADML(System):
                  taxonomy: Taxonomy = MIKELS,
                  backbone: str = "resnet50",            # see `Backbone`
                  weights: str | Path | None = None,     # see `Backbone`
-                 # what the vector is made of; the head sits on the last one
-                 stages=("conv2", "conv3", "conv4", "conv5"),
-                 # 'sentiment' (textures), 'averages' of the stages, or 'clb' (chapter 05; of two
-                 # stages)
-                 vector: str = "sentiment",
+                 stages=("conv2", "conv3", "conv4", "conv5"),    # of the vector; the head sits on the last one
+                 vector: str = "sentiment",  # 'sentiment' (textures), 'averages', or 'clb' of two stages (chapter 05)
                  maps: int = 16,                        # channels of each texture; 4 stages of 16 give 544 numbers
-                 # the classifier reads the last stage and the vector ('joint'), the 'last' stage
-                 # alone, or there is 'none'
+                 # the classifier reads the last stage and the vector ('joint'), the 'last' stage alone, or is 'none'
                  head: str = "joint",
                  project: bool = False,  # a learned linear map of the vector to `dim` numbers is the embedding
                  dim: int = 512,                        # of the projection, and of 'clb'
@@ -153,10 +146,8 @@ class ADML(System):
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        for name, value, allowed in (("vector", vector, ("sentiment", "averages", "clb")),
-                                     ("head", head, ("joint", "last", "none"))):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+        check_choice("vector", vector, "sentiment", "averages", "clb")
+        check_choice("head", head, "joint", "last", "none")
         if vector == "clb" and len(stages) != 2:
             raise ValueError(f"vector='clb' multiplies two stages: give two, such as ('conv3', 'conv5'), not "
                              f"{len(stages)}.")
@@ -164,9 +155,10 @@ class ADML(System):
         self.taxonomy, self.stages, self.kind = taxonomy, list(stages), vector
         self.backbone = Backbone(backbone, self.stages, weights, frozen_bn, freeze)
         channels = {stage: self.backbone.channels[stage] for stage in self.stages}
-        self.vector = make_pooling("low_rank", *channels.values(),
-                                   dim) if vector == "clb" else StageVectors(channels, maps if vector == "sentiment"
-                                                                             else None)
+        if vector == "clb":
+            self.vector = make_pooling("low_rank", *channels.values(), dim)
+        else:
+            self.vector = StageVectors(channels, maps if vector == "sentiment" else None)
         self.head = None if head == "none" else AttentionHead(channels[self.stages[-1]], len(taxonomy), attend=False)
         self.listen = Compaction(self.vector.out_dim, len(taxonomy)) if head == "joint" else None
         self.project = Compaction(self.vector.out_dim, dim) if project else None
@@ -194,15 +186,6 @@ class ADML(System):
         vector = F.normalize(vector)                                                         # (B, D)
         embedding = vector if self.project is None else F.normalize(self.project(vector))
         return APSEOutput(embedding, None, self.classified(features[self.stages[-1]], vector))
-
-# %% ../../nbs/methods/adml.ipynb #15-adml-055
-def goals(seen: dict[str, Assessment],   # name of a network -> what it does (chapter 10's `assess`)
-         ) -> pd.DataFrame:              # a row for each network
-    """Classification and retrieval side by side: the head's accuracy (missing without a head), NN, mAP fine and coarse,
-    ANMRR."""
-    rows = {name: dict(accuracy=s.query_accuracy, nn=s.report.nn, map8=s.report.map8, map2=s.report.map2,
-                       anmrr=s.report.anmrr) for name, s in seen.items()}
-    return pd.DataFrame(rows).T.astype(float)
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-066
 def _row(title: str, network: dict = {}, loss: str | None = "adaptive_similarity", **settings) -> dict:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from numbers import Real
 
 import torch
 from torch import nn
@@ -26,14 +27,17 @@ def number(name: str,            # as the setting is called
            zero: bool = False,   # may it be 0, too?
           ) -> float:
     "A setting as a float if it lies between 0 and `below`; `ValueError` otherwise."
-    try:
-        fits = 0 < float(value) < below or zero and float(value) == 0
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
+    if not isinstance(value, Real) or not (0 < value < below or zero and value == 0):
         raise ValueError(f"{name} must be {'0 or ' if zero else ''}a number above "
                          f"0{f' and below {below:g}' if below < float('inf') else ''}, not {value!r}.")
     return float(value)
+
+
+def whole_number(name: str, value) -> int:
+    "A setting as an int if it is a whole number of at least 1; `ValueError` otherwise."
+    if value != int(value) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    return int(value)
 
 
 class BaselineLoss(nn.Module):
@@ -69,6 +73,12 @@ class BaselineLoss(nn.Module):
     def value(self, embeddings: torch.Tensor, labels: torch.Tensor, indices_tuple) -> torch.Tensor:
         "The loss of a batch that has been checked."
         raise NotImplementedError
+
+    def no_miner(self, indices_tuple) -> None:
+        "`ValueError` if there are a miner's pairs, for a loss that compares images with classes."
+        if indices_tuple is not None:
+            raise ValueError(f"The loss {self.name!r} compares images with classes and takes no miner's pairs: leave "
+                             f"out the miner.")
 
     def __repr__(self) -> str:
         facts = dict(taxonomy=self.taxonomy.name, dim=self.dim) | self.settings
@@ -109,8 +119,7 @@ def metric_learning():
 # %% ../../nbs/methods/losses.ipynb #14-baselines-017
 def contrastive(taxonomy: Taxonomy,
                 dim: int,
-                # m, a Euclidean distance on the unit sphere, 0..2 (1 is an angle of 60 degrees);
-                # default of the library
+                # m, a Euclidean distance on the unit sphere, 0..2 (1 is 60 degrees); default of the library
                 neg_margin: float = 1.,
                ) -> LibraryLoss:
     r"""Contrastive loss (Hadsell, Chopra & LeCun, CVPR 2006, in the library's form): all pairs of the batch, each on
@@ -120,8 +129,8 @@ def contrastive(taxonomy: Taxonomy,
     d_{ij}]_+$$
     with $d_{ij} = |f_i - f_j|$; mean$^+$ averages over the terms above 0. (The source squares both terms.)"""
     neg_margin = number("neg_margin", neg_margin, below=2)
-    return LibraryLoss("contrastive", taxonomy, dim, metric_learning().losses.ContrastiveLoss(pos_margin=0,
-            neg_margin=neg_margin), neg_margin=neg_margin)
+    loss = metric_learning().losses.ContrastiveLoss(pos_margin=0, neg_margin=neg_margin)
+    return LibraryLoss("contrastive", taxonomy, dim, loss, neg_margin=neg_margin)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-021
 class BinomialDevianceLoss(BaselineLoss):
@@ -181,9 +190,8 @@ def fastap(taxonomy: Taxonomy,
     $$L = 1 - \operatorname{mean}_i \frac{1}{N_i^+} \sum_{l=1}^{M+1} \frac{H_{il}^+ h_{il}^+}{H_{il}}$$
     with $h_{il}^+$ the number of positives of image $i$ in bin $l$ (a pair between two bins counts in both by parts),
     $H^+$ its running sum, $H$ that of all images. Images without a positive are left out."""
-    if bins != int(bins) or bins < 1:
-        raise ValueError(f"bins must be a whole number of at least 1, not {bins!r}.")
-    return LibraryLoss("fastap", taxonomy, dim, metric_learning().losses.FastAPLoss(num_bins=int(bins)), bins=int(bins))
+    bins = whole_number("bins", bins)
+    return LibraryLoss("fastap", taxonomy, dim, metric_learning().losses.FastAPLoss(num_bins=bins), bins=bins)
 
 # %% ../../nbs/methods/losses.ipynb #losses-softmax-2
 class SoftmaxLoss(BaselineLoss):
@@ -200,8 +208,7 @@ class SoftmaxLoss(BaselineLoss):
         self.classifier = nn.Linear(dim, len(taxonomy))
 
     def value(self, embeddings, labels, indices_tuple):
-        if indices_tuple is not None:
-            raise ValueError("Softmax compares images with classes and takes no miner's pairs: leave out the miner.")
+        self.no_miner(indices_tuple)
         weight, bias = (p.to(embeddings.dtype) for p in self.classifier.parameters())
         return F.cross_entropy(F.linear(self.settings["scale"]*embeddings, weight, bias), labels)
 
@@ -227,17 +234,14 @@ class CenterLoss(BaselineLoss):
         self.centres = nn.Parameter(torch.zeros(len(taxonomy), dim))
 
     def value(self, embeddings, labels, indices_tuple):
-        if indices_tuple is not None:
-            raise ValueError("Center loss compares images with class centres and takes no miner's pairs: leave out the "
-                             "miner.")
-        weight, bias, centres = (p.to(embeddings.dtype) for p in (self.classifier.weight, self.classifier.bias,
-                                                                  self.centres))
+        self.no_miner(indices_tuple)
+        centres, weight, bias = (p.to(embeddings.dtype) for p in self.parameters())
         apart = embeddings - centres.detach()[labels]                                     # (B, D)
         members = F.one_hot(labels, len(centres)).to(embeddings.dtype)                    # (B, C)
         delta = -members.T @ apart.detach()/(1 + members.sum(0))[:, None]                 # (C, D), Eq. 4
         follow = (centres*delta).sum()
-        return F.cross_entropy(F.linear(embeddings, weight, bias),
-                               labels) + self.settings["lam"]/2*apart.square().sum(1).mean() + follow - follow.detach()
+        loss = F.cross_entropy(F.linear(embeddings, weight, bias), labels)
+        return loss + self.settings["lam"]/2*apart.square().sum(1).mean() + follow - follow.detach()
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-048
 def keep_off_the_poles(module: nn.Module, inputs: tuple, cosines: torch.Tensor) -> torch.Tensor:
@@ -298,16 +302,16 @@ def softtriple(taxonomy: Taxonomy,
     f_i^\top w_{jk}\big)\, f_i^\top w_{jk}$$
     with proxies $w$ (D x CK parameters, random at first). Added is $\tau$ times the mean of $\sqrt{2 - 2 w_{jk}^\top
     w_{jl}}$ over the pairs of centres of one class, divided by 2: it merges superfluous ones."""
-    scale, gamma, margin, tau = number("scale", scale), number("gamma", gamma), number("margin", margin,
-            zero=True), number("tau", tau, zero=True)
-    if centres != int(centres) or centres < 1:
-        raise ValueError(f"centres must be a whole number of at least 1, not {centres!r}.")
-    merge = dict(weight_regularizer=merging(len(taxonomy), int(centres)),
-                 weight_reg_weight=tau) if centres > 1 and tau else {}
-    loss = metric_learning().losses.SoftTripleLoss(len(taxonomy), dim, centers_per_class=int(centres), la=scale,
-                                                   gamma=gamma, margin=margin, **merge)
-    return LibraryLoss("softtriple", taxonomy, dim, loss, scale=scale, centres=int(centres), gamma=gamma,
-                       margin=margin, tau=tau)
+    settings = dict(scale=number("scale", scale), centres=whole_number("centres", centres),
+                    gamma=number("gamma", gamma), margin=number("margin", margin, zero=True),
+                    tau=number("tau", tau, zero=True))
+    merge = {}
+    if centres > 1 and tau:
+        merge = dict(weight_regularizer=merging(len(taxonomy), settings["centres"]), weight_reg_weight=settings["tau"])
+    loss = metric_learning().losses.SoftTripleLoss(
+        len(taxonomy), dim, centers_per_class=settings["centres"], la=settings["scale"], gamma=settings["gamma"],
+        margin=settings["margin"], **merge)
+    return LibraryLoss("softtriple", taxonomy, dim, loss, **settings)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-054-b
 def merging(classes: int, centres: int) -> nn.Module:

@@ -18,9 +18,10 @@ from torch import nn
 from ..attention import AttentionHead, HeadOutput, at_least_float32, normalize_map
 from ..backbones import Backbone
 from ..emotions import MIKELS, Taxonomy
-from ..tools.ranking import unit_rows
 from ..network import APSEOutput, Network
 from ..pair_losses import check_batch, gram
+from ..tools.ranking import unit_rows
+from ..tools.registry import check_choice
 
 # %% auto #0
 __all__ = ['WSCNet', 'gram_matrix', 'GramVector', 'SentimentVector', 'SentimentConstraintLoss', 'multi_graph']
@@ -45,18 +46,15 @@ class WSCNet(System):
                  maps_per_class: int = 4,               # k, detectors of each class
                  pooling: str = "max",                  # of a map over its positions: 'max' or 'mean'
                  weigh: str = "scores",  # what weighs the class maps: the 'scores' or their softmax, 'confidences'
-                 # the embedding: average of the 'features' (c numbers), of the 'localised' ones (c),
-                 # or 'both' (2c)
+                 # the embedding: average of the 'features' (c numbers), of the 'localised' ones (c), or 'both' (2c)
                  vector: str = "features",
                  frozen_bn: bool = False,               # see `Backbone`
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        for name, value, allowed in (("pooling", pooling, ("max", "mean")),
-                                     ("weigh", weigh, ("scores", "confidences")),
-                                     ("vector", vector, ("features", "localised", "both"))):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+        check_choice("pooling", pooling, "max", "mean")
+        check_choice("weigh", weigh, "scores", "confidences")
+        check_choice("vector", vector, "features", "localised", "both")
         if maps_per_class < 1:
             raise ValueError(f"A class needs at least one map, not {maps_per_class}.")
         self.describe(locals())
@@ -134,8 +132,7 @@ class SentimentVector(System):
                  taxonomy: Taxonomy = MIKELS,
                  backbone: str = "resnet50",            # see `Backbone`
                  weights: str | Path | None = None,     # see `Backbone`
-                 # whose textures are joined; the head sits on the last one
-                 stages=("conv2", "conv3", "conv4", "conv5"),
+                 stages=("conv2", "conv3", "conv4", "conv5"),    # whose textures are joined; the head sits on the last
                  maps: int = 16,  # channels after each 1x1 convolution; 4 stages of 16 give 544 numbers
                  balance: bool = True,                  # every stage's part has the same length
                  frozen_bn: bool = False,               # see `Backbone`
@@ -164,10 +161,9 @@ class SentimentVector(System):
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-044
 def ordered_hinge(distances: torch.Tensor,             # B x B
-                  near: torch.Tensor,  # B x B booleans: image x is of the kind that should be nearer to anchor a
-                  far: torch.Tensor,                   # B x B booleans: image y is of the kind that should be farther
-                  # one number, or one for each triplet (broadcast to B x B x B: anchor, near, far)
-                  margin: float | torch.Tensor,
+                  near: torch.Tensor,                  # B x B booleans: image x should be nearer to anchor a
+                  far: torch.Tensor,                   # B x B booleans: image y should be farther
+                  margin: float | torch.Tensor,        # one, or one for each triplet (B x B x B: anchor, near, far)
                  ) -> torch.Tensor:                    # scalar; 0 where nothing is violated
     "Mean of [d_ax - d_ay + margin]+ over the triplets (a, x near, y far) that violate it."
     gap = distances[:, :, None] - distances[:, None, :] + margin                 # (B, B, B)
@@ -216,7 +212,7 @@ class SentimentConstraintLoss(nn.Module):
         return f"margins={self.margins}"
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-055
-def _number(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
@@ -227,15 +223,16 @@ def _plain(name) -> str:
     "A relative path as data sets write it: forward slashes, no ./ in front."
     return str(name).strip().replace("\\", "/").removeprefix("./")
 
-def _read_table(path: Path) -> tuple[list[str] | None, np.ndarray]:
+def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
     "Names (None if the file has none) and numbers of a CSV file; a missing number is NaN."
     def read(**options):
         return pd.read_csv(path, header=None, encoding="utf-8-sig", **options)
 
     try:
         first = read(nrows=2, dtype=str, keep_default_na=False)
-        heading = not any(map(_number, first.iloc[0, 1:] if first.shape[1] > 1 else first.iloc[0]))
-        named = first.shape[1] > 1 and not _number(first.iloc[-1, 0])
+        several = first.shape[1] > 1
+        heading = not any(map(_is_number, first.iloc[0, int(several):]))
+        named = several and not _is_number(first.iloc[-1, 0])
         table = read(skiprows=int(heading), dtype={0: str} if named else None)
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path.name} is empty: it should hold one row of numbers for each image.") from None
@@ -252,6 +249,18 @@ def _read_table(path: Path) -> tuple[list[str] | None, np.ndarray]:
                          f"({e}).") from None
     return ([_plain(name) for name in table[0]] if named else None), numbers
 
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as e:
+        raise ValueError(f"{path.name} is not a NumPy file of plain numbers ({e}).") from None
+    shape, kind = getattr(rows, "shape", ()), getattr(rows, "dtype", np.dtype(object))      # several arrays have none
+    if len(shape) != 2 or not shape[1] or kind.kind not in "fiub":
+        raise ValueError(f"{path.name} should hold one table images x features of numbers, not {kind} of shape "
+                         f"{shape}.")
+    with np.errstate(over="ignore"):
+        return rows.astype(np.float32)            # too large becomes infinite, which `read_features` refuses
+
 # %% ../../nbs/methods/systems.ipynb #14a-systems-056
 def _in_order(found: list[str], wanted: list[str], file: str) -> np.ndarray:
     "The row of each wanted name."
@@ -267,8 +276,7 @@ def _in_order(found: list[str], wanted: list[str], file: str) -> np.ndarray:
 
 
 def read_features(path,  # .npy (N x D numbers) or .csv (N rows, optionally with the image's name in the first column)
-                  # the images wanted, relative paths as in `LabelledImages.names`; rows come back
-                  # in this order
+                  # the images wanted, relative paths as in `LabelledImages.names`; rows come back in this order
                   names: list[str] | None = None,
                   count: int | None = None,        # how many images there are, where names are not known
                  ) -> np.ndarray:                  # N x D float32
@@ -280,19 +288,9 @@ def read_features(path,  # .npy (N x D numbers) or .csv (N rows, optionally with
     if not path.is_file():
         raise FileNotFoundError(f"There is no feature file {path}.")
     if path.suffix.lower() == ".npy":
-        try:
-            rows = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as e:
-            raise ValueError(f"{path.name} is not a NumPy file of plain numbers ({e}).") from None
-        if not isinstance(rows, np.ndarray):
-            raise ValueError(f"{path.name} holds several arrays: save one table images x features with numpy.save.")
-        if rows.ndim != 2 or not rows.shape[1] or rows.dtype.kind not in "fiub":
-            raise ValueError(f"{path.name} should hold a table images x features of numbers, not {rows.dtype} of "
-                             f"shape {rows.shape}.")
-        with np.errstate(over="ignore"):
-            rows = rows.astype(np.float32)            # too large becomes infinite, and is refused below
+        rows = _read_npy(path)
     elif path.suffix.lower() == ".csv":
-        found, rows = _read_table(path)
+        found, rows = _read_csv(path)
     else:
         raise ValueError(f"{path.name} is neither .npy nor .csv: write one row of numbers for each image in one of "
                          f"the two formats.")
@@ -319,9 +317,8 @@ def affinity_graph(x: np.ndarray,          # n x D features
     k = min(neighbours, n - 1)
     if k < 1:
         raise ValueError("A graph needs at least two images and one neighbour.")
-    # (n, k) each, itself left out
-    distance, near = NearestNeighbors(n_neighbors=k,
-                                      algorithm="brute").fit(np.asarray(x, dtype=np.float64)).kneighbors()
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(x, dtype=np.float64))
+    distance, near = search.kneighbors()                                            # (n, k) each, itself left out
     distance = distance**2
     width = np.median(distance.max(1)) or 1.                                        # copies only: all distances are 0
     W = sp.coo_array((np.exp(-distance.ravel()/width), (np.repeat(np.arange(n), k), near.ravel())),
@@ -373,12 +370,10 @@ def multi_graph(query_features: list,          # G arrays Q x D_m: one for each 
                 neighbours: int = 20,          # k of each graph
                 mu: float = 0.5,               # see `graph_weights`
                 sharpness: float = 2.,
-                rounds: int = 5,
-                sample: int = 100,             # weights are learned from at most this many queries, evenly spread
                 block: int = 256,              # queries solved at a time; no effect on results
                ) -> np.ndarray:                # Q x N similarities in [-1, 1], float32, for `evaluate_similarities`
-    """Multi-graph ranking (after Zhao et al., ACM MM 2014). Features are brought to unit length; no labels are used.
-    `ValueError` where lists or shapes do not fit."""
+    """Multi-graph ranking (after Zhao et al., ACM MM 2014), with weights learned from at most 100 queries. Features are
+    brought to unit length; no labels are used. `ValueError` where lists or shapes do not fit."""
     if len(query_features) == 0 or len(query_features) != len(gallery_features):
         raise ValueError(f"Give the same kinds of features for queries and gallery, not {len(query_features)} and "
                          f"{len(gallery_features)}.")
@@ -395,18 +390,17 @@ def multi_graph(query_features: list,          # G arrays Q x D_m: one for each 
         if graphs[-1].shape != graphs[0].shape or len(q) != len(query_features[0]):
             raise ValueError("Every kind of feature must describe the same images: the numbers of rows differ.")
     Q, N = len(query_features[0]), len(gallery_features[0])
-    alpha, _ = graph_weights(graphs, np.unique(np.linspace(0, Q - 1, min(Q, sample)).astype(int)), mu, sharpness,
-                             rounds)
+    alpha, _ = graph_weights(graphs, np.unique(np.linspace(0, Q - 1, min(Q, 100)).astype(int)), mu, sharpness)
     A, n = fused_system(graphs, alpha, mu, sharpness), graphs[0].shape[0]
     similarity = np.empty((Q, N), dtype=np.float32)
     for rows in np.split(np.arange(Q), range(block, Q, block)):
         Y = np.zeros((n, len(rows)))
         Y[rows, np.arange(len(rows))] = mu
-        scores = _solve(A, Y)[n - N:].T  # (block, N) the gallery's nodes are the last N
+        scores, itself = _solve(A, Y)[n - N:].T, (np.arange(len(rows)), rows)     # (block, N), the last N nodes
         if same_set:
-            scores[np.arange(len(rows)), rows] = 0                         # the query itself sets no scale
+            scores[itself] = 0                                             # sets no scale
         best = np.maximum(scores.max(1, keepdims=True), 1e-300)
         if same_set:
-            scores[np.arange(len(rows)), rows] = best[:, 0]
+            scores[itself] = best[:, 0]
         similarity[rows] = 1 + np.log10(np.clip(scores/best, 1e-10, 1))/5
     return similarity

@@ -75,3 +75,10 @@ def find(registry: dict[str, str],    # one of the lists above
     if not isinstance(name, str) or name not in registry:
         raise ValueError(f"Unknown {what} {name!r}: choose one of {', '.join(registry)}.")
     return resolve_name(registry[name])
+
+# %% ../../nbs/tools/registry.ipynb #registry-008-b
+def check_choice(name: str, value, *allowed) -> None:
+    "`ValueError` with the list of values for a setting that is none of them."
+    if value not in allowed:
+        listed = ", ".join(map(repr, allowed[:-1]))
+        raise ValueError(f"{name} must be {listed} or {allowed[-1]!r}, not {value!r}.")
