@@ -36,9 +36,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)
         self.conv2, self.bn2 = nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b)
-        same = a == b and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False),
-                                                                 nn.BatchNorm2d(b))
+        self.shortcut = nn.Identity()
+        if a != b or stride != 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
 
     def forward(self, x):
         y = F.relu(self.bn1(self.conv1(x)))
@@ -119,14 +119,11 @@ def read_weights(path,                            # a .safetensors or .safetenso
         data, _ = read_regular(path, LARGEST_WEIGHTS)
         if path.suffix == ".xz":
             data = read_limited(lzma.open(io.BytesIO(data)), LARGEST_WEIGHTS)
-    except (lzma.LZMAError, EOFError) as e:
+        return load_safetensors(data)
+    except (lzma.LZMAError, EOFError, SafetensorError) as e:
         raise ValueError(f"{path.name} is damaged or cut short ({e}): fetch or write it again.") from None
     except ValueError as e:
         raise ValueError(f"{path.name} {e}: it is not a file of weights for a backbone of this library.") from None
-    try:
-        return load_safetensors(data)
-    except SafetensorError as e:
-        raise ValueError(f"{path.name} is damaged or cut short ({e}): fetch or write it again.") from None
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-028
 HEADS = ("fc.", "classifier.", "aux1.", "aux2.")  # classifiers of torchvision's networks: not part of a backbone
@@ -142,9 +139,8 @@ def misfit(own: dict[str, torch.Tensor],    # what a network needs
     for k in own:
         if k not in given:
             return f"it lacks {k}"
-    for k in sorted(given):                 # a file keeps no order of its own
-        if k not in own:
-            return f"it has {k}, which this network has not"
+    if unknown := sorted(given.keys() - own.keys()):       # sorted: a file keeps no order of its own
+        return f"it has {unknown[0]}, which this network has not"
     for k, v in own.items():
         if given[k].shape != v.shape:
             return f"its {k} is {'x'.join(map(str, given[k].shape))}, not {'x'.join(map(str, v.shape))}"
@@ -160,9 +156,9 @@ def copy_weights(module: nn.Module,                 # a whole network, filled in
     given = {k: v for k, v in tensors.items() if needed(k)}
     if problem := misfit(own, given):
         raise ValueError(f"{source} holds the weights of another architecture: {problem}.")
-    bad = next((k for k in own if not given[k].isfinite().all()), None)
-    if bad:
-        raise ValueError(f"{source} cannot be used: {bad} contains NaN or infinite numbers.")
+    for k in own:
+        if not given[k].isfinite().all():
+            raise ValueError(f"{source} cannot be used: {k} contains NaN or infinite numbers.")
     with torch.no_grad():
         for k, v in own.items():
             v.copy_(given[k])  # copy_ also casts half precision to the network's type
@@ -212,24 +208,25 @@ def pretrained(name: str,                            # as in `build_network`
         return network
     if weights == "imagenet":
         return load_imagenet(network, name)
-    if weights != "shapes":
-        return load_weights(network, weights)
-    if name != "scene_net":
-        raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {name}: use 'imagenet' or a file.")
-    return load_weights(network, data_path("weights/scene_net_shapes.safetensors"))
+    if weights == "shapes":
+        if name != "scene_net":
+            raise ValueError(f"The shipped weights 'shapes' belong to scene_net, not to {name}: use 'imagenet' or a "
+                             f"file.")
+        weights = data_path("weights/scene_net_shapes.safetensors")
+    return load_weights(network, weights)
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-044
 TIMM = "timm:"               # what the names of timm's networks begin with (the notebook `methods/more_backbones`)
 
 class _Chain(nn.Module):
-    "A chain of modules, cut after the last of these nodes: no need for torchvision, whose import takes two seconds."
+    """`create_feature_extractor` for modules that are called one after another, without torchvision, whose import takes
+    two seconds."""
     def __init__(self, chain: nn.Module, nodes: dict[str, str]):    # name of a module -> stage
         super().__init__()
         self.nodes = nodes
         for name, module in chain.named_children():
-            self.add_module(name, module)
-            if nodes.keys() <= self._modules.keys():
-                break
+            if not nodes.keys() <= self._modules.keys():            # nothing after the last of these nodes
+                self.add_module(name, module)
 
     def forward(self, x):
         found = {}

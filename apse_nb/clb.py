@@ -150,12 +150,11 @@ class TensorSketch(Pooling):
                high: torch.Tensor,   # B x c2 x h x w
               ) -> torch.Tensor:     # B x dim, at least float32
         "The sketch of the bilinear matrix, with one inverse FFT an image."
-        # (B, dim, h*w)
-        a = count_sketch(at_least_float32(low).flatten(2), self.low_buckets, self.low_signs, self.out_dim)
-        # (B, dim, h*w)
-        b = count_sketch(at_least_float32(high).flatten(2), self.high_buckets, self.high_signs, self.out_dim)
-        spectrum = (torch.fft.rfft(a, dim=1)*torch.fft.rfft(b, dim=1)).sum(2)  # (B, dim//2 + 1), complex
-        return torch.fft.irfft(spectrum, n=self.out_dim, dim=1)  # (B, dim)
+        low, high = (at_least_float32(level).flatten(2) for level in (low, high))                 # (B, c, h*w) each
+        a = count_sketch(low, self.low_buckets, self.low_signs, self.out_dim)                     # (B, dim, h*w)
+        b = count_sketch(high, self.high_buckets, self.high_signs, self.out_dim)
+        spectrum = (torch.fft.rfft(a, dim=1)*torch.fft.rfft(b, dim=1)).sum(2)                     # (B, dim//2 + 1)
+        return torch.fft.irfft(spectrum, n=self.out_dim, dim=1)                                   # (B, dim)
 
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         return signed_sqrt(self.sketch(low, high), self.eps)
@@ -178,15 +177,15 @@ class Concat(Pooling):
         return torch.cat((gap(low), gap(high)), 1)   # (B, c1 + c2)
 
 # %% ../nbs/05_clb.ipynb #05-clb-062
-class ConcatLinear(Pooling):
+class ConcatLinear(Concat):
     "The control of every claim about CLB: the same learned compaction after plain concatenation."
 
     def __init__(self, low_channels: int, high_channels: int, dim: int):
-        super().__init__(low_channels, high_channels, dim)
-        self.compact = Compaction(low_channels + high_channels, dim)
+        super().__init__(low_channels, high_channels)
+        self.compact, self.out_dim = Compaction(self.out_dim, dim), dim
 
     def pool(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        return self.compact(torch.cat((gap(low), gap(high)), 1))   # (B, dim)
+        return self.compact(super().pool(low, high))   # (B, dim)
 
 # %% ../nbs/05_clb.ipynb #05-clb-063
 class Gap(nn.Module):

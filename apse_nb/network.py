@@ -59,10 +59,9 @@ class Confidences(nn.Module):
     classes, each part of unit length."""
     def __init__(self, taxonomy: Taxonomy):
         super().__init__()
-        # (K, C)
-        self.register_buffer("sides", F.one_hot(torch.tensor(taxonomy.parent), len(taxonomy.coarse)).float(),
-                             persistent=False)
-        self.out_dim = sum(self.sides.shape)
+        sides = F.one_hot(torch.tensor(taxonomy.parent), len(taxonomy.coarse)).float()      # (K, C)
+        self.register_buffer("sides", sides, persistent=False)
+        self.out_dim = sum(sides.shape)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         fine = at_least_float32(scores).softmax(1)                                          # (B, K)
@@ -79,10 +78,9 @@ class Network(nn.Module):
     def describe(self, arguments: dict) -> None:
         "Keep the constructor's arguments (its `locals()`) as `config`, by name."
         config = {name: arguments[name] for name in inspect.signature(type(self)).parameters}
-        weights = config["weights"]
-        # a file's name, not its folder
-        config |= dict(taxonomy=dataclasses.asdict(config["taxonomy"]), weights=None if weights is None
-                       else Path(weights).name)
+        config["taxonomy"] = dataclasses.asdict(config["taxonomy"])
+        if config["weights"] is not None:
+            config["weights"] = Path(config["weights"]).name        # a file's name, not its folder
         # tuples become lists, as they would in a file
         self.config = json.loads(json.dumps(dict(kind=type(self).__name__) | self.LABELS | config))
 
@@ -100,9 +98,7 @@ class Network(nn.Module):
 
     def parameter_groups(self,
                          lr: float,                      # learning rate of the pretrained layers
-                         # heads and pooling start from nothing: their rate is this many
-                         # times higher
-                         head_lr_factor: float = 1.,
+                         head_lr_factor: float = 1.,     # of heads and pooling, which start from nothing
                          weight_decay: float = 5e-4,     # the paper's (Section IV-D)
                         ) -> list[dict]:  # for a torch optimiser; groups without a parameter are left out
         "The parameters that learn, in two groups: backbone, heads."
@@ -127,9 +123,8 @@ class APSE(Network):
                  heads: str = "both",                   # which heads there are: 'none', 'high' or 'both'
                  attend: str = "both",  # which of them weight the features by attention: 'none', 'high' or 'both'
                  pooling: str = "low_rank",             # how two stages become one vector: a key of `POOLINGS`
-                 # what the embedding is made of: 'both' stages (MO), the average of the 'high' one
-                 # (SO; pooling is then 'gap', or 'gap_linear' if that was asked for), or the emotion
-                 # head's 'confidences'
+                 # what the embedding is made of: 'both' stages (MO), the average of the 'high' one (SO; pooling is then
+                 # 'gap', or 'gap_linear' if that was asked for), or the emotion head's 'confidences'
                  features: str = "both",
                  dim: int = 512,                        # D, where the pooling has a choice
                  root_eps: float = 1e-2,                # of the bilinear poolings' square root, see `signed_sqrt`
@@ -150,13 +145,16 @@ class APSE(Network):
         channels = self.backbone.channels
         classes = {"fine": len(taxonomy), "coarse": len(taxonomy.coarse)}
         readings = dict(spatial=spatial, rescale=rescale, norm=norm)  # of Eq. 1 and 2, the same for both heads
-        self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both",
-                                      **readings) if heads == "both" else None
-        self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none",
-                                       **readings) if heads != "none" else None
-        rooted = dict(eps=root_eps) if pooling in ("low_rank", "tensor_sketch", "full") else {}
-        self.pool = Confidences(taxonomy) if features == "confidences" else make_pooling(pooling,
-                channels.get(self.low), channels[high], dim, **rooted)
+        self.low_head = self.high_head = None
+        if heads == "both":
+            self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both", **readings)
+        if heads != "none":
+            self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none", **readings)
+        if features == "confidences":
+            self.pool = Confidences(taxonomy)
+        else:
+            rooted = dict(eps=root_eps) if pooling in ("low_rank", "tensor_sketch", "full") else {}
+            self.pool = make_pooling(pooling, channels.get(self.low), channels[high], dim, **rooted)
         self.dim = self.pool.out_dim
 
     def forward(self,
@@ -165,11 +163,12 @@ class APSE(Network):
         "Embedding and what the heads saw."
         stages = self.backbone(images)
         low, high = stages.get(self.low), stages[self.high]                 # (B, c1, h1, w1) or None, (B, c2, h2, w2)
-        low_out = self.low_head(low) if self.low_head is not None else None
-        high_out = self.high_head(high) if self.high_head is not None else None
-        if low_out is not None:
+        low_out = high_out = None
+        if self.low_head is not None:
+            low_out = self.low_head(low)
             low = low_out.attended
-        if high_out is not None:
+        if self.high_head is not None:
+            high_out = self.high_head(high)
             high = high_out.attended
         # (B, D), at least float32: unit length to seven digits, not to three
         vector = self.pool(high_out.scores) if isinstance(self.pool, Confidences) else self.pool(low, high)

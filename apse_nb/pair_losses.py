@@ -13,8 +13,7 @@ from .emotions import Taxonomy
 from .tools.device import kept
 
 # %% auto #0
-__all__ = ['tuple_indices', 'gram', 'tuple_similarities', 'log1p_sum_exp', 'TupleLoss', 'NPairLoss', 'inter_terms', 'intra_terms',
-           'EmotionPairLoss']
+__all__ = ['tuple_indices', 'gram', 'log1p_sum_exp', 'TupleLoss', 'NPairLoss', 'inter_terms', 'intra_terms', 'EmotionPairLoss']
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-017
 def tuple_indices(labels: torch.Tensor,  # B fine labels, integers
@@ -96,19 +95,6 @@ def coarse_on(device, taxonomy: Taxonomy) -> torch.Tensor:   # K x K booleans
     "`taxonomy.same_coarse` on a device."
     return kept(("same coarse", taxonomy.parent), lambda: taxonomy.same_coarse, device)
 
-# %% ../nbs/07_pair_losses.ipynb #07-pair-losses-024-c
-def tuple_similarities(embeddings: torch.Tensor,  # B x D unit vectors
-                       labels: torch.Tensor,      # B fine labels
-                       taxonomy: Taxonomy | None = None,  # when given, labels must lie in it
-                      # S of shape T x C x C, and the C classes (sorted) its rows and columns
-                      # stand for
-                      ) -> tuple[torch.Tensor, torch.Tensor]:
-    """S[t, i, j] = f_i . f_j^+ in tuple t (see `tuple_indices`): anchors are rows, the positive slots of all classes
-    columns."""
-    embeddings, labels = check_batch(embeddings, labels, taxonomy)
-    anchors, positives, classes = tuples_on(embeddings.device, labels)
-    return gram(embeddings)[anchors[:, :, None], positives[:, None, :]], classes  # (T, C, C)
-
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-039
 def log1p_sum_exp(x: torch.Tensor,     # ... x C
                   where: torch.Tensor, # booleans that broadcast to x: the entries to sum
@@ -152,15 +138,13 @@ class TupleLoss(nn.Module):
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
                 ):
         super().__init__()
-        self.scale = positive_number(scale)
-        if taxonomy is not None:
-            self.taxonomy = taxonomy
+        self.scale, self.taxonomy = positive_number(scale), taxonomy
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, indices_tuple=None) -> torch.Tensor:
         return self._mean_over_tuples(embeddings, labels, indices_tuple)
 
     def _mean_over_tuples(self, embeddings, labels, indices_tuple, **further) -> torch.Tensor:
-        embeddings, labels = check_batch(embeddings, labels, getattr(self, "taxonomy", None))
+        embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
         anchors, positives, classes = tuples_on(embeddings.device, labels)
         G = gram(embeddings)                                                                  # (B, B)
         S = G[anchors[:, :, None], positives[:, None, :]]                                     # (T, C, C)

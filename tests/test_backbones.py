@@ -6,7 +6,8 @@ import torch
 
 import apse_nb.backbones as backbones
 from apse_nb.backbones import (
-    Backbone, SceneNet, build_network, load_imagenet, load_weights, read_weights, save_weights)
+    Backbone, SceneNet, build_network, load_imagenet, load_weights, read_weights, save_weights,
+    stage_nodes)
 from apse_nb.emotions import MIKELS
 from apse_nb.network import ABLATION, APSE, network_from_config
 
@@ -124,3 +125,12 @@ def test_without_a_connection_there_is_one_sentence():
 def test_what_a_backbone_refuses(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_the_small_network_is_cut_as_torchvision_would_cut_it():
+    from torchvision.models.feature_extraction import create_feature_extractor
+    network, x = build_network("scene_net").eval(), torch.randn(2, 3, 64, 64)
+    nodes = {node: stage for stage, node in stage_nodes("scene_net", network).items() if stage != "conv5"}
+    ours, theirs = backbones._Chain(network, nodes), create_feature_extractor(network, nodes)
+    assert all(torch.equal(theirs(x)[stage], found) for stage, found in ours(x).items()) and len(ours(x)) == 4
+    assert {name for name, _ in ours.named_parameters()} == {name for name, _ in theirs.named_parameters()}

@@ -46,7 +46,8 @@ def test_both_losses_together_reach_every_parameter():
 
 
 @pytest.mark.parametrize("settings, words", [
-    (dict(heads="upper"), "heads must be .none., .high. or .both."), (dict(heads="none", attend="high"), "needs a head to attend with"),
+    (dict(heads="upper"), "heads must be 'none', 'high' or 'both', not 'upper'"),
+    (dict(heads="none", attend="high"), "needs a head to attend with"),
     (dict(low=None), "need a lower stage"), (dict(low="conv7"), "Unknown stage 'conv7'"),
     (dict(pooling="gap"), "looks at the higher stage only"), (dict(pooling="average"), "Unknown pooling 'average'"),
     (dict(backbone="resnet51"), "Unknown backbone 'resnet51'")])

@@ -92,7 +92,7 @@ LOSSES = {"n_pair": NPairLoss(), "ep": EmotionPairLoss(MIKELS), "ep, ekman": Emo
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_never_waits_for_the_device(name):
     loss = LOSSES[name]
-    embeddings, labels, confidences = batch(loss.taxonomy if hasattr(loss, "taxonomy") else MIKELS)
+    embeddings, labels, confidences = batch(getattr(loss, "taxonomy", None) or MIKELS)
     floats = [embeddings, confidences] if getattr(loss, "needs_confidences", False) else [embeddings]
     given = [t.clone().requires_grad_() for t in floats]
     value = loss(given[0], labels, *given[1:])
