@@ -107,8 +107,7 @@ def build_network(experiment: Experiment, profile: Profile, taxonomy, seed: int)
     kind = find(NETWORKS, own.pop("kind", "APSE"), "kind of network")
     shared = dict(dim=profile.dim, backbone=profile.backbone, weights=None if profile.start else profile.weights,
                   freeze=profile.freeze)
-    known = inspect.signature(kind).parameters
-    model = kind(taxonomy, **{k: v for k, v in shared.items() if k in known} | own)
+    model = kind(taxonomy, **{k: shared[k] for k in shared if k in inspect.signature(kind).parameters} | own)
     if profile.start:
         start_from(model, profile.start)
     return model
@@ -121,24 +120,26 @@ def train_and_assess(experiment: Experiment, profile: Profile, train, query, see
                      **settings,                     # of `fit`
                     ) -> dict:
     "Train a row's network and measure it; returns the columns that are known only then."
-    recipe, minutes, remark = recipe_of(experiment, profile, seed), 0.0, {}
+    recipe, line = recipe_of(experiment, profile, seed), dict(epochs=0, minutes=0.0)
     model = build_network(experiment, profile, train.taxonomy, seed).to(choose_device())
     if experiment.trains:
         loss = make_pair_loss(experiment.loss, train.taxonomy, model.dim, **experiment.loss_settings)
         done = fit(model, train, recipe, loss, valid=valid, out=run, images_on=profile.images_on, **settings)
-        minutes, remark = done.minutes, {"remark": FLOAT32} if FLOAT32 in done.notes else {}
+        line = dict(epochs=recipe.epochs, minutes=round(done.minutes, 2))
+        line |= {"remark": FLOAT32} if FLOAT32 in done.notes else {}
     device = next(model.parameters()).device                # similarities are sorted there (chapter 09)
     asked, kept = (embed(model, images, **recipe.look) for images in (query, train))
-    q, g = (found.embeddings.to(device) for found in (asked, kept))
-    seen = evaluate(q, query.labels, g, train.labels, train.taxonomy)
-    own = evaluate(q, query.labels, q, query.labels, train.taxonomy, same_set=True)
-    line = dict(epochs=recipe.epochs if experiment.trains else 0, minutes=round(minutes, 2)) | remark
-    line |= measures_of(seen, own)
+    line |= _measures_of_vectors(asked.embeddings.to(device), kept.embeddings.to(device), query, train)
     if asked.scores is not None:
         line |= dict(query_accuracy=round(accuracy(asked, query), 4), train_accuracy=round(accuracy(kept, train), 4))
     if network is not None:
         save_model(model, network, train if experiment.trains else None, recipe=asdict(recipe), row=line)
     return line
+
+def _measures_of_vectors(q, g, query, train) -> dict:
+    "The columns of a row that has vectors of queries and gallery."
+    return measures_of(evaluate(q, query.labels, g, train.labels, train.taxonomy),
+                       evaluate(q, query.labels, q, query.labels, train.taxonomy, same_set=True))
 
 def measures_of(seen, own) -> dict:
     "The measures of two reports (queries in the gallery; queries among themselves) as columns of the store."
@@ -169,13 +170,13 @@ def describe_and_assess(experiment: Experiment, train, query) -> dict:
     started, taxonomy = time.perf_counter(), train.taxonomy
     queries, galleries = zip(*(_describe(name, train, query) for name in experiment.features))
     if len(queries) == 1:
-        seen = evaluate(queries[0], query.labels, galleries[0], train.labels, taxonomy)
-        own = evaluate(queries[0], query.labels, queries[0], query.labels, taxonomy, same_set=True)
+        measures = _measures_of_vectors(queries[0], galleries[0], query, train)
     else:
-        seen = evaluate_similarities(multi_graph(queries, galleries), query.labels, train.labels, taxonomy)
-        own = evaluate_similarities(multi_graph(queries, queries, same_set=True), query.labels, query.labels, taxonomy,
-                                    same_set=True)
-    return dict(epochs=0, minutes=round((time.perf_counter() - started)/60, 2)) | measures_of(seen, own)
+        among = multi_graph(queries, queries, same_set=True)
+        measures = measures_of(
+            evaluate_similarities(multi_graph(queries, galleries), query.labels, train.labels, taxonomy),
+            evaluate_similarities(among, query.labels, query.labels, taxonomy, same_set=True))
+    return dict(epochs=0, minutes=round((time.perf_counter() - started)/60, 2)) | measures
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-018
 def _facts_of(experiment: Experiment, profile: Profile, source: str, data: str, seed: int) -> dict:
@@ -205,8 +206,8 @@ def measure_row(experiment: Experiment, profile: Profile, source: str, train, qu
 
 def _failed(reason, *facts) -> dict:
     "The line of a row that could not be run."
-    return dict(status="failed", remark=one_line(reason)[:300], finished=time.strftime("%Y-%m-%d %H:%M")) | _facts_of(
-        *facts)
+    return _facts_of(*facts) | dict(status="failed", remark=one_line(reason)[:300],
+                                    finished=time.strftime("%Y-%m-%d %H:%M"))
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-018-c
 def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None,
@@ -252,37 +253,31 @@ def _run_row_in_worker(*args) -> dict:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-class _Here:
-    "A worker that is this process."
-    run = staticmethod(run_row)
-
 class _Worker:
-    "A process that runs rows, one after another; after it was killed, a new one."
-    def __init__(self):
-        self._pool = None
+    "`run_row` in a process of its own, which runs one row after another; after it was killed, in a new one."
+    pool = None
 
-    def run(self, *args) -> dict:
-        "`run_row` in the process; `BrokenProcessPool` if that ended meanwhile."
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
+    def __call__(self, *args) -> dict:      # `BrokenProcessPool` if the process ended meanwhile
+        if self.pool is None:
+            self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
         try:
-            return self._pool.submit(_run_row_in_worker, *args).result()
+            return self.pool.submit(_run_row_in_worker, *args).result()
         except BrokenProcessPool:
             self.close()
             raise
 
     def close(self) -> None:
         "End the process when its row is done."
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = None
+        if self.pool is not None:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool = None
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-024
 def _side_by_side(jobs: list, workers: int, run) -> None:
-    "Call `run(worker, job)` for every job, in threads, as many at once as there are workers; here if there is none."
+    "`run(job, run_row)` for every job, as many at once as there are workers, each with a `_Worker` for `run_row`."
     if workers == 0:
         for job in jobs:
-            run(_Here, job)
+            run(job, run_row)
         return
     free, every = SimpleQueue(), [_Worker() for _ in range(workers)]
     for worker in every:
@@ -291,7 +286,7 @@ def _side_by_side(jobs: list, workers: int, run) -> None:
     def one(job):
         worker = free.get()
         try:
-            return run(worker, job)
+            return run(job, worker)
         finally:
             free.put(worker)
 
@@ -355,10 +350,10 @@ def run_rows(experiments: dict[str, Experiment],
             report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")
         finished = []
 
-        def run(worker, job):
+        def run(job, run_row):
             e, seed = job
             try:
-                line = worker.run(e, profile, source, seed, out, cache, queries, taxonomy)
+                line = run_row(e, profile, source, seed, out, cache, queries, taxonomy)
             except Exception as error:
                 reason = ("its process was ended from outside, perhaps for lack of memory"
                           if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}")
@@ -370,9 +365,7 @@ def run_rows(experiments: dict[str, Experiment],
             report(f"[{len(finished)}/{len(wanted)}] {e.name} seed {seed}: {_outcome(line)}")
 
         if wanted:
-            if workers is None:
-                workers = _worker_count(profile, parts[0], report)
-            _side_by_side(wanted, workers, run)
+            _side_by_side(wanted, _worker_count(profile, parts[0], report) if workers is None else workers, run)
     lines = store.frame()
     setups = {(e.name, setup_of(e, profile)) for e in experiments.values()}
     mine = (lines["data"] == data) & np.array([key in setups for key in zip(lines["name"], lines["setup"])], dtype=bool)
@@ -388,13 +381,14 @@ def tune(candidates: dict[str, list[Experiment]],   # row name -> the same row w
         raise ValueError("This data set has no test part, so tuning on its validation images would look at the very "
                          "queries that the table reports: divide it into three parts, or run the rows of --table 1, "
                          "which are not tuned.")
-    chosen = {}
     numbered = {f"{name}#{i}": e for name, several in candidates.items() for i, e in enumerate(several)}
     lines = run_rows(numbered, profile, source, out, seeds=1, cache=cache, queries="val", report=report,
                      taxonomy=taxonomy)
+    good = lines[(lines["status"] == "ok") & (lines["seed"] == 0)]
+    chosen = {}
     for name, several in candidates.items():
-        scores = [lines.loc[(lines["name"] == name) & (lines["setup"] == setup_of(e, profile)) & (lines["seed"] == 0)
-                            & (lines["status"] == "ok"), "map8"].max() for e in several]
+        scores = [good.loc[(good["name"] == name) & (good["setup"] == setup_of(e, profile)), "map8"].max()
+                  for e in several]
         chosen[name] = several[0] if np.isnan(scores).all() else several[int(np.nanargmax(scores))]
         report(f"{name}: " + ", ".join(f"{e.loss_settings} {score:.3f}" for e, score in zip(several, scores))
                + f" -> {chosen[name].loss_settings}")
