@@ -264,13 +264,11 @@ def stable_split(files: ImageFiles,
     when others come and go. Each class has at least two images in each part, one if it has too few for that."""
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"Fractions are three shares (train, val, test) that sum to 1, not {fractions}.")
-    train, val, test = fractions
-    ranges = dict(test=(0., test), val=(test, test + val), train=(test + val, 1.))
-    ranges = {part: (low, high) for part, (low, high) in ranges.items() if high > low}
+    shares = {part: share for part, share in zip(("train", "val", "test"), fractions) if share}
+    edges = np.cumsum([0., *reversed(shares.values())])                    # test first, from 0 on
+    ranges = dict(zip(reversed(shares), zip(edges[:-1], edges[1:])))
     place = np.array([_place(path, seed) for path in files.paths])
-    split = np.where(place < test, "test", np.where(place < test + val, "val", "train")).astype("<U5")
-    if not train:
-        split[split == "train"] = "val" if val else "test"                 # a sum of floats can miss 1 by a hair
+    split = np.array(list(ranges), dtype="<U5")[np.searchsorted(edges[1:-1], place, side="right")]
     for label in np.unique(files.labels):
         members = np.flatnonzero(files.labels == label)
         if len(members) < len(ranges):
@@ -356,7 +354,6 @@ def _class_walk(members: np.ndarray,        # indices of one class, at least 2
 
 # %% ../nbs/02_images.ipynb #02-datasets-166
 def balanced_batches(labels,                         # N fine labels
-                     classes=None,                   # which labels to use; None: all that occur
                      images_per_class: int = 4,      # K
                      steps: int | None = None,       # batches; None: N // (C K)
                      seed: int = 0,
@@ -366,7 +363,7 @@ def balanced_batches(labels,                         # N fine labels
     """Batches with K images of each of C classes (Section IV-D: 8 x 4). The same (seed, epoch) always gives the same
     batches."""
     labels = np.asarray(labels)
-    classes = np.unique(labels) if classes is None else np.asarray(classes)
+    classes = np.unique(labels)
     members = [np.flatnonzero(labels == c) for c in classes]
     for c, m in zip(classes, members):
         if len(m) < 2:

@@ -31,7 +31,7 @@ from .tools.files import clear_unfinished
 from .tools.processes import all_rows, rank_and_world, whole_output
 from .tools.recipe import Recipe
 from .tools.registry import LOSSES, find
-from .tools.run_state import Diverged, RunState, alone_in, data_of, resume_state, save_state, settings_of
+from .tools.run_state import Diverged, RunState, alone_in, data_of, resume_state, save_state
 from .tools.work import Interrupts, keep_freed_memory
 
 # %% auto #0
@@ -361,8 +361,7 @@ class _Loop:
         model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
         recorder, objective = recorder_of(device), objective.to(device)
         optimizer, rates, feed.highest = _optimizer(model, objective, recipe, recorder, device)
-        facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(objective), settings=settings_of(objective),
-                     data=data_of(train, targets))
+        facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(objective), data=data_of(train, targets))
         self.state = RunState(model, objective, optimizer, out, facts, train)
         resume_state(self.state)
         self.notes, self.bar = [], tqdm(total=recipe.epochs*feed.steps, initial=self.state.step, unit="step",

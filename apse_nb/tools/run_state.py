@@ -38,7 +38,7 @@ class RunState:
 
     def __init__(self, model, objective, optimizer, out=None, facts=None, train=None):
         self.model, self.objective, self.optimizer, self.train = model, objective, optimizer, train
-        self.out, self.facts = out, facts
+        self.out, self.facts = out, (facts or {}) | dict(settings=_settings_of(objective))
         self.names = {p: name for name, p in model.named_parameters()}
         self.names |= {p: f"loss.{name}" for name, p in objective.named_parameters()}
         self.step, self.log, self.sums, self.best, self.stopped = 0, [], {}, -1.0, False
@@ -137,7 +137,7 @@ def _may_be_longer(there: dict, here: dict, finished: bool) -> bool:
     return more and (finished or there["schedule"] == "step")
 
 # %% ../../nbs/tools/run_state.ipynb #run-state-007
-def settings_of(objective) -> dict:       # 'part.name' -> number or text
+def _settings_of(objective) -> dict:       # 'part.name' -> number or text
     "The settings that an objective and its parts hold; not every loss prints its own."
     return {f"{part}.{name}".lstrip("."): float(value) if isinstance(value, float) else value
             for part, module in objective.named_modules() for name, value in vars(module).items()
