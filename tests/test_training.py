@@ -285,6 +285,19 @@ def test_a_loss_is_known_by_its_settings_also_another_authors(tmp_path):
     assert len(train(ArcFaceLoss(8, 16, margin=28.6, scale=64), epochs=3).log) == 3
 
 
+def test_a_loss_that_was_used_goes_on(tmp_path):
+    "The triplet loss's miner counts triplets: that is no other setting."
+    from apse_nb.emotions import MIKELS
+    from apse_nb.network import APSE
+    from apse_nb.scenes import make_scenes
+    from apse_nb.training import Recipe, fit, make_pair_loss
+    images, loss = make_scenes(80, size=32, seed=0, workers=1), make_pair_loss("triplet", MIKELS, 16)
+    for epochs in (1, 2, 3):
+        recipe = Recipe.scenes(epochs=epochs, resize=32, crop=32, lr=.001, schedule="step")
+        model = APSE(MIKELS, backbone="scene_net", weights="shapes", dim=16)
+        assert len(fit(model, images, recipe, loss, out=tmp_path/"run", progress=False).log) == epochs
+
+
 def test_an_emotion_with_one_image_is_named():
     from apse_nb.emotions import MIKELS
     from apse_nb.scenes import make_scenes

@@ -113,9 +113,11 @@ def resume_state(state: RunState) -> None:
 def _compare(state: RunState, facts: dict, path) -> None:
     "`ValueError` that names the first setting in which a found run differs from this one; more epochs are fine."
     for what in ("network", "recipe", "loss", "settings", "data"):
-        if what == "settings" and what not in facts:
-            continue                     # of a version that told losses apart by what they print
         there, here = facts.get(what), json.loads(json.dumps(state.facts[what]))
+        if what == "settings":           # older runs have none, and some parts count while they work
+            there = there if isinstance(there, dict) else here
+            here = {name: here.get(name, value) for name, value in there.items()}
+            state.facts["settings"] = there
         if what == "recipe" and there and _may_be_longer(there, here, len(facts["progress"]["log"]) >= there["epochs"]):
             there = there | dict(epochs=here["epochs"])
         if there == here:
