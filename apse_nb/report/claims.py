@@ -5,16 +5,19 @@
 # %% ../../nbs/report/claims.ipynb #claims-004
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from ..metrics import MEASURES
-from apse_nb.report.tables import (
+from .tables import (
     PAPER_NAMES, adml, find_profile, lambda_sweep, paper_table, readings, strong_steps, table1, table1_controlled,
-    table2, table3)
+    table2, table2_with_start, table3)
+from ..tools.files import data_path
 
 # %% auto #0
 __all__ = ['PAPER_MEASURES', 'CLAIMS', 'Comparison', 'Claim']
@@ -23,10 +26,6 @@ __all__ = ['PAPER_MEASURES', 'CLAIMS', 'Comparison', 'Claim']
 PAPER_MEASURES = ("map8", "map2", "ft", "st", "nn", "dcg", "anmrr")       # the columns of Tables I to III
 
 # %% ../../nbs/report/claims.ipynb #claims-007-b
-BOTH = ("map8", "map2")
-# Table I, EMB, in its order
-LOSSES = ("contrastive", "triplet", "n_pair", "center", "binomial_deviance", "arcface", "sphereface", "fastap",
-          "softtriple")
 # the conference version is not quite Table II's row 'clb'
 TABLE1 = {title: name for name, title in PAPER_NAMES.items()} | {"Old APSE": "old_apse"}
 
@@ -47,12 +46,9 @@ def printed_values() -> dict[tuple[str, str], float]:
 def row_titles() -> dict[str, str]:
     "Name of a row -> what tables and figures call it."
     controlled = {name: f"{several[0].title} (equal conditions)" for name, several in table1_controlled().items()}
-    rows = table1(find_profile("quick")) | strong_steps() | adml() | table3() | lambda_sweep() | readings() | table2()
-    ours = dict(frozen="pretrained only", strong_proxies="cosines with proxies",
-                strong_natural="cosines, natural batches", strong_polarity="cosines, polarity from the same scores",
-                strong_beliefs="cosines, class probabilities as embedding",
-                strong="cosines, mirror images too (strong)")
-    return controlled | {name: e.title for name, e in rows.items()} | ours
+    tables = (table1(find_profile("quick")), strong_steps(), adml(), table3(), lambda_sweep(), readings(),
+              table2_with_start())
+    return controlled | {name: e.title for rows in tables for name, e in rows.items()}
 
 @dataclass(frozen=True)
 class _Shape:
@@ -201,177 +197,21 @@ class Claim:
         return float((values.min() if self.strongest else values.mean()) - self.margin) if len(values) else float("nan")
 
 # %% ../../nbs/report/claims.ipynb #claims-048-b
-def pair(better: str, worse: str, measures=PAPER_MEASURES, printed_as=()) -> tuple[Comparison, ...]:
-    "One row over another on each measure."
-    return tuple(Comparison(better, worse, m, printed_as) for m in measures)
-
-def best(better: str, rivals, measures=PAPER_MEASURES) -> tuple[Comparison, ...]:
-    "One row over each of its rivals on each measure."
-    return tuple(Comparison(better, rival, m) for m in measures for rival in rivals)
+def read_comparisons(entry: dict[str, str]) -> list:
+    """The comparisons of one entry of claims.json: each row of `better` over each of `over` on each measure of `on`; or
+    one `gain` above another; or, over some rows, the range of the first measure of `on` above that of the second."""
+    words = {key: tuple(text.split()) for key, text in entry.items()}
+    if "range_of" in words:
+        return [MoreSpread(words["range_of"], *words["on"])]
+    if "gain" in words:
+        return [MoreGain(Comparison(*words["gain"]), Comparison(*words["above"]))]
+    return [Comparison(*names, words.get("printed_as", ()))
+            for names in product(words["better"], words["over"], words["on"])]
 
 # %% ../../nbs/report/claims.ipynb #claims-051
-HANDCRAFTED = ("sift", "hog", "gabor")
-# conv3p is 'gep'
-STAGES = tuple(f"conv{stage}{labels}" for stage in (2, 3, 4, 5) for labels in "pe" if f"{stage}{labels}" != "3p")
-LAMBDAS = tuple(name for name in lambda_sweep() if name != "gep")  # 0.5 is 'gep'
+def _read_claim(entry: dict) -> Claim:
+    "A claim from its entry of claims.json."
+    found = [c for one in entry.pop("compare", ()) for c in read_comparisons(one)]
+    return Claim(**entry, comparisons=tuple(found))
 
-_RETRIEVAL = (
-    Claim("learned", "IV-E, Table I", "Features learned end to end retrieve better than hand-crafted ones.",
-          "Softmax above SIFT, HOG and Gabor on both mAPs.",
-          tuple(c for rival in HANDCRAFTED for c in pair("softmax", rival, BOTH)),
-          quote="end-to-end learning-based methods perform better than those based on hand-crafted features"),
-    Claim("learned_networks", "IV-E, Table I", "The same holds for AlexNet, VGG and GoogLeNet with softmax.",
-          "Each network above each descriptor on both mAPs.",
-          tuple(c for network in ("alexnet", "vgg", "googlenet") for rival in HANDCRAFTED
-                for c in pair(network, rival, BOTH)),
-          not_on={"scenes": "these networks live from their ImageNet weights, and drawn scenes are no photographs"}),
-    Claim("concepts", "IV-E, Table I", "Among SentiBank, DeepSentiBank and MVSO, more dimensions retrieve slightly "
-          "better.", "The order of three rows.",
-          reason="no public model of them can be fetched; whoever has their features as "
-          "files can run these rows of Table I (the notebook `report/tables`)",
-          quote="the performance is slightly improved with the increase of feature dimensions"),
-    Claim("metric_losses", "IV-E, Table I", "Metric losses in general retrieve much better than softmax, NN aside.",
-          "Nine losses over softmax on six measures; most of these comparisons.",
-          tuple(c for loss in LOSSES for c in pair(loss, "softmax", [m for m in PAPER_MEASURES if m != "nn"])),
-          family=True,
-          quote="remarkably better overall performance than those with the supervision of softmax loss"),
-    Claim("nearest_neighbour", "IV-E, Table I", "On NN metric losses do not beat softmax.",
-          "Softmax over nine losses on NN; most of them.",
-          tuple(Comparison("softmax", loss, "nn") for loss in LOSSES), family=True,
-          quote="cannot outperform that of the softmax loss like on other metrics"),
-    Claim("state_of_the_art", "IV-E, Table I; abstract, introduction, conclusion",
-          "The full system beats every published method.", "The full system above every rival, on all seven measures.",
-          best("gep", ("wscnet", *LOSSES, "yang")), strongest=True, family=True,
-          quote="much better performance than state-of-the-art methods"),
-    Claim("ten_percent", "IV-E, Table I; abstract", "Its lead over the best of them, Yang et al., is large, about "
-          ".10.", "The full system over Yang et al. on both mAPs, less .05: half of the claimed lead.",
-          pair("gep", "yang", BOTH), margin=.05, quote="about 10% improvement"),
-    Claim("conference_version", "IV-E, Table I", "Generated negatives improve on the conference version on six of "
-          "seven measures.", "The conference version, trained here.",
-          reason="its row in Table I differs from Table II's row without generated "
-          "negatives, and the paper does not say in what else; the claim 'gep' asks the same of Table II",
-          quote="on six of seven metrics"),
-    Claim("small_sets", "IV-E, Fig. 5; abstract", "Fine-tuned from FI, the system is best on ArtPhoto, Abstract and "
-          "IAPSa too.", "Five-fold fine-tuning on these sets.",
-          reason="the three sets were not at hand, and the text gives no numbers for "
-          "Fig. 5; the notebook `report/folds` has the protocol", quote="our method also obtains the best retrieval "
-          "results"),
-)
-
-# %% ../../nbs/report/claims.ipynb #claims-053
-_ABLATION = (
-    Claim("n_pair", "IV-F, Table II", "N-pair beats softmax.", "N-pair over softmax on most measures.",
-          pair("n_pair", "softmax"),
-          quote="obviously improved compared with that based on attention loss"),
-    Claim("ep", "IV-F, Table II", "EP beats N-pair on all measures.", "All seven.", pair("ep", "n_pair"),
-          quote="outperforms N-pair loss on all the metrics"),
-    Claim("ep_map2", "IV-F, Table II", "EP gains more over N-pair on mAP$_2$ than on mAP$_8$.",
-          "The gain on mAP$_2$ less the gain on mAP$_8$.",
-          (MoreGain(Comparison("ep", "n_pair", "map2"), Comparison("ep", "n_pair", "map8")),),
-          quote="especially on mAP₂"),
-    Claim("ep_map8", "IV-F, Table II", "Separating the polarities also helps mAP$_8$.", "EP over N-pair on mAP$_8$.",
-          pair("ep", "n_pair", ("map8",)), quote="also facilitates 4% increase"),
-    Claim("at", "IV-F, Table II", "Adding the attention losses to EP improves all measures but mAP$_2$.",
-          "AT + EP over EP on the six others.",
-          pair("at_ep", "ep", tuple(m for m in PAPER_MEASURES if m != "map2")),
-          quote="better performance on all the metrics except"),
-    Claim("at_cost", "IV-F, Table II", "They cost some mAP$_2$.", "EP over AT + EP on mAP$_2$.",
-          pair("ep", "at_ep", ("map2",)), quote="ignores the boundary between two polarities"),
-    Claim("recovered", "IV-F, Table II", "Attention and two levels win that mAP$_2$ back.",
-          "HA over EP alone on mAP$_2$.", pair("ha", "ep", ("map2",)),
-          quote="will be recovered by the attention mechanism and multi-level outputs"),
-    Claim("mo", "IV-F, Table II", "Features of two levels beat those of the last layer.",
-          "MO over SO on most measures.", pair("mo", "at_ep"),
-          quote="verify the effectiveness of EP loss and the features at multiple levels"),
-    Claim("sa", "IV-F, Table II", "Emotion attention on conv5 gains on both mAPs (about .03).",
-          "SA over MO on both mAPs; the size is not judged.", pair("sa", "mo", BOTH), quote="gain 3% improvement"),
-    Claim("ha", "IV-F, Table II; introduction", "Polarity attention on conv3 adds to it: the levels complement each "
-          "other.", "HA over SA on most measures.", pair("ha", "sa"),
-          quote="attended features from different levels are complementary"),
-    Claim("clb", "IV-F, Table II; introduction", "Cross-level bilinear pooling beats concatenation.",
-          "CLB over HA on most measures.", pair("clb", "ha"),
-          quote="further improvement over the baseline that directly concatenates them"),
-    Claim("gep", "IV-F, Table II; abstract, introduction", "Generated negatives improve the whole.",
-          "GEP over EP in the full network on most measures.", pair("gep", "clb"),
-          quote="improves the overall performance effectively"),
-    Claim("convergence", "introduction", "Generated negatives make training converge faster.",
-          "Learning curves of both losses.",
-          reason="the paper shows no curve, and a results store keeps end points only",
-          quote="convergence of the model can be accelerated"),
-)
-
-# %% ../../nbs/report/claims.ipynb #claims-054
-_CURVES_AND_PICTURES = (
-    Claim("best_stages", "IV-G, Table III", "Polarity attention on conv3 with emotion attention on conv5 is the best "
-          "of eight combinations.", "Above all seven others, on six of the seven measures.",
-          best("gep", STAGES), strongest=True, quote="performs the best on six out of seven criteria"),
-    Claim("polarity_cue", "IV-G, Table III", "On conv3, polarity labels give better cues than emotion labels.",
-          "conv3(p) over conv3(e) on most measures.", pair("gep", "conv3e"),
-          quote="provide significant complementary cues with high-level features"),
-    Claim("low_is_polarity", "introduction; IV-G, Table III", "Polarity belongs to low levels: its labels gain more "
-          "there than high up.", "Gain of polarity over emotion labels on conv3 less that on conv5, on both mAPs.",
-          tuple(MoreGain(Comparison("gep", "conv3e", m), Comparison("conv5p", "conv5e", m)) for m in BOTH),
-          quote="the polarity is relevant to low-level features"),
-    Claim("lambda_sensitivity", "IV-H, Fig. 6", "mAP$_8$ depends more on the weight $\\lambda$ than mAP$_2$.",
-          "The range of mAP$_8$ over the sweep less that of mAP$_2$.",
-          (MoreSpread(("gep", *LAMBDAS), "map8", "map2"),), quote="is more sensitive than"),
-    Claim("lambda_best", "IV-H, Fig. 6", "Both mAPs are best at $\\lambda = 0.5$.",
-          "0.5 above every other point of the sweep, on both mAPs.", best("gep", LAMBDAS, BOTH), strongest=True,
-          quote="both achieve the best performance"),
-    Claim("lambda_fall", "IV-H, Fig. 6", "mAP$_8$ falls steeply when $\\lambda$ grows beyond 0.6.",
-          "On mAP$_8$, 0.5 above 0.7 and 0.7 above 0.9.",
-          (*pair("gep", "gep_lambda0.7", ("map8",)), *pair("gep_lambda0.7", "gep_lambda0.9", ("map8",))),
-          quote="descends dramatically when"),
-    Claim("attention_maps", "IV-I, Fig. 7", "Polarity attention concerns details of colour and texture.",
-          "The maps against true regions, over all images.",
-          reason="a few chosen images and no number; chapter 13 draws the maps and scores them where true regions "
-          "are known", quote="always concerns the detailed color and texture representations"),
-    Claim("first_results", "IV-I, Fig. 8", "N-pair brings images of the opposite polarity to the front, the full "
-          "system does not.", "The full system over N-pair on mAP$_2$, which says it for all queries.",
-          pair("gep", "n_pair", ("map2",)), quote="even images from the opposite polarity appear in "
-          "top-5 results"),
-    Claim("failures", "IV-I, Fig. 9", "What goes wrong is ambiguous emotion, or content too small to see.",
-          "The reasons of all failures.",
-          reason="two chosen queries and no number; chapter 13 counts the reasons that labels can show",
-          quote="the emotional boundary of some images is ambiguous"),
-)
-
-# %% ../../nbs/report/claims.ipynb #claims-056
-_CONTROLS = tuple(Claim(f"control_{key}", section, text, see, comparisons, control=True, **more) for key, section,
-                  text, see, comparisons, more in (
-    ("product", "control of 'clb'", "The bilinear product adds to the learned projection.",
-     "CLB over a learned projection of the concatenation; the printed gain is that of CLB over HA.",
-     pair("clb", "concat_linear", BOTH, printed_as=("clb", "ha")), {}),
-    ("attention", "control of 'sa' and 'ha'", "Attention helps before any bilinear pooling.",
-     "HA over MO, both concatenated, on both mAPs.", pair("ha", "mo", BOTH), {}),
-    ("attention_clb", "control of 'sa' and 'ha'", "Attention still helps once the levels are multiplied.",
-     "CLB with attention over CLB without, on both mAPs.", pair("clb", "clb_no_attention", BOTH), {}),
-    ("letter", "control of Eq. 1", "Eq. 1 as printed (softmax of the channel sum, not rescaled) does worse than our "
-     "variant.", "CLB over Eq. 1 as printed, on both mAPs.", pair("clb", "letter", BOTH), {}),
-    ("eq12", "control of Eq. 12", "Eq. 12 as printed (without direction) does worse than with the direction of Eq. "
-     "10.", "GEP over that, on both mAPs.", pair("gep", "gep_eq12", BOTH), {}),
-    ("eq13", "control of Eq. 13", "Eq. 13 as printed (another positive) does worse than our variant.",
-     "GEP over that, on both mAPs.", pair("gep", "gep_printed", BOTH), {}),
-    ("scale", "control of Eq. 4 to 13", "A scale on the similarities, which the paper does not write, raises "
-     "mAP$_8$.", "Scale 8 over 1 for EP and for GEP in the full network, on mAP$_8$.",
-     (*pair("clb_scale8", "clb", ("map8",)), *pair("gep_scale8", "gep", ("map8",))), {}),
-    ("intra", "control of 'gep'", "Generated negatives help mAP$_8$ when only the intra-polarity term has them.",
-     "GEP in the intra term over EP, on mAP$_8$.", pair("gep_intra", "clb", ("map8",), ("gep", "clb")), {}),
-    ("gradient", "control of Eq. 9", "Without a gradient through the interpolation weight GEP is better on mAP$_8$.",
-     "GEP without that gradient over GEP.", pair("gep_no_lambda_gradient", "gep", ("map8",)), {}),
-    ("ep", "control of 'ep'", "EP beats N-pair when both are tuned alike.", "EP over N-pair in the controlled setting "
-     "of Table I, both mAPs.", pair("c_ep", "c_n_pair", BOTH), {}),
-    ("fair", "control of 'state_of_the_art'", "The full system beats every loss when backbone, dimension and tuning "
-     "are the same.", "Above every loss in the controlled setting of Table I, both mAPs.",
-     best("c_gep", tuple(f"c_{loss}" for loss in (*LOSSES, "softmax")), BOTH), dict(strongest=True, family=True)),
-    ("fair_softmax", "control of 'metric_losses'", "Metric losses beat softmax when backbone, dimension and tuning are "
-     "the same.", "Nine losses over a softmax on the same embedding, both mAPs; most of these comparisons.",
-     tuple(c for loss in LOSSES for c in pair(f"c_{loss}", "c_softmax", BOTH)), dict(family=True)),
-    ("mirror", "control of the images", "Mirrored training images, which the paper does not mention, raise mAP$_8$.",
-     "CLB and GEP trained with them over the same without, on mAP$_8$.",
-     (*pair("clb", "clb_unmirrored", ("map8",)), *pair("gep", "gep_unmirrored", ("map8",))), {}),
-    ("two_softmax", "control of 'softmax'", "A second softmax loss on the lower level makes softmax a better baseline.",
-     "Softmax on both levels over softmax, on both mAPs.", pair("softmax_two", "softmax", BOTH), {}),
-))
-
-CLAIMS: tuple[Claim, ...] = _RETRIEVAL + _ABLATION + _CURVES_AND_PICTURES + _CONTROLS
+CLAIMS: tuple[Claim, ...] = tuple(map(_read_claim, json.loads(data_path("paper/claims.json").read_text("utf-8"))))

@@ -35,38 +35,19 @@ def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the 
                 ) -> pd.DataFrame:                     # one row a lambda: each measure, `_low`, `_high`, and `seeds`
     """The curve of Fig. 6 over the seeds that all values of lambda have: mean with an interval over seeds, or for a
     single seed over queries."""
-    points = {lam: lines[lines["status"] == "ok"].drop_duplicates("seed", keep="last").set_index("seed") for lam,
-              lines in points.items()}
-    points = {lam: lines for lam, lines in sorted(points.items()) if len(lines)}
-    if not points:
-        raise ValueError("None of these rows has finished: there is no curve to draw.")
-    seeds = sorted(set.intersection(*(set(lines.index) for lines in points.values())))
-    if not seeds:
-        raise ValueError("The values of lambda have no seed in common: run them with the same seeds.")
+    lines = pd.concat(dict(sorted(points.items())), names=["lambda"]).query("status == 'ok'").reset_index("lambda")
+    lines = lines.drop_duplicates(["lambda", "seed"], keep="last")
+    there = lines.groupby("seed")["lambda"].nunique()
+    seeds = there.index[there == lines["lambda"].nunique()]
+    if not len(seeds):
+        raise ValueError("The values of lambda have no finished seed in common: run them with the same seeds.")
     rows = {}
-    for lam, lines in points.items():
-        same, row = lines.loc[seeds], dict(seeds=len(seeds))
+    for lam, same in lines[lines["seed"].isin(seeds)].groupby("lambda"):
+        rows[lam] = dict(seeds=len(seeds))
         for m in measures:
-            row[m] = same[m].mean()
             ends = seed_interval(same[m]) if len(seeds) > 1 else same[[f"{m}_low", f"{m}_high"]].iloc[0]
-            row[f"{m}_low"], row[f"{m}_high"] = ends
-        rows[lam] = row
+            rows[lam] |= dict(zip((m, f"{m}_low", f"{m}_high"), (same[m].mean(), *ends)))
     return pd.DataFrame(rows).T.rename_axis("lambda")
-
-# %% ../../nbs/report/figures.ipynb #16a-figures-042
-def lambda_claims(curve: pd.DataFrame, paper_best: float = 0.5) -> pd.DataFrame:
-    """What Section IV-H reads off the curve: where the best value lies, how far the paper's choice is below it, and how
-    much each measure moves."""
-    rows = {}
-    for m in ("map8", "map2"):
-        best = curve[m].idxmax()
-        row = {"best lambda": best, "best": curve[m].max(), "lowest": curve[m].min(),
-               "moves by": curve[m].max() - curve[m].min()}
-        if paper_best in curve.index:
-            row |= {f"at {paper_best}": curve.loc[paper_best, m],
-                    "intervals overlap": bool(curve.loc[paper_best, f"{m}_high"] >= curve.loc[best, f"{m}_low"])}
-        rows[m] = row
-    return pd.DataFrame(rows).T
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-042-b
 def figure6(curve: pd.DataFrame,          # of `lambda_curve`

@@ -14,7 +14,7 @@ import pandas as pd
 from ..emotions import MIKELS
 from .ceiling import FI_COUNTS, ceiling_curve, needed_accuracy, simulated_scores
 from .claims import CLAIMS, printed_values, row_titles
-from .query_luck import CONTRASTS, luck_table
+from .query_luck import luck_table
 from .verdicts import VERDICTS, compare, judge, one_per_source
 from ..tools.files import data_path
 from ..tools.statistics import paired_differences, seed_interval
@@ -131,21 +131,6 @@ def fresh_gap(row: str, base: str, measure: str = "map8") -> str:
     return (f"{number(d['mean'], sign=True)} ({number(d['low'], sign=True)} to {number(d['high'], sign=True)}, "
             f"{d['seeds']} seeds x {d['sets']} query sets)")
 
-def fresh_table(measures=("map8", "map2")) -> pd.DataFrame:
-    "Differences on the one test set, on fresh query sets, and as printed, as texts."
-    rows = []
-    for row, base in CONTRASTS:
-        line = {"row": row_titles()[row], "less": row_titles()[base]}
-        for d in luck_table(results("query_luck_scenes"), [(row, base)], measures).to_dict("records"):
-            m = {"map8": "mAP8", "map2": "mAP2"}[d["measure"]]
-            line |= {f"{m}, test set": gap("scenes_quick", row, base, d["measure"]).replace(", 5 seeds", ""),
-                     f"{m}, fresh sets": f"{number(d['mean'], True)} ({number(d['low'], True)} to "
-                                         f"{number(d['high'], True)})",
-                     f"{m} sd of seeds / of sets": f"{number(d['sd_seeds'])} / {number(d['sd_sets'])}",
-                     f"printed {m}": number(d["printed"], True)}
-        rows.append(line)
-    return pd.DataFrame(rows)
-
 @dataclass(frozen=True)
 class Finding:
     "Something that was learned, with the numbers that carry it."
@@ -249,12 +234,6 @@ def findings() -> tuple[Finding, ...]:
                 "length's alone. The paper trains for 100 epochs.", "10_training.ipynb"))
 
 # %% ../../nbs/report/findings.ipynb #findings-012-b
-def spread(file: str, rows, epochs: int) -> float:
-    "The difference between the highest and the lowest mean mAP8 of these rows."
-    lines = results(file)
-    lines = lines[lines["name"].isin(rows) & (lines["epochs"] == epochs)]
-    return float(np.ptp(lines.groupby("name")["map8"].mean()))
-
 HEADLINES = ("projection", "gep", "eq1", "arcface", "gallery")        # the five of README and summary
 
 def by_key(key: str) -> Finding:
@@ -268,23 +247,6 @@ def findings_markdown(keys=None,                # only these, in this order
     chosen = [by_key(key) for key in keys] if keys else list(findings())
     return "\n".join(f"{n}. **{f.title}** {f.brief if brief and f.brief else f.text} ([more]({f.link}))"
                      for n, f in enumerate(chosen, 1))
-
-README_ROWS = ("softmax", "n_pair", "ep", "at_ep", "ha", "concat_linear", "clb", "gep", "c_arcface", "strong")
-
-def readme_table() -> pd.DataFrame:
-    "Ten rows: measured on photographs and on scenes, and printed."
-    def cell(file, name):
-        lines = results(file)
-        lines = lines[(lines["name"] == name) & (lines["status"] == "ok")]
-        return f"{number(lines['map8'].mean())} / {number(lines['map2'].mean())} ({len(lines)})" if len(lines) else ""
-    rows = []
-    for name in README_ROWS:
-        printed = [number(printed_values().get((name.removeprefix("c_"), m), np.nan)) for m in ("map8", "map2")]
-        rows.append({"row": {"c_arcface": "ArcFace, tuned", "strong": "cosine classifier (ours)",
-                             "concat_linear": "AT + EP, MO, HA, linear (control)"}.get(name, row_titles()[name]),
-                     "photographs (FI)": cell("fi_gpu", name), "drawn scenes": cell("scenes_quick", name),
-                     "printed (FI)": " / ".join(printed) if all(printed) else ""})
-    return pd.DataFrame(rows)
 
 # %% ../../nbs/report/findings.ipynb #findings-015
 SOURCES = {"scenes": "drawn scenes", "fi": "photographs (FI)"}

@@ -54,14 +54,6 @@ def small_set_folds(labels,           # N fine labels
     fold[np.concatenate(shuffled)] = np.arange(len(labels)) % folds
     return fold
 
-# %% ../../nbs/report/folds.ipynb #folds-010
-def fold_counts(labels, fold, taxonomy: Taxonomy) -> pd.DataFrame:
-    "Images of each class in each fold, and what the smallest training set is left with."
-    table = pd.crosstab(np.asarray(labels), np.asarray(fold)).reindex(range(len(taxonomy)), fill_value=0)
-    table.index, table.columns = pd.Index(taxonomy.fine, name="class"), [f"fold {k}" for k in table.columns]
-    total = table.sum(axis=1)
-    return table.assign(all=total, fewest_for_training=total - table.max(axis=1))
-
 # %% ../../nbs/report/folds.ipynb #folds-017
 # prefix of the columns -> what the test images of a fold search
 READINGS = {"": "all remaining images", "own_": "the rest of their fold"}
@@ -99,10 +91,6 @@ def weights_digest(model: torch.nn.Module) -> str:
         h.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:8]
 
-def _start_of(start) -> torch.nn.Module:
-    "The network to start from: a file, or a network in memory."
-    return start if isinstance(start, torch.nn.Module) else load_model(start)[0]
-
 # %% ../../nbs/report/folds.ipynb #folds-022
 def fine_tune_folds(start,                               # checkpoint file, or a network, whose weights stay as they are
                     images: LabelledImages,              # the whole small set
@@ -120,7 +108,7 @@ def fine_tune_folds(start,                               # checkpoint file, or a
 
     A class with fewer than two training images takes no part in that fold's training (it has no positive pair); its
     test images are measured all the same."""
-    origin = _start_of(start)
+    origin = start if isinstance(start, torch.nn.Module) else load_model(start)[0]
     if origin.taxonomy.fine != images.taxonomy.fine:
         raise ValueError(f"The network knows the emotions of {origin.taxonomy.name!r} and the images those of "
                          f"{images.taxonomy.name!r}: open the images with the network's taxonomy.")

@@ -143,8 +143,7 @@ def controls() -> dict[str, Experiment]:
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-020
 def lambda_sweep(values=(0.1, 0.3, 0.5, 0.7, 0.9)) -> dict[str, Experiment]:
-    """Fig. 6: the full system with other weights between pair and attention loss. The paper prints the curve only as a
-    image."""
+    "Fig. 6, printed only as a curve: the full system with other weights between pair and attention loss."
     full = table2()["gep"]
     rows = {v: full if v == 0.5 else variant(full, f"gep_lambda{v}", f"{full.title}, $\\lambda$ = {v}",
                                              recipe=dict(lam=v)) for v in values}
@@ -243,14 +242,13 @@ def table1_untuned() -> dict[str, Experiment]:
 def strong_steps() -> dict[str, Experiment]:
     "The steps from a classifier by cosines to `Recipe.strong`."
     cosines, natural = dict(kind="CosineClassifier"), dict(sampler="natural")
-    rows = [Experiment("strong_proxies", "cosines with proxies, balanced batches, the vector as embedding",
-                       cosines | dict(polarity=False, vector=True)),
-            Experiment("strong_natural", "+ natural batches", cosines | dict(polarity=False, vector=True),
+    rows = [Experiment("strong_proxies", "cosines with proxies", cosines | dict(polarity=False, vector=True)),
+            Experiment("strong_natural", "cosines, natural batches", cosines | dict(polarity=False, vector=True),
                        recipe=natural),
-            Experiment("strong_polarity", "+ polarity from the same scores", cosines | dict(vector=True),
+            Experiment("strong_polarity", "cosines, polarity from the same scores", cosines | dict(vector=True),
                        recipe=natural),
-            Experiment("strong_beliefs", "+ confidences as embedding", cosines, recipe=natural),
-            Experiment("strong", "+ mirror images (Recipe.strong)", cosines, recipe=natural | dict(mirror=True))]
+            Experiment("strong_beliefs", "cosines, class probabilities as embedding", cosines, recipe=natural),
+            Experiment("strong", "cosines, mirror images too (strong)", cosines, recipe=natural | dict(mirror=True))]
     return {e.name: e for e in rows}
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-034

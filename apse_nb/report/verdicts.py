@@ -102,18 +102,16 @@ def comparable(lines: pd.DataFrame) -> list[tuple[dict, pd.DataFrame, dict]]:
         raise ValueError("There are no lines to judge: run some rows first.")
     lines["epochs"] = lines["epochs"].fillna(0).astype(int)
     lines = lines.drop_duplicates(["source", "data", "profile", "epochs", "name", "setup", "seed"], keep="last")
-    keys = (lines[lines["epochs"] > 0] if (lines["epochs"] > 0).any() else lines)[["source", "profile", "data",
-            "epochs"]].drop_duplicates()
+    images = ["source", "profile", "data"]
+    trained = lines[lines["epochs"] > 0]
+    keys = (trained if len(trained) else lines)[[*images, "epochs"]].drop_duplicates()
     found = []
     for key in keys.to_dict("records"):
-        same = lines[(lines["source"] == key["source"]) & (lines["profile"] == key["profile"])
-                     & (lines["data"] == key["data"]) & lines["epochs"].isin([0, key["epochs"]])]
+        same = lines[(lines[images] == [key[c] for c in images]).all(axis=1) & lines["epochs"].isin([0, key["epochs"]])]
+        said = dict(epochs=f"{key['epochs']} epochs", profile=key["profile"],
+                    data="-".join(part[:8] for part in key["data"].split("-")))
         several = keys[keys["source"] == key["source"]].nunique() > 1   # what has to be in the name
-        name = ", ".join([key["source"]] + [text for c,
-                                            text in (("epochs", f"{key['epochs']} epochs"),
-                                                     ("profile", key["profile"]), ("data",
-                                                             "-".join(part[:8] for part in key["data"].split("-"))))
-                                            if several[c]])
+        name = ", ".join([key["source"], *(text for column, text in said.items() if several[column])])
         found.append((dict(data_set=name) | key, *_by_seed(_one_setting(same))))
     return found
 
@@ -146,9 +144,7 @@ def compare(claims, lines: pd.DataFrame, level: float = .95) -> pd.DataFrame:
                 missing = ", ".join(name for name in dict.fromkeys(c.rows) if name not in tried)
                 rows.append(key | dict(claim=claim.key, comparison=i, rows=c.label, measure=c.measure, missing=missing)
                             | difference(c, runs, diverged, level))
-    if not rows:
-        return pd.DataFrame(columns=["claim", "data_set", "seeds", "lost", "direction"])
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["claim", "data_set", "seeds", "lost", "direction"])
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-063-b
 def count_directions(used: pd.DataFrame) -> dict[str, int]:
