@@ -135,6 +135,11 @@ def test_anybodys_embeddings_are_measured(tmp_path):
                   "--out", tmp_path/"table.csv")
         assert right.to_string() in out and "precision  recall  hit rate" in out
         assert np.allclose(pd.read_csv(tmp_path/"table.csv", index_col=0)["value"], right["value"], atol=1e-4)
+    np.save(tmp_path/"some.npy", features[:7])
+    (tmp_path/"some.csv").write_text("\n".join(EKMAN.fine[k] for k in labels[:7]))
+    out = run(apse_evaluate, "--features", tmp_path/"some.npy", "--labels", tmp_path/"some.csv", "--features",
+              tmp_path/"f.npy", "--labels", tmp_path/"l.csv", "--taxonomy", "ekman")
+    assert "7 of the 40 gallery rows are rows of the queries too" in out
     assert "Unknown label" in run(apse_evaluate, "--features", tmp_path/"f.npy", "--labels", tmp_path/"l.csv", status=2)
     assert "once" in run(apse_evaluate, "--features", tmp_path/"f.npy", status=2)
     (tmp_path/"l.csv").write_text("a"*200_000)                       # more than Python's csv takes in one field
