@@ -150,11 +150,9 @@ class APSE(Network):
             self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both", **readings)
         if heads != "none":
             self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none", **readings)
-        if features == "confidences":
-            self.pool = Confidences(taxonomy)
-        else:
-            rooted = dict(eps=root_eps) if pooling in ("low_rank", "tensor_sketch", "full") else {}
-            self.pool = make_pooling(pooling, channels.get(self.low), channels[high], dim, **rooted)
+        rooted = dict(eps=root_eps) if pooling in ("low_rank", "tensor_sketch", "full") else {}
+        self.pool = (Confidences(taxonomy) if features == "confidences" else
+                     make_pooling(pooling, channels.get(self.low), channels[high], dim, **rooted))
         self.dim = self.pool.out_dim
 
     def forward(self,
@@ -170,9 +168,8 @@ class APSE(Network):
         if self.high_head is not None:
             high_out = self.high_head(high)
             high = high_out.attended
-        # (B, D), at least float32: unit length to seven digits, not to three
         vector = self.pool(high_out.scores) if isinstance(self.pool, Confidences) else self.pool(low, high)
-        return APSEOutput(F.normalize(vector), low_out, high_out)
+        return APSEOutput(F.normalize(vector), low_out, high_out)           # (B, D), unit length to seven digits
 
 # %% ../nbs/06_network.ipynb #06-network-034
 _plain = dict(heads="none", attend="none", features="high")

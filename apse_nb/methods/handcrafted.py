@@ -12,6 +12,7 @@ import numpy as np
 
 from ..emotions import LabelledImages
 from ..tools.ranking import unit_rows
+from ..tools.work import core_count
 
 # %% auto #0
 __all__ = ['DESCRIPTORS', 'HogDescriptor', 'SiftBagOfWords', 'GaborDescriptor']
@@ -48,12 +49,9 @@ def check_count(value, step: int, sentence: str) -> None:
     if not isinstance(value, (int, np.integer)) or value < 1 or value % step:
         raise ValueError(sentence)
 
-def each_image(look,                # a function of one image (H x W x 3, uint8)
-                 pixels: np.ndarray,  # N x H x W x 3
-                 workers: int = 1,    # threads
-                ) -> list:            # N results, in the order of the images
-    "Apply a function to every image."
-    with ThreadPoolExecutor(workers) as pool:
+def each_image(look, pixels: np.ndarray) -> list:
+    "Apply a function of one image (H x W x 3, uint8) to every image, up to four at a time."
+    with ThreadPoolExecutor(min(4, core_count())) as pool:
         return list(pool.map(look, pixels))
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-023
@@ -62,10 +60,8 @@ class Descriptor:
     numbers."""
     learn_from = 500      # `fit` looks at no more images than this
 
-    def __init__(self, dim: int, look, seed: int = 0, workers: int = 1):
-        check_count(workers, 1, f"workers must be a whole number of at least 1, not {workers!r}.")
-        self.dim, self.look, self.seed, self.workers = dim, look, seed, workers
-        self.fitted = False
+    def __init__(self, dim: int, look, seed: int = 0):
+        self.dim, self.look, self.seed, self.fitted = dim, look, seed, False
         self.blank = 0        # images of the last `transform` in which nothing was seen: their rows are 0
 
     def fit(self, images: LabelledImages) -> Descriptor:
@@ -73,7 +69,7 @@ class Descriptor:
         result. Returns self."""
         pixels = check_images(images)
         chosen = np.sort(np.random.default_rng(self.seed).permutation(len(pixels))[:self.learn_from])
-        self._learn(each_image(self.look, pixels[chosen], self.workers))
+        self._learn(each_image(self.look, pixels[chosen]))
         self.fitted = True
         return self
 
@@ -84,7 +80,7 @@ class Descriptor:
             raise ValueError(f"This {type(self).__name__} has not seen training images yet: call fit first.")
         rows = np.empty((len(pixels), self.dim), np.float32)
         for i in range(0, len(pixels), 512):
-            rows[i:i + 512] = unit_rows(self._rows(each_image(self.look, pixels[i:i + 512], self.workers)), "image")
+            rows[i:i + 512] = unit_rows(self._rows(each_image(self.look, pixels[i:i + 512])), "image")
         self.blank = int((~rows.any(axis=1)).sum())
         return rows
 
@@ -102,10 +98,9 @@ class HogDescriptor(Descriptor):
 
     def __init__(self,
                  dim: int = 1000,      # a multiple of 100
-                 workers: int = 1,     # threads
                 ):
         check_count(dim, 100, f"HOG has 5 x 5 blocks of 2 x 2 cells, so dim must be a multiple of 100, not {dim!r}.")
-        super().__init__(dim, partial(hog_row, orientations=dim//100), workers=workers)
+        super().__init__(dim, partial(hog_row, orientations=dim//100))
         self.fitted = True
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-029
@@ -135,8 +130,7 @@ def word_counts(descriptors: list,          # N arrays of M_i x 128, one for eac
     "How often each visual word is the nearest one to a descriptor of each image (Sivic & Zisserman 2003)."
     from sklearn.metrics import pairwise_distances_argmin
     counts = np.zeros((len(descriptors), len(vocabulary)), np.int64)
-    # which image each descriptor is from
-    image = np.repeat(np.arange(len(descriptors)), [len(d) for d in descriptors])
+    image = np.repeat(np.arange(len(descriptors)), [len(d) for d in descriptors])    # that each descriptor is from
     if len(image):
         np.add.at(counts, (image, pairwise_distances_argmin(np.concatenate(descriptors), vocabulary)), 1)
     return counts
@@ -148,10 +142,9 @@ class SiftBagOfWords(Descriptor):
     def __init__(self,
                  words: int = 1000,    # size of the vocabulary, which is the number of dimensions
                  seed: int = 0,        # of the choice of training images and of k-means
-                 workers: int = 1,     # threads
                 ):
         check_count(words, 1, f"words must be a whole number of at least 1, not {words!r}.")
-        super().__init__(words, sift_descriptors, seed, workers)
+        super().__init__(words, sift_descriptors, seed)
         self.vocabulary = None         # words x 128, float32, after `fit`
 
     def _learn(self, seen):
@@ -160,8 +153,8 @@ class SiftBagOfWords(Descriptor):
         if len(descriptors) < self.dim:
             raise ValueError(f"The {len(seen)} training images have {len(descriptors)} SIFT descriptors, too few "
                              f"for {self.dim} visual words: pass more images or ask for fewer words.")
-        self.vocabulary = MiniBatchKMeans(self.dim, batch_size=4096, n_init=1,
-                                          random_state=self.seed).fit(descriptors).cluster_centers_
+        words = MiniBatchKMeans(self.dim, batch_size=4096, n_init=1, random_state=self.seed).fit(descriptors)
+        self.vocabulary = words.cluster_centers_
 
     def _rows(self, seen):
         return word_counts(seen, self.vocabulary)
@@ -208,8 +201,8 @@ def gabor_row(image: np.ndarray,       # H x W x 3, uint8
     from skimage.color import rgb2gray
     grey = rgb2gray(image).astype(np.float32)
     rows, columns = (np.linspace(0, side, REGIONS + 1).astype(int) for side in grey.shape)      # borders of the regions
-    # (40, 5, 5)
-    sums = np.add.reduceat(np.add.reduceat(gabor_magnitudes(grey, orientations), rows[:-1], 1), columns[:-1], 2)
+    magnitudes = gabor_magnitudes(grey, orientations)                                           # (40, H, W)
+    sums = np.add.reduceat(np.add.reduceat(magnitudes, rows[:-1], 1), columns[:-1], 2)          # (40, 5, 5)
     return (sums/(np.diff(rows)[:, None]*np.diff(columns))).ravel()
 
 # %% ../../nbs/methods/handcrafted.ipynb #13-handcrafted-057
@@ -219,11 +212,10 @@ class GaborDescriptor(Descriptor):
 
     def __init__(self,
                  dim: int = 1000,      # a multiple of 125
-                 workers: int = 1,     # threads
                 ):
         check_count(dim, 125, f"The Gabor bank has 5 wavelengths and 5 x 5 regions, so dim must be a multiple of 125, "
                     f"not {dim!r}.")
-        super().__init__(dim, partial(gabor_row, orientations=dim//125), workers=workers)
+        super().__init__(dim, partial(gabor_row, orientations=dim//125))
 
     def _learn(self, seen):
         self.mean, spread = (f(seen, axis=0, dtype=float) for f in (np.mean, np.std))

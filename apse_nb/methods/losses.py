@@ -51,10 +51,13 @@ class BaselineLoss(nn.Module):
                  name: str,              # as in `BASELINE_LOSSES`
                  taxonomy: Taxonomy,     # its fine emotions are the classes
                  dim: int,               # D
+                 loss: nn.Module | None = None,      # of pytorch_metric_learning.losses; its proxies are parameters
+                 miner: nn.Module | None = None,     # of pytorch_metric_learning.miners: chooses triplets
                  **settings,             # all numbers the loss depends on
                 ):
         super().__init__()
         self.name, self.taxonomy, self.dim, self.settings = name, taxonomy, int(dim), settings
+        self.loss, self.miner = loss, miner
 
     def forward(self,
                 embeddings: torch.Tensor,  # B x D
@@ -71,8 +74,10 @@ class BaselineLoss(nn.Module):
             return self.value(embeddings, labels.to(embeddings.device, non_blocking=True), indices_tuple)
 
     def value(self, embeddings: torch.Tensor, labels: torch.Tensor, indices_tuple) -> torch.Tensor:
-        "The loss of a batch that has been checked."
-        raise NotImplementedError
+        "The loss of a batch that has been checked: the library's, or what a subclass makes of it."
+        if indices_tuple is None and self.miner is not None:
+            indices_tuple = self.miner(embeddings, labels)
+        return self.loss(embeddings, labels, indices_tuple)
 
     def no_miner(self, indices_tuple) -> None:
         "`ValueError` if there are a miner's pairs, for a loss that compares images with classes."
@@ -83,26 +88,6 @@ class BaselineLoss(nn.Module):
     def __repr__(self) -> str:
         facts = dict(taxonomy=self.taxonomy.name, dim=self.dim) | self.settings
         return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in facts.items())})"
-
-# %% ../../nbs/methods/losses.ipynb #14-baselines-009
-class LibraryLoss(BaselineLoss):
-    """A loss of pytorch-metric-learning, with the miner that chooses its triplets if it has one, behind this book's
-    call."""
-    def __init__(self,
-                 name: str,
-                 taxonomy: Taxonomy,
-                 dim: int,
-                 loss: nn.Module,  # of pytorch_metric_learning.losses; its proxies are parameters of this module
-                 miner: nn.Module | None = None,  # of pytorch_metric_learning.miners
-                 **settings,
-                ):
-        super().__init__(name, taxonomy, dim, **settings)
-        self.loss, self.miner = loss, miner
-
-    def value(self, embeddings, labels, indices_tuple):
-        if indices_tuple is None and self.miner is not None:
-            indices_tuple = self.miner(embeddings, labels)
-        return self.loss(embeddings, labels, indices_tuple)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-009-b
 def metric_learning():
@@ -121,7 +106,7 @@ def contrastive(taxonomy: Taxonomy,
                 dim: int,
                 # m, a Euclidean distance on the unit sphere, 0..2 (1 is 60 degrees); default of the library
                 neg_margin: float = 1.,
-               ) -> LibraryLoss:
+               ) -> BaselineLoss:
     r"""Contrastive loss (Hadsell, Chopra & LeCun, CVPR 2006, in the library's form): all pairs of the batch, each on
     its own.
 
@@ -130,7 +115,7 @@ def contrastive(taxonomy: Taxonomy,
     with $d_{ij} = |f_i - f_j|$; mean$^+$ averages over the terms above 0. (The source squares both terms.)"""
     neg_margin = number("neg_margin", neg_margin, below=2)
     loss = metric_learning().losses.ContrastiveLoss(pos_margin=0, neg_margin=neg_margin)
-    return LibraryLoss("contrastive", taxonomy, dim, loss, neg_margin=neg_margin)
+    return BaselineLoss("contrastive", taxonomy, dim, loss, neg_margin=neg_margin)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-021
 class BinomialDevianceLoss(BaselineLoss):
@@ -166,7 +151,7 @@ class BinomialDevianceLoss(BaselineLoss):
 def triplet(taxonomy: Taxonomy,
             dim: int,
             margin: float = .2,   # alpha, a squared Euclidean distance on the unit sphere, 0..4; default of the source
-           ) -> LibraryLoss:
+           ) -> BaselineLoss:
     r"""Triplet loss with semi-hard negatives (Schroff, Kalenichenko & Philbin, CVPR 2015).
 
     $$L = \operatorname{mean}_{(a,p,n)} [d_{ap}^2 - d_{an}^2 + \alpha]_+ \quad\text{over all triplets with}\quad
@@ -176,14 +161,14 @@ def triplet(taxonomy: Taxonomy,
     margin, library = number("margin", margin, below=4), metric_learning()
     squared = library.distances.LpDistance(power=2)
     miner = library.miners.TripletMarginMiner(margin=margin, type_of_triplets="semihard", distance=squared)
-    return LibraryLoss("triplet", taxonomy, dim, library.losses.TripletMarginLoss(margin=margin, distance=squared),
+    return BaselineLoss("triplet", taxonomy, dim, library.losses.TripletMarginLoss(margin=margin, distance=squared),
                        miner, margin=margin)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-032
 def fastap(taxonomy: Taxonomy,
            dim: int,
            bins: int = 10,   # M, bins of the histogram of squared distances (0..4); default of the source
-          ) -> LibraryLoss:
+          ) -> BaselineLoss:
     r"""FastAP (Cakir et al., CVPR 2019): one minus the average precision of every image as a query, made
     differentiable by sorting distances into soft bins.
 
@@ -191,7 +176,7 @@ def fastap(taxonomy: Taxonomy,
     with $h_{il}^+$ the number of positives of image $i$ in bin $l$ (a pair between two bins counts in both by parts),
     $H^+$ its running sum, $H$ that of all images. Images without a positive are left out."""
     bins = whole_number("bins", bins)
-    return LibraryLoss("fastap", taxonomy, dim, metric_learning().losses.FastAPLoss(num_bins=bins), bins=bins)
+    return BaselineLoss("fastap", taxonomy, dim, metric_learning().losses.FastAPLoss(num_bins=bins), bins=bins)
 
 # %% ../../nbs/methods/losses.ipynb #losses-softmax-2
 class SoftmaxLoss(BaselineLoss):
@@ -253,7 +238,7 @@ def arcface(taxonomy: Taxonomy,
             dim: int,
             scale: float = 64.,     # s, a factor on cosines; default of the source
             margin: float = 28.6,   # m in degrees; the source's 0.5 radians
-           ) -> LibraryLoss:
+           ) -> BaselineLoss:
     r"""ArcFace (Deng, Guo, Xue & Zafeiriou, CVPR 2019): a softmax over the angles to one proxy a class, the own angle
     made larger by a margin.
 
@@ -263,7 +248,7 @@ def arcface(taxonomy: Taxonomy,
     scale, margin = number("scale", scale), number("margin", margin, below=180)
     loss = metric_learning().losses.ArcFaceLoss(len(taxonomy), dim, margin=margin, scale=scale)
     loss.distance.register_forward_hook(keep_off_the_poles)
-    return LibraryLoss("arcface", taxonomy, dim, loss, scale=scale, margin=margin)
+    return BaselineLoss("arcface", taxonomy, dim, loss, scale=scale, margin=margin)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-052
 def sphereface(taxonomy: Taxonomy,
@@ -272,7 +257,7 @@ def sphereface(taxonomy: Taxonomy,
                # best mAP8 of 1, 8, 32 in three epochs on scenes
                scale: float = 8.,
                margin: int = 4,     # m, a whole number; default of the source
-              ) -> LibraryLoss:
+              ) -> BaselineLoss:
     r"""SphereFace (Liu et al., CVPR 2017): a softmax over the angles to one proxy a class, the own angle multiplied.
 
     $$L = \operatorname{mean}_i -\log \frac{e^{s\, \psi(\theta_{i y_i})}}{e^{s\, \psi(\theta_{i y_i})} + \sum_{j \ne
@@ -284,7 +269,7 @@ def sphereface(taxonomy: Taxonomy,
     if margin not in (1, 2, 3, 4):
         raise ValueError(f"margin must be 1, 2, 3 or 4, not {margin!r}.")
     loss = metric_learning().losses.SphereFaceLoss(len(taxonomy), dim, margin=int(margin), scale=scale)
-    return LibraryLoss("sphereface", taxonomy, dim, loss, scale=scale, margin=int(margin))
+    return BaselineLoss("sphereface", taxonomy, dim, loss, scale=scale, margin=int(margin))
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-054
 def softtriple(taxonomy: Taxonomy,
@@ -294,7 +279,7 @@ def softtriple(taxonomy: Taxonomy,
                gamma: float = .1,  # smoothness of the choice among a class's centres, in cosine; default of the source
                margin: float = .01,   # delta, in cosine; default of the source
                tau: float = .2,       # weight of the term that merges centres; default of the source, 0 leaves it out
-              ) -> LibraryLoss:
+              ) -> BaselineLoss:
     r"""SoftTriple (Qian et al., ICCV 2019): a softmax over classes that have several proxies each.
 
     $$L = \operatorname{mean}_i -\log \frac{e^{\lambda (S_{i y_i} - \delta)}}{e^{\lambda (S_{i y_i} - \delta)} +
@@ -311,7 +296,7 @@ def softtriple(taxonomy: Taxonomy,
     loss = metric_learning().losses.SoftTripleLoss(
         len(taxonomy), dim, centers_per_class=settings["centres"], la=settings["scale"], gamma=settings["gamma"],
         margin=settings["margin"], **merge)
-    return LibraryLoss("softtriple", taxonomy, dim, loss, **settings)
+    return BaselineLoss("softtriple", taxonomy, dim, loss, **settings)
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-054-b
 def merging(classes: int, centres: int) -> nn.Module:
