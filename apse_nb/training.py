@@ -66,9 +66,8 @@ def make_pair_loss(name: str | None,       # a key of the registry's `LOSSES`, o
     "The pair loss of this name; an unknown one is answered with the list."
     if name is None:
         return None
-    make = find(LOSSES, name, "pair loss")
-    wanted = inspect.signature(make).parameters
-    return make(**{k: v for k, v in dict(taxonomy=taxonomy, dim=dim).items() if k in wanted}, **settings)
+    make, known = find(LOSSES, name, "pair loss"), dict(taxonomy=taxonomy, dim=dim)
+    return make(**{k: known[k] for k in known if k in inspect.signature(make).parameters}, **settings)
 
 # %% ../nbs/10_training.ipynb #10-training-036
 def _as_memory_format(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
@@ -212,7 +211,7 @@ def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndar
 class _Step:
     """One training step: crop, forward, objective, backward, update. What changes from step to step is given to
     `compute` as tensors, or lies in `rates`."""
-    def __init__(self, network, optimizer, recipe, state, share=(0, 1), stored=None, recorder=None, rates=None):
+    def __init__(self, network, optimizer, recipe, state, share, stored, recorder, rates):
         self.network, self.optimizer, self.recipe, self.state = network, optimizer, recipe, state
         self.rank, self.world = share
         self.stored = stored              # N x H x W x 3 bytes on the device, or None: batches bring their pixels
@@ -237,36 +236,33 @@ class _Step:
         self.run(pixels=pixels, draw=draw, on_device=batch.on_device, targets=batch.targets)
         self.state.step += 1
 
-# %% ../nbs/10_training.ipynb #10-training-062a
-def _compute(self, pixels, draw, on_device, targets) -> None:
-    "The work of a step. It adds the losses and the emotion head's accuracy to the sums."
-    recipe, state = self.recipe, self.state
-    pixels = pixels if self.stored is None else self.stored[pixels]                  # (B, H, W, 3)
-    x = augment(pixels, recipe.crop, draw=draw, flip=recipe.flip)[self.rank::self.world]     # (B/W, 3, crop, crop)
-    with mixed_precision(x.device, recipe.bf16, recorded=self.recorder is not None):
-        output = self.network(_as_memory_format(x, recipe.channels_last))
-    output = whole_output(output, self.rank, self.world)
-    batch = Batch(self.labels, on_device, targets)
-    try:
-        values = state.objective(output, batch)
-    except ValueError as e:
-        seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
-        finite, dead = all(x.isfinite().all() for x in seen), not output.embedding.any(1).all()
-        if finite and not dead:
-            raise
-        raise Diverged(f"The network's outputs are {'zero' if finite else 'no longer finite'} at step {state.step}; "
-                       f"lower the learning rate ({recipe.lr}).") from e
-    self.optimizer.zero_grad(set_to_none=True)
-    # the distributed mean over processes divides by their number again
-    (values["loss"] if self.world == 1 else values["loss"]*self.world).backward()
-    for p in state.objective.parameters() if self.world > 1 else ():
-        p.grad /= self.world      # every process has the whole batch's
-    self.optimizer.step()
-    if output.high is not None:
-        values["accuracy"] = (output.high.scores.argmax(1) == batch.on_device).float().mean()
-    state.add(values)
-
-_Step.compute = _compute
+    def compute(self, pixels, draw, on_device, targets) -> None:
+        "The work of a step. It adds the losses and the emotion head's accuracy to the sums."
+        recipe, state = self.recipe, self.state
+        pixels = pixels if self.stored is None else self.stored[pixels]                  # (B, H, W, 3)
+        x = augment(pixels, recipe.crop, draw=draw, flip=recipe.flip)[self.rank::self.world]     # (B/W, 3, crop, crop)
+        with mixed_precision(x.device, recipe.bf16, recorded=self.recorder is not None):
+            output = self.network(_as_memory_format(x, recipe.channels_last))
+        output = whole_output(output, self.rank, self.world)
+        batch = Batch(self.labels, on_device, targets)
+        try:
+            values = state.objective(output, batch)
+        except ValueError as e:
+            seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
+            finite, dead = all(x.isfinite().all() for x in seen), not output.embedding.any(1).all()
+            if finite and not dead:
+                raise
+            raise Diverged(f"The network's outputs are {'zero' if finite else 'no longer finite'} at step "
+                           f"{state.step}; lower the learning rate ({recipe.lr}).") from e
+        self.optimizer.zero_grad(set_to_none=True)
+        # the distributed mean over processes divides by their number again
+        (values["loss"] if self.world == 1 else values["loss"]*self.world).backward()
+        for p in state.objective.parameters() if self.world > 1 else ():
+            p.grad /= self.world      # every process has the whole batch's
+        self.optimizer.step()
+        if output.high is not None:
+            values["accuracy"] = (output.high.scores.argmax(1) == batch.on_device).float().mean()
+        state.add(values)
 
 # %% ../nbs/10_training.ipynb #10-training-068
 def _finish_epoch(state: RunState, steps: int, images: int, started: float, valid, recipe: Recipe) -> None:
