@@ -125,8 +125,8 @@ def _compare(state: RunState, facts: dict, path) -> None:
         known = isinstance(there, dict) and isinstance(here, dict)
         fields = [k for k in here if there.get(k) != here[k]] if known else []
         detail = f" ({', '.join(f'{k}: {there.get(k)} there, {here[k]} now' for k in fields[:3])})"[:200]
-        what = "loss" if what == "settings" else what
-        raise ValueError(f"{path} was trained with another {what}{detail if fields else ''}; choose an empty folder "
+        what = {"settings": "another loss", "data": "other data"}.get(what, f"another {what}")
+        raise ValueError(f"{path} was trained with {what}{detail if fields else ''}; choose an empty folder "
                          f"for the new run, or repeat the old settings to resume it.")
 
 def _may_be_longer(there: dict, here: dict, finished: bool) -> bool:
