@@ -145,7 +145,8 @@ def test_tampered_facts_are_one_sentence(root, many):
         change(root, "INSERT OR REPLACE INTO facts VALUES(?, ?, ?)", name, value, seal_of(name, value))
 
     with Gallery.open(root/".apse_index") as gallery:
-        facts, query = gallery.facts | dict(head=dict(weight=[[0.]*8]*128, bias=[0.]*8)), gallery.store.rows()[3]
+        facts, query = gallery.facts | dict(head=dict(weight=[[0.]*8]*128, bias=[0.]*8, images=20, accuracy=.5,
+                                                      chance=.2)), gallery.store.rows()[3]
     whole, rng = (root/".apse_index"/FILE).read_bytes(), random.Random(0)
     odd = [None, [], {}, "", "x", -1, 0, 10**8, 1e300, True, [[]], {"a": 1}, "/etc/passwd", float("nan"), 2**63]
     at = [place for place in places(facts) if len(place) < 4]           # not every number of the head
@@ -158,7 +159,7 @@ def test_tampered_facts_are_one_sentence(root, many):
         try:
             with Gallery.open(root/".apse_index") as gallery:
                 assert len(gallery.by_emotion("awe", 3)) == 3 and gallery.query(root/"03.png").digest == query.digest
-                gallery.search(np.ones(128), 3)
+                result_page(Query("x"), gallery.search(np.ones(128), 3), gallery, ["apse_search"])
         except (ValueError, FileNotFoundError) as e:
             said += 1
             assert len(str(e).splitlines()) == 1 and len(str(e)) < 900, e
@@ -410,6 +411,8 @@ def test_an_index_is_taught_by_its_folders(tmp_path):
         save(root/"others"/f"dark{i}.png", 300 + i, False)
     result = run(apse_index, root, "--teach")
     assert result.exit_code == 0 and "taught by 24 labelled images" in result.stdout, result.output
+    run(apse_search, "--emotion", "awe", "--folder", root, "--html", tmp_path/"o.html")
+    assert "with emotions taught by 24 labelled images" in (tmp_path/"o.html").read_text()
     for i in range(12, 15):
         save(root/"others"/f"bright{i}.png", 200 + i, True)
     assert "3 new" in run(apse_index, root).stdout                                  # judged by the same head

@@ -229,6 +229,7 @@ def _folder_and_taxonomy(store: Store):
         fits = facts["model"]["dim"] == dim and facts["emotions"] == len(taxonomy or ())
         fits &= all(isinstance(pattern, str) for pattern in facts.get("exclude", []))
         if head:
+            fits &= all(isinstance(head[name], (int, float)) for name in ("images", "accuracy", "chance"))
             fits &= np.shape(head["weight"]) == (dim, len(taxonomy)) and np.shape(head["bias"]) == (len(taxonomy),)
         if fits:
             return folder, taxonomy

@@ -54,6 +54,22 @@ def result_json(query: Query, hits: list[Entry], gallery: Gallery) -> str:
                   model=gallery.facts["model"], results=results)
     return json.dumps(answer, indent=1, ensure_ascii=False)
 
+# %% ../../nbs/search/results.ipynb #search-results-model-b
+def model_words(source: str,                 # as in `Encoder`
+                head: dict | None = None,    # of an index that was taught, as it keeps it
+               ) -> str:
+    "A network in words, with what it is known to be good for."
+    kind, taught = source.split(":")[0], ""
+    if head:
+        taught = (f", with emotions taught by {head['images']} labelled images: it names {head['accuracy']:.0%} of "
+                  f"those left out (always the most frequent one: {head['chance']:.0%})")
+    if kind == "scenes":
+        return "the small network that ships with apse_nb, trained on drawn scenes only" + (
+            taught or ": on photographs its feelings are guesses")
+    if kind == "imagenet":
+        return "ImageNet's features" + (taught or ": it finds what is in an image and knows no feelings")
+    return f"your checkpoint {one_line(os.path.basename(source))}{taught}"
+
 # %% ../../nbs/search/results.ipynb #search-results-007
 def _shares(confidences, taxonomy, most: int) -> list[tuple[str, str, str]]:
     "The largest class probabilities: emotion, per cent, colour."
@@ -87,14 +103,12 @@ def result_page(query: Query,
     static = files("apse_nb")/"static"/"search"
     template = Environment(autoescape=True, trim_blocks=True).from_string(
         (static/"results.html").read_text(encoding="utf-8"))
-    source = gallery.facts["model"]["source"]
     shown = [dict(uri=e.path.as_uri(), image=_inline(gallery.thumbnail(e)), name=one_line(e.name),
                   emotion=one_line(e.emotion), similarity=e.similarity, width=e.width, height=e.height,
                   shares=_shares(e.confidences, gallery.taxonomy, 3),
                   command=" ".join(map(shell_word, [*again, os.fspath(e.path)]))) for e in hits]
-    model = ("the network of this library's drawn scenes: do not expect anything of it on photographs"
-             if source == "scenes" else one_line(os.path.basename(source)))
     return template.render(style=(static/"results.css").read_text(encoding="utf-8"), title=query.text, hits=shown,
-                           total=len(gallery), folder=one_line(gallery.folder), model=model,
+                           total=len(gallery), folder=one_line(gallery.folder),
+                           model=model_words(gallery.facts["model"]["source"], gallery.facts.get("head")),
                            query_image=_inline(query.thumbnail),
                            query_shares=_shares(query.confidences, gallery.taxonomy, 8))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
@@ -18,7 +17,7 @@ from ..emotions import LabelledImages, MIKELS
 from ..images import decode_square
 from ..search.encoder import Encoder, load_encoder
 from ..search.gallery import Contents, Gallery
-from ..search.results import Query as Asked, result_page
+from ..search.results import Query as Asked, model_words, result_page
 from ..tools.files import one_line, read_regular
 from .attention import AttentionExplorer
 from .browser import RetrievalBrowser
@@ -135,16 +134,6 @@ def _page_maker(source, found: Contents) -> Callable:
             return result_page(asked, hits, gallery, ["apse_search", "--index", os.path.abspath(source)])
     return page
 
-def model_words(encoder: Encoder) -> str:
-    "A network in words, with what it is known to be good for."
-    kind = encoder.source.split(":")[0]
-    if kind == "scenes":
-        return ("the small network that ships with apse_nb, trained on drawn scenes only: on photographs its feelings "
-                "are guesses")
-    if kind == "imagenet":
-        return "ImageNet's features: it finds what is in an image and knows no feelings"
-    return f"your checkpoint {one_line(Path(encoder.source).name)}"
-
 # %% ../../nbs/widgets/app.ipynb #12c-app-009-b
 def explorer(source="scenes",              # 'scenes', or the index of a folder, see `apse_index`
              model=None,                   # as in `load_encoder`; None: the index's own, for scenes the shipped network
@@ -159,14 +148,14 @@ def explorer(source="scenes",              # 'scenes', or the index of a folder,
         embeddings, confidences = encoder(images.pixels)
         page = Explorer(encoder, Collection(embeddings, images.pixels, images.taxonomy, images.names, images.labels,
                                             confidences), images)
-        place = "400 drawn scenes"
+        place, head = "400 drawn scenes", None
     else:
         with Gallery.open(source, model) as gallery:
-            encoder, found = gallery.encoder, gallery.contents()
+            encoder, found, head = gallery.encoder, gallery.contents(), gallery.facts.get("head")
         say(f"Reading the index of {len(found.entries):,} images...")
         collection = Collection.from_contents(found, gallery.taxonomy or MIKELS)
         page = Explorer(encoder, collection, _some_images(collection, encoder.resize), False,
                         _page_maker(source, found))
         place = f"{len(collection):,} images of {one_line(gallery.folder)}"
-    say(f"{place}; searched with {model_words(encoder)}.")
+    say(f"{place}; searched with {model_words(encoder.source, head)}.")
     return page
