@@ -16,6 +16,8 @@ import pytest
 # The background job of a script is started with SIGINT ignored, and hands that on to every process that a test starts.
 # Tests of Ctrl-C need what a terminal would give them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Two processes of tests that use two cores each are slower than two that use one each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):
@@ -32,16 +34,10 @@ SHOTS = Path(os.environ.get("APSE_SHOTS", Path(__file__).parent.parent/"reports"
 
 
 def pytest_collection_modifyitems(config, items) -> None:
-    """Where pytest-xdist divides the tests among processes, a file stays together, so that what it makes once is made
-    once, and so do all files with browser tests, whose servers and pages would wait for each other."""
     if not config.getoption("--slow"):
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; runs with --slow"))
-    if config.pluginmanager.hasplugin("xdist"):
-        browsing = {item.path for item in items if "browser" in item.fixturenames}
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group("browser" if item.path in browsing else item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -356,14 +356,14 @@ def test_a_processor_is_asked(flags, answer, monkeypatch):
 def test_the_commands_say_where_the_images_are_kept(monkeypatch, tmp_path):
     from apse_nb.report import commands
     import apse_nb.experiments as experiments
-    import apse_nb.report.publish as publish
+    import apse_nb.report.html_page as html_page
     seen = []
 
     def stop(*args, images_on, **settings):
         raise ValueError(f"kept on the {images_on}")
     monkeypatch.setattr(experiments, "fit", stop)
     monkeypatch.setattr(commands, "_run_table", lambda table, rows, files, profile, *a, **k: seen.append(profile))
-    monkeypatch.setattr(publish, "execute_report", lambda out, **parameters: seen.append(parameters) or out)
+    monkeypatch.setattr(html_page, "execute_report", lambda out, **parameters: seen.append(parameters) or out)
 
     def run(command, *words):
         return CliRunner().invoke(command, [*words, "--out", str(tmp_path/"out")])

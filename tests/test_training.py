@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from apse_nb.report import commands
 from apse_nb.tools.checkpoint import read_checkpoint, write_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +45,7 @@ def processes(monkeypatch):
     "Processes that are forked from one that has imported everything once, on the CPU."
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["apse_nb.training", "apse_nb.scenes", "apse_nb.pair_losses"])
+    context.set_forkserver_preload(["apse_nb.training", "apse_nb.scenes", "apse_nb.pair_losses", "torch._dynamo"])
     return context
 
 
@@ -108,11 +111,18 @@ if rank == 0:
 """
 
 
-def test_two_processes_train_and_evaluate_like_one(tmp_path):
+def run_script(*words) -> None:
+    sys.argv = [str(word) for word in words]
+    runpy.run_path(sys.argv[0])
+
+
+def test_two_processes_train_and_evaluate_like_one(tmp_path, processes):
     script = tmp_path/"two.py"
     script.write_text(TWO)
-    one = subprocess.run([sys.executable, script, tmp_path/"one.json"], env=ONE_THREAD, capture_output=True, text=True)
-    assert one.returncode == 0, one.stderr[-1000:]
+    one = processes.Process(target=run_script, args=(script, tmp_path/"one.json"))
+    one.start()
+    one.join()
+    assert one.exitcode == 0
     two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                           script, tmp_path/"two.json"], env=ONE_THREAD, capture_output=True, text=True)
     assert two.returncode == 0, two.stderr[-2000:]
@@ -143,11 +153,10 @@ def test_full_disk_while_writing_a_checkpoint_keeps_the_old_one(tmp_path, monkey
     (["apse_reproduce", "--rows", "tripel"], "Unknown row 'tripel'"),
     (["apse_reproduce", "--data", "no/such/folder", "--profile", "cpu"], "There is no folder no/such/folder"),
 ])
-def test_wrong_words_are_answered_in_one_line(words, sentence, tmp_path):
-    out = subprocess.run([sys.executable, "-c", f"from apse_nb.report.commands import {words[0]}; "
-                          f"{words[0]}(prog_name='{words[0]}')", *words[1:]],
-                         env=ONE_THREAD, capture_output=True, text=True, cwd=tmp_path)
-    assert out.returncode == 2 and sentence in out.stderr
+def test_wrong_words_are_answered_in_one_line(words, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = CliRunner().invoke(getattr(commands, words[0]), words[1:], prog_name=words[0])
+    assert out.exit_code == 2 and sentence in out.stderr
     assert out.stderr.strip().count("\n") == 0 and "Traceback" not in out.stderr, out.stderr
 
 

@@ -25,6 +25,7 @@ __all__ = ['apse_train', 'apse_evaluate', 'apse_reproduce']
 
 # %% ../../nbs/report/commands.ipynb #commands-010
 ROWS_WITHOUT_MODEL = ("sentibank", "deepsentibank", "mvso")       # rows of Table I that need a file of features
+SCENE_PROFILES = ("tiny", "quick")                                # their network is made for scenes
 
 def _cache_options(command):
     place = click.option("--cache", type=click.Path(path_type=Path), default=None,
@@ -263,14 +264,25 @@ def _feature_files(features: tuple[str, ...], tables: tuple[str, ...]) -> dict[s
         raise ValueError("--features belongs to --table 1: add it.")
     return {name: str(Path(file).resolve()) for name, file in files.items()}
 
-def _check_fit(source: str, profile) -> None:
+def _check_fit(source: str, profile_name: str) -> None:
     "`ValueError` when a profile for scenes meets a folder, or the other way round."
-    if source == "scenes" and profile.backbone != "scene_net":
-        raise ValueError(f"The profile {profile.name!r} needs a folder of images: add --data ROOT.")
+    if source == "scenes" and profile_name not in SCENE_PROFILES:
+        raise ValueError(f"The profile {profile_name!r} needs a folder of images: add --data ROOT.")
     _check_source(source)
-    if source != "scenes" and profile.backbone == "scene_net":
-        raise ValueError(f"The profile {profile.name!r} is made for scenes: for a folder add --profile cpu or "
+    if source != "scenes" and profile_name in SCENE_PROFILES:
+        raise ValueError(f"The profile {profile_name!r} is made for scenes: for a folder add --profile cpu or "
                          f"--profile paper.")
+
+def _check_rows(wanted: list[str], tables: tuple[str, ...], profile_name: str, files: dict[str, str]) -> None:
+    "`ValueError` for a row that is in none of these tables; without any, they are rows of Table II."
+    from apse_nb.report.tables import find_profile, find_table
+    from apse_nb.training import METHODS
+    known = METHODS
+    if tables:
+        known = {name: None for table in tables for name in find_table(table, find_profile(profile_name), files)}
+    unknown = [r for r in wanted if r not in known]
+    if unknown:
+        raise ValueError(f"Unknown row {one_line(unknown[0])!r}: choose among {', '.join(known)}.")
 
 def _run_table(table: str, wanted: list[str], files: dict[str, str], profile, source: str, out: Path, seeds,
                query_sets, **common):
@@ -345,41 +357,45 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
       apse_reproduce --table 1 --table fig6 --rows wscnet,triplet,gep_lambda0.1
       apse_reproduce --data data/fi --profile cpu --weights resnet18.safetensors --out reports/fi
     """
-    from apse_nb.experiments import row_store
-    from apse_nb.report.publish import execute_report, publish, published
-    from apse_nb.report.tables import find_profile, find_table, queue_commands
+    # the notebook runs in a process of its own, so without --table this one imports neither torch nor what needs it
     from apse_nb.tools.files import locked
-    from apse_nb.training import METHODS
+    from apse_nb.tools.results import ResultsStore
     if queue:
+        from apse_nb.report.tables import queue_commands
         click.echo("\n".join(queue_commands("data/fi" if source == "scenes" else source, out, weights)))
         return
-    started, profile = time.perf_counter(), replace(find_profile(profile_name), images_on=images_on)
-    files, wanted = _feature_files(features, tables), [r for r in (rows or "").split(",") if r]
-    known = {name: None for table in tables for name in find_table(table, profile, files)} if tables else METHODS
-    unknown = [r for r in wanted if r not in known]
-    if unknown:
-        raise ValueError(f"Unknown row {one_line(unknown[0])!r}: choose among {', '.join(known)}.")
+    started, files = time.perf_counter(), _feature_files(features, tables)
+    wanted = [r for r in (rows or "").split(",") if r]
+    if wanted:
+        _check_rows(wanted, tables, profile_name, files)
     if query_sets and (source != "scenes" or not tables):
         raise ValueError("--query-sets needs --table, and scenes: only those can be drawn at will.")
-    _check_fit(source, profile)
+    _check_fit(source, profile_name)
     _check_cache(cache, cache_clear)
-    weights = _weights(weights)
-    if weights:
-        profile = replace(profile, weights=weights)
-    store = row_store(out/"results.csv")
+    weights, store = _weights(weights), ResultsStore(out/"results.csv", ("status",))
     busy = f"another apse_reproduce is writing into {one_line(out)}; waiting for its end"
     with locked(out/".apse_reproduce.lock", on_wait=partial(click.echo, busy)):
         before = len(store.frame())
-        for table in tables:
-            _run_table(table, wanted, files, replace(profile, changes=dict(epochs=epochs) if epochs else {}), source,
-                       out, seeds, query_sets, cache=cache, taxonomy=taxonomy, report=click.echo)
-        if not tables:
+        if tables:
+            from apse_nb.report.tables import find_profile
+            profile = replace(find_profile(profile_name), images_on=images_on,
+                              changes=dict(epochs=epochs) if epochs else {})
+            if weights:
+                profile = replace(profile, weights=weights)
+            for table in tables:
+                _run_table(table, wanted, files, profile, source, out, seeds, query_sets, cache=cache,
+                           taxonomy=taxonomy, report=click.echo)
+            made = ""
+        else:
+            from apse_nb.report.html_page import execute_report
             place = source if source == "scenes" else str(Path(source).resolve())
             page = execute_report(out, source=place, profile_name=profile_name, weights=weights, rows=rows,
                                   seeds=seeds, epochs=epochs, images_on=images_on,
                                   cache=str(cache.resolve()) if cache else None)
-        click.echo(f"done in {(time.perf_counter() - started)/60:.1f} minutes" + ("" if tables else f": {page}"))
+            made = f": {page}"
+        click.echo(f"done in {(time.perf_counter() - started)/60:.1f} minutes{made}")
         if publish_as:
+            from apse_nb.report.publish import publish, published
             count = _publish_sets(out, publish_as) if query_sets else publish(store.path, published(publish_as))
             click.echo(f"{published(publish_as)}: " + ", ".join(f"{n} {kind}" for kind, n in count.items()))
         failed = store.frame()[before:].query("status == 'failed'")

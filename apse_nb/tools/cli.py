@@ -77,6 +77,9 @@ class OneLineErrors(click.Command):
     def main(self, *args, standalone_mode: bool = True, **kwargs):
         """What the terminal starts: reads the arguments, then calls `invoke`. Click's own error pages are off
         (`standalone_mode=False`)."""
+        # threads of torch (loaded later) that wait for each other shall wait asleep: where another program has the core
+        # of one, the others would use up theirs (GNU's OpenMP waits awake for a millisecond)
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         try:
             status = super().main(*args, standalone_mode=False, **kwargs)
         except click.ClickException as e:
