@@ -343,24 +343,22 @@ def _read_with(readers: list, root: Path, taxonomy: Taxonomy | None, ties: str) 
         try:
             files = _first_that_knows(reader, root, tried, ties)
         except _AnotherLayout as e:
-            doubt = e
-            continue
-        except ValueError:
-            if doubt is not None:
-                raise doubt from None
-            raise
-        if files is None:
-            continue
+            doubt, files = e, None
+        except ValueError as e:
+            raise doubt or e
+        if files is not None:
+            break
+    if files is None:
         if doubt is not None:
-            warnings.warn(f"{doubt} It was left aside, and the folder read as {reader.__doc__}.", stacklevel=3)
-        if taxonomy is not None and files.taxonomy != taxonomy:
-            files.taxonomy = taxonomy
-            meaning = ", ".join(f"{i} {name}" for i, name in enumerate(taxonomy.fine))
-            warnings.warn(f"The labels of {one_line(root)} are numbers, read as {meaning}.", stacklevel=3)
-        return files
+            raise doubt
+        return None
     if doubt is not None:
-        raise doubt
-    return None
+        warnings.warn(f"{doubt} It was left aside, and the folder read as {reader.__doc__}.", stacklevel=3)
+    if taxonomy is not None and files.taxonomy != taxonomy:
+        files.taxonomy = taxonomy
+        meaning = ", ".join(f"{i} {name}" for i, name in enumerate(taxonomy.fine))
+        warnings.warn(f"The labels of {one_line(root)} are numbers, read as {meaning}.", stacklevel=3)
+    return files
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-090
 READERS = {"list": _read_list, "emoset": _read_emoset, "emotion6": _read_emotion6, "abstract": _read_abstract,
