@@ -501,7 +501,7 @@ def test_imagenet_weights(tmp_path, monkeypatch):
                                 "safetensors where there is a connection.")
     monkeypatch.setattr(backbones, "load_imagenet", offline)
     one_sentence(run(apse_index, root, "--model", "imagenet", "--rebuild"), "could not be downloaded (no network); go "
-                 "online once, name a file with --weights, or give --model a checkpoint")
+                 "online once, name a file with apse_index --weights, or give --model a checkpoint")
     assert len(snapshot(root/".apse_index")) == 2  # what was there is still there
 
 

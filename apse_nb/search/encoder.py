@@ -71,8 +71,8 @@ def _imagenet(source: str, weights) -> Encoder:
     except FileNotFoundError as e:
         if weights:
             raise
-        raise FileNotFoundError(f"{str(e).split(': convert')[0]}; go online once, name a file with --weights, or give "
-                                f"--model a checkpoint of apse_train.") from None
+        raise FileNotFoundError(f"{str(e).split(': convert')[0]}; go online once, name a file with "
+                                f"apse_index --weights, or give --model a checkpoint of apse_train.") from None
     made_with = (hashlib.sha256(Path(weights).read_bytes()).hexdigest() if weights
                  else f"torchvision {name} IMAGENET1K_V1")
     return Encoder(PooledFeatures(backbone), dict(crop=224, channels_last=True), 256, source, made_with,
