@@ -31,8 +31,7 @@ __all__ = ['figure6', 'figure7', 'typical_queries', 'figure8', 'pick_failures', 
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-038
 def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the results store
-                 measures=("map8", "map2"),
-                ) -> pd.DataFrame:                     # one row a lambda: each measure, `_low`, `_high`, and `seeds`
+                ) -> pd.DataFrame:                     # one row a lambda: map8, map8_low, map8_high, ... and seeds
     """The curve of Fig. 6 over the seeds that all values of lambda have: mean with an interval over seeds, or for a
     single seed over queries."""
     lines = pd.concat(dict(sorted(points.items())), names=["lambda"]).query("status == 'ok'").reset_index("lambda")
@@ -44,15 +43,13 @@ def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the 
     rows = {}
     for lam, same in lines[lines["seed"].isin(seeds)].groupby("lambda"):
         rows[lam] = dict(seeds=len(seeds))
-        for m in measures:
+        for m in ("map8", "map2"):
             ends = seed_interval(same[m]) if len(seeds) > 1 else same[[f"{m}_low", f"{m}_high"]].iloc[0]
             rows[lam] |= dict(zip((m, f"{m}_low", f"{m}_high"), (same[m].mean(), *ends)))
     return pd.DataFrame(rows).T.rename_axis("lambda")
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-042-b
-def figure6(curve: pd.DataFrame,          # of `lambda_curve`
-            paper_best: float = 0.5,
-           ) -> plt.Figure:
+def figure6(curve: pd.DataFrame) -> plt.Figure:         # of `lambda_curve`
     "Fig. 6: both measures against lambda, on axes of the same height so that slopes can be compared by eye."
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     measures = ("map8", "map2")
@@ -63,7 +60,7 @@ def figure6(curve: pd.DataFrame,          # of `lambda_curve`
         ax.fill_between(curve.index, curve[f"{m}_low"], curve[f"{m}_high"], color=colour, alpha=.2, linewidth=0,
                         label=over)
         ax.plot(curve.index, curve[m], "o-", color=colour)
-        ax.axvline(paper_best, color="gray", linestyle=":", label="the paper's best")
+        ax.axvline(.5, color="gray", linestyle=":", label="the paper's best")
         middle = (curve[f"{m}_high"].max() + curve[f"{m}_low"].min())/2
         ax.set(xlabel=r"$\lambda$: weight of the pair loss (the attention losses have $1-\lambda$)",
                ylabel=MEASURE_NAMES[m], ylim=(middle - height/2, middle + height/2))
@@ -195,12 +192,10 @@ def judge_queries(report: RetrievalReport,
                   gallery_labels,
                   taxonomy: Taxonomy,
                   scores: torch.Tensor | None = None,   # Q x K logits of the emotion head
-                  among: int = 3,                       # a query fails when none of its first results is right
-                  unsure_below: float = 0.5,            # a head that gives no emotion this probability is unsure
                  ) -> pd.DataFrame:                     # one row a query
-    """What can be said about every query: does it fail, what is its first result, what does the emotion head take it
-    for, and how sure is it?"""
-    query_labels, hits = np.asarray(query_labels), np.asarray(gallery_labels)[top_results(report, among)]  # (Q, among)
+    """What can be said about every query: does it fail (none of three results is right), what is its first result, what
+    does the emotion head take it for, and how sure is it (unsure: no emotion has half of the probability)?"""
+    query_labels, hits = np.asarray(query_labels), np.asarray(gallery_labels)[top_results(report, 3)]      # (Q, 3)
     table = pd.DataFrame({"label": query_labels, "average precision": report.per_query["map8"].to_numpy(),
                           "first": hits[:, 0],
                           "failed": ~(hits == query_labels[:, None]).any(1),
@@ -213,7 +208,7 @@ def judge_queries(report: RetrievalReport,
                                                                   "neither"))
     sure = probability[:, 0].numpy()
     return table.assign(guess=guess, second=second, head=head, confidence=sure,
-                        second_confidence=probability[:, 1].numpy(), unsure=sure < unsure_below)
+                        second_confidence=probability[:, 1].numpy(), unsure=sure < .5)
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-061
 def pick_failures(judged: pd.DataFrame, k: int = 4) -> list[int]:

@@ -123,8 +123,8 @@ def level(file: str, row: str, measure: str = "map8", epochs: int | None = None)
 
 def fresh_gap(row: str, base: str, measure: str = "map8") -> str:
     "As `gap`, over seeds and fresh query sets of scenes: '-.020 (-.030 to -.010, 4 seeds x 10 query sets)'."
-    found = luck_table(results("query_luck_scenes"), [(row, base)], (measure,)) if len(
-        results("query_luck_scenes")) else ()
+    lines = results("query_luck_scenes")
+    found = luck_table(lines, [(row, base)], (measure,)) if len(lines) else ()
     if not len(found):
         return "not measured"
     d = found.iloc[0]
@@ -149,12 +149,6 @@ def needed_for(map8: float) -> tuple[float, float]:
     return tuple(needed_accuracy(curve, map8) for curve in curves)
 
 # %% ../../nbs/report/findings.ipynb #findings-012
-def _drop(file: str) -> pd.Series:
-    "How much mAP8 a trained row loses, on average, when queries search each other instead of the training images."
-    lines = results(file)
-    lines = lines[(lines["status"] == "ok") & (lines["epochs"] > 0)]
-    return (lines["map8"] - lines["own_map8"]).groupby(lines["name"]).mean()
-
 @cache
 def findings() -> tuple[Finding, ...]:
     "What was learned, computed from the results files."
@@ -164,7 +158,10 @@ def findings() -> tuple[Finding, ...]:
     far, near = (f"{100*share:.0f} %" for share in needed_for(printed["gep", "map8"]))
     needed = f"{far} of queries classified right" + (
         ", wherever errors fall" if far == near else f" if errors fall anywhere, {near} if mostly inside the polarity")
-    drop, accuracy = _drop("fi_gpu"), results("fi_gpu")["query_accuracy"].max()
+    lines = results("fi_gpu").query("status == 'ok' and epochs > 0")
+    accuracy = lines["query_accuracy"].max()
+    # what a row loses, on average, when queries search each other instead of the training images
+    drop = (lines["map8"] - lines["own_map8"]).groupby(lines["name"]).mean()
     step, product = fi("concat_linear", "at_ep"), fi("clb", "concat_linear")
     on_cores_too = gap("fi_cpu", "concat_linear", "ha", epochs=2)
     projected = "" if on_cores_too == "not measured" else f", and the projection over HA {on_cores_too}"

@@ -21,7 +21,7 @@ import torch
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..emotions import LabelledImages, Taxonomy
+from ..emotions import LabelledImages
 from ..metrics import MEASURES, evaluate, random_floor
 from .figures import MEASURE_NAMES
 from ..tools.plotting import PALETTE
@@ -175,7 +175,6 @@ def _one_fold(origin, before: Embedded, images: LabelledImages, test: np.ndarray
 
 # %% ../../nbs/report/folds.ipynb #folds-028
 def fold_summary(folds: pd.DataFrame,             # of `fine_tune_folds`, one method or several
-                 measures=("map8", "map2"),
                 ) -> pd.DataFrame:                # one row for each method, reading and stage
     "Means over folds with 95 % intervals, beside the random floor."
     rows = []
@@ -184,7 +183,7 @@ def fold_summary(folds: pd.DataFrame,             # of `fine_tune_folds`, one me
             for stage, title in (("before_", "as transferred"), ("", "fine-tuned")):
                 row = {"method": method, "gallery": reading, "network": title,
                        "folds": int(mine[f"{stage}{prefix}map8"].notna().sum())}
-                for m in measures:
+                for m in ("map8", "map2"):
                     values = mine[f"{stage}{prefix}{m}"].dropna().astype(float)
                     row[m] = values.mean()
                     row[f"{m} low"], row[f"{m} high"] = seed_interval(values) if len(values) > 1 else (np.nan, np.nan)
@@ -197,17 +196,15 @@ HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo", "--")
 
 # %% ../../nbs/report/folds.ipynb #folds-035-b
 def figure5(frames: dict[str, pd.DataFrame],      # set -> folds of all methods on it
-            measures=("map8", "map2"),
            ) -> tuple[plt.Figure, pd.DataFrame]:  # the figure, and its numbers
     """Fig. 5: means over folds with 95 % intervals; a diamond is the network before fine-tuning, a dotted line the
     random floor."""
     if not frames:
         raise ValueError("There is no set to draw: give {name of the set: folds of `fine_tune_folds`}.")
-    table = pd.concat({s: fold_summary(f, measures) for s, f in frames.items()}, names=["set"])
+    table = pd.concat({s: fold_summary(f) for s, f in frames.items()}, names=["set"])
     methods = list(dict.fromkeys(table.index.get_level_values("method")))
-    fig, axes = plt.subplots(len(measures), 2, figsize=(9, .6 + 2.3*len(measures)), layout="constrained",
-                             sharex=True, sharey="row", squeeze=False)
-    for row, m in zip(axes, measures):
+    fig, axes = plt.subplots(2, 2, figsize=(9, 5.2), layout="constrained", sharex=True, sharey="row")
+    for row, m in zip(axes, ("map8", "map2")):
         for ax, reading in zip(row, READINGS.values()):
             for s, name in enumerate(frames):
                 _bars(ax, table.loc[name], methods, s, m, reading)

@@ -111,12 +111,12 @@ def luck_table(lines: pd.DataFrame,             # of `measure_query_sets` or dat
                                         "sd_sets", "sd_rest", "printed"])
 
 # %% ../../nbs/report/query_luck.ipynb #query-luck-015
-def figure_luck(lines: pd.DataFrame, contrasts=CONTRASTS, measures=("map8", "map2")) -> plt.Figure:
+def figure_luck(lines: pd.DataFrame, contrasts=CONTRASTS) -> plt.Figure:
     "Differences with crossed intervals; small dots are query sets (means over seeds), ticks the paper's values."
-    table = luck_table(lines, contrasts, measures)
+    table = luck_table(lines, contrasts)
     pairs = list(dict.fromkeys(zip(table["row"], table["base"])))
-    fig, axes = plt.subplots(1, len(measures), figsize=(9, 1.2 + .5*len(pairs)), sharey=True, layout="constrained")
-    for ax, measure in zip(np.atleast_1d(axes), measures):
+    fig, axes = plt.subplots(1, 2, figsize=(9, 1.2 + .5*len(pairs)), sharey=True, layout="constrained")
+    for ax, (measure, title) in zip(axes, dict(map8="mAP$_8$", map2="mAP$_2$").items()):
         for line in table[table["measure"] == measure].to_dict("records"):
             y = len(pairs) - 1 - pairs.index((line["row"], line["base"]))
             sets = differences(lines, line["row"], line["base"], measure).mean()
@@ -124,7 +124,7 @@ def figure_luck(lines: pd.DataFrame, contrasts=CONTRASTS, measures=("map8", "map
             ax.errorbar(line["mean"], y, xerr=line["high"] - line["mean"], fmt="o", color="#0072B2", capsize=3)
             ax.plot(line["printed"], y, "|", color="black", markersize=12, markeredgewidth=1.5)
         ax.axvline(0, color="gray", linewidth=.8)
-        ax.set(xlabel=f"difference in {dict(map8='mAP$_8$', map2='mAP$_2$')[measure]}", ylim=(-.5, len(pairs) - .3))
+        ax.set(xlabel=f"difference in {title}", ylim=(-.5, len(pairs) - .3))
     titles = [f"{row_titles()[row]}\nless {row_titles()[base]}" for row, base in pairs]
-    np.atleast_1d(axes)[0].set_yticks(range(len(pairs))[::-1], titles, fontsize=8)
+    axes[0].set_yticks(range(len(pairs))[::-1], titles, fontsize=8)
     return fig

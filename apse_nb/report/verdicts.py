@@ -22,17 +22,16 @@ __all__ = ['VERDICTS', 'WANTED', 'JUDGED', 'compare', 'word', 'judge', 'one_per_
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-023
 @cache
-def detectable(seeds: int, level: float = .95, power: float = .8) -> float:
-    """The smallest true difference, in standard deviations of the paired differences, that the interval separates from
-    zero with this probability."""
+def detectable(seeds: int) -> float:
+    """The smallest true difference, in standard deviations of the paired differences, that the 95 % interval separates
+    from zero four times out of five."""
     df = seeds - 1
-    edge = stats.t.ppf((1 + level)/2, df)
-    return float(brentq(lambda d: stats.nct.sf(edge, df, d*np.sqrt(seeds)) - power, 1e-6, 100/np.sqrt(seeds)))
+    edge = stats.t.ppf(.975, df)
+    return float(brentq(lambda d: stats.nct.sf(edge, df, d*np.sqrt(seeds)) - .8, 1e-6, 100/np.sqrt(seeds)))
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-035
 def describe_values(values: pd.Series,          # one difference a seed
                     half: float = np.nan,       # half the interval over queries, for a single seed
-                    level: float = .95,
                    ) -> dict:                   # seeds, difference, low, high, interval, sd, detectable, p, direction
     """What several seeds, or one, say about a difference. `direction` is 1 or -1 where the interval leaves zero out (or
     there is none), else 0."""
@@ -40,8 +39,8 @@ def describe_values(values: pd.Series,          # one difference a seed
     found = dict(seeds=n, difference=mean, low=np.nan, high=np.nan, interval="", sd=np.nan, detectable=np.nan, p=np.nan)
     if n > 1 and np.ptp(values) > 1e-12:
         sd = values.std(ddof=1)
-        low, high = seed_interval(values, level)
-        found |= dict(interval="seeds", low=low, high=high, sd=sd, detectable=detectable(n, level)*sd,
+        low, high = seed_interval(values)
+        found |= dict(interval="seeds", low=low, high=high, sd=sd, detectable=detectable(n)*sd,
                       p=float(stats.ttest_1samp(values, 0).pvalue))
     elif n and not np.isnan(half):
         found |= dict(interval="queries", low=mean - half, high=mean + half)
@@ -51,11 +50,10 @@ def describe_values(values: pd.Series,          # one difference a seed
 def difference(c,                               # a `Comparison`, `MoreGain` or `MoreSpread`
                runs: pd.DataFrame,              # one line a seed, columns (row, measure)
                diverged: dict[str, set],        # row -> seeds
-               level: float = .95,
               ) -> dict:
     "What the runs of one data set say about one comparison: as `describe_values`, with `lost` seeds and `paper`."
     values, lost = c.values(runs), c.lost(runs, diverged)
-    found = describe_values(values, c.half_width(runs, values.index[0]) if len(values) else np.nan, level)
+    found = describe_values(values, c.half_width(runs, values.index[0]) if len(values) else np.nan)
     if lost:                                    # speaks for nothing any more; against it if nothing is left
         found["direction"] = min(found["direction"], 0) if len(values) else -int(lost > 1)
     return found | dict(lost=lost, paper=c.printed())
@@ -134,7 +132,7 @@ def contrast_values(claim: Claim, runs: pd.DataFrame) -> tuple[pd.Series, list]:
     return mean - claim.margin, [c for c, _ in found]
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-063
-def compare(claims, lines: pd.DataFrame, level: float = .95) -> pd.DataFrame:
+def compare(claims, lines: pd.DataFrame) -> pd.DataFrame:
     "Every comparison of every claim on every set of lines that may be compared: one line each."
     rows = []
     for key, runs, diverged in comparable(lines):
@@ -143,7 +141,7 @@ def compare(claims, lines: pd.DataFrame, level: float = .95) -> pd.DataFrame:
             for i, c in enumerate(claim.comparisons):
                 missing = ", ".join(name for name in dict.fromkeys(c.rows) if name not in tried)
                 rows.append(key | dict(claim=claim.key, comparison=i, rows=c.label, measure=c.measure, missing=missing)
-                            | difference(c, runs, diverged, level))
+                            | difference(c, runs, diverged))
     return pd.DataFrame(rows, columns=None if rows else ["claim", "data_set", "seeds", "lost", "direction"])
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-063-b
@@ -161,18 +159,17 @@ JUDGED = ("claim", "section", "control", "data_set", "source", "profile", "data"
           "verdict", "p", "p_holm", "shown", "against", "open", "run", "comparisons", "measure", "difference", "low",
           "high", "interval", "paper", "detectable", "note")
 
-def word(difference: float, p: float, p_holm: float, shown: int, against: int, run: int, level: float = .95) -> str:
+def word(difference: float, p: float, p_holm: float, shown: int, against: int, run: int) -> str:
     "The verdict over several seeds: rules 1 to 4."
-    alpha = 1 - level
     if difference > 0:
-        if p_holm <= alpha and not against and shown > run/2:
+        if p_holm <= .05 and not against and shown > run/2:
             return "reproduced"
-        return "mostly for" if p_holm <= alpha and shown > against or p <= alpha and shown > run/2 else "undecided"
-    if p_holm <= alpha:
+        return "mostly for" if p_holm <= .05 and shown > against or p <= .05 and shown > run/2 else "undecided"
+    if p_holm <= .05:
         return "mostly against" if shown else "opposite"
-    return "mostly against" if p <= alpha and against > run/2 else "undecided"
+    return "mostly against" if p <= .05 and against > run/2 else "undecided"
 
-def _contrast(claim: Claim, used: pd.DataFrame, runs: pd.DataFrame, diverged: dict, level: float) -> dict:
+def _contrast(claim: Claim, used: pd.DataFrame, runs: pd.DataFrame, diverged: dict) -> dict:
     "The contrast of a claim with its counts; its verdict where that needs no correction for many claims."
     found = dict(comparisons=len(used), measure=claim.measure) | count_directions(used)
     values, made_of = contrast_values(claim, runs)
@@ -182,7 +179,7 @@ def _contrast(claim: Claim, used: pd.DataFrame, runs: pd.DataFrame, diverged: di
     if not tried or not enough:
         return found | dict(verdict="not run", seeds=0)
     half = np.mean([c.half_width(runs, values.index[0]) for c in made_of]) if len(values) else np.nan
-    found |= describe_values(values, half, level) | dict(paper=claim.printed())
+    found |= describe_values(values, half) | dict(paper=claim.printed())
     if lost and not (found["direction"] == -1 and len(values) > 1):
         always = any(c.lost(runs, diverged) > 1 and not len(c.values(runs)) for c in lost)
         return found | dict(verdict="mostly against" if always else "undecided", p=np.nan)
@@ -212,13 +209,12 @@ def _note(used: pd.DataFrame, found: dict) -> str:
 
 def judge(claims,                      # a `Claim` or several
           lines: pd.DataFrame,         # of a results store
-          level: float = .95,
-          compared: pd.DataFrame | None = None,      # `compare(claims, lines, level)`, where it is at hand
+          compared: pd.DataFrame | None = None,      # `compare(claims, lines)`, where it is at hand
          ) -> pd.DataFrame:            # columns JUDGED: the contrast, its verdict, and the counts
     "A verdict for every claim on every set of lines that may be compared."
     claims = (claims,) if isinstance(claims, Claim) else tuple(claims)
     if compared is None:
-        compared = compare(claims, lines, level)
+        compared = compare(claims, lines)
     rows, by_set = [], dict(list(compared.groupby(["data_set", "claim"])))
     for key, runs, diverged in comparable(lines):
         for claim in claims:
@@ -227,22 +223,22 @@ def judge(claims,                      # a `Claim` or several
             if not claim.comparisons or key["source"] in claim.not_on:
                 row |= dict(verdict="cannot be tested here", note=claim.not_on.get(key["source"], claim.reason))
             else:
-                row |= _contrast(claim, used, runs, diverged, level)
+                row |= _contrast(claim, used, runs, diverged)
             rows.append(row)
     judged = pd.DataFrame(rows).reindex(columns=JUDGED).astype(dict(verdict=object, note=object))
-    _decide(judged, level)
+    _decide(judged)
     for i, row in judged[judged["note"].isna()].iterrows():
         judged.loc[i, "note"] = _note(by_set.get((row["data_set"], row["claim"]), compared[:0]), row.to_dict())
     return judged.assign(provisional=(judged["seeds"] > 0) & (judged["seeds"] < WANTED))
 
-def _decide(judged: pd.DataFrame, level: float) -> None:
+def _decide(judged: pd.DataFrame) -> None:
     "Correct the p-values within each source, one data set of it for each claim, and write the verdicts."
     chosen = one_per_source(judged)
     for family in (chosen, judged.drop(chosen.index)):                     # data sets that no page shows come last
         for _, mine in family[family["p"].notna()].groupby(["source", "control"]):
             judged.loc[mine.index, "p_holm"] = holm(mine["p"])
     for i, row in judged[judged["p"].notna()].iterrows():
-        judged.loc[i, "verdict"] = word(*row[["difference", "p", "p_holm", "shown", "against", "run"]], level=level)
+        judged.loc[i, "verdict"] = word(*row[["difference", "p", "p_holm", "shown", "against", "run"]])
 
 def one_per_source(judged: pd.DataFrame) -> pd.DataFrame:
     """For each claim and source the data set with most comparisons run, then most seeds, then most epochs: chosen
