@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -45,13 +46,14 @@ def folder(tmp_path):
     return root
 
 
-@pytest.fixture
-def explore(folder, tmp_path):
+@contextmanager
+def explored(folder: Path, *more: str):
     "The command, running in the folder with the traps: its process, what it said, and where its errors go."
-    errors = tmp_path/"errors"
-    arguments = [folder.name, "--open", "--port", str(free_port())]
-    process = subprocess.Popen([sys.executable, "-c", CODE, *arguments], cwd=tmp_path,
-                               env=os.environ | dict(JUPYTER_PATH=str(tmp_path/"foreign")),
+    place = folder.parent
+    errors = place/"errors"
+    arguments = [folder.name, "--open", "--port", str(free_port()), *more]
+    process = subprocess.Popen([sys.executable, "-c", CODE, *arguments], cwd=place,
+                               env=os.environ | dict(JUPYTER_PATH=str(place/"foreign")),
                                stdout=subprocess.PIPE, stderr=errors.open("w"), text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     said = ""
@@ -63,6 +65,12 @@ def explore(folder, tmp_path):
         raise AssertionError(errors.read_text())
     yield process, said, errors
     stop(process)                              # if the test has not
+
+
+@pytest.fixture
+def explore(folder):
+    with explored(folder) as running:
+        yield running
 
 
 def kernels(process=None) -> list[psutil.Process]:
@@ -205,6 +213,70 @@ def test_apse_explore(explore, page, shot, tmp_path):
     assert process.wait(30) == 0
     assert not psutil.wait_procs(behind, 10)[1]  # no process stays behind
     assert "Traceback" not in errors.read_text() and not (tmp_path/"executed").exists()
+
+
+def test_two_models_side_by_side(folder, tmp_path, page, shot):
+    "A second index, of another network without an emotion head: each query goes to both, and both say what they found."
+    from click.testing import CliRunner
+
+    from apse_nb.network import APSE
+    from apse_nb.search.commands import apse_index
+    from apse_nb.training import Recipe, save_model
+    from apse_nb.widgets.commands import apse_explore
+
+    other, index = tmp_path/"plain.safetensors", tmp_path/"plain_index"
+    save_model(APSE(backbone="scene_net", weights="shapes", dim=16, pooling="low_rank", heads="none", attend="none"),
+               other, recipe=vars(Recipe(resize=96, crop=88)))
+    said = CliRunner().invoke(apse_explore, [str(folder), "--beside", str(index)])
+    assert said.exit_code == 2 and "There is no index" in said.output and not index.exists()
+    said = CliRunner().invoke(apse_index, [str(folder), "--model", str(other), "--index", str(index)])
+    assert "40 images: 40 new" in said.output
+
+    with explored(folder, "--beside", str(index)) as (process, said, errors):
+        address, plain = re.search(r"^((http://127\.0\.0\.1:\d+/)\?token=\S{20,})$", said, re.M).groups()
+        wait_for(plain + "login", process, errors, 120)
+        page.goto(address)
+        look_at_two(page, shot, folder)
+
+
+def look_at_two(page, shot, folder: Path) -> None:
+    first = page.locator("[aria-label='results, most similar first'] button")
+    second = page.locator("[aria-label='results of the second model, most similar first'] button")
+    second.first.wait_for()
+    assert page.get_by_text(re.compile("searched with the small network.*beside it with your checkpoint")).is_visible()
+
+    def ids(grid) -> list[str]:
+        return grid.evaluate_all("all => all.map(b => b.dataset.id)")
+
+    def compare() -> None:
+        "Different results, and the sentence says how many are shared."
+        here, there = ids(first), ids(second)
+        assert len(here) == len(there) == 24 and here != there
+        page.get_by_text(f"{len(set(here) & set(there))} of them are found by both.").wait_for()
+
+    compare()
+    left, right = first.first.bounding_box(), second.first.bounding_box()
+    assert left["x"] + left["width"] <= right["x"] and abs(left["y"] - right["y"]) < 40
+    shot(page, "app_two_models_1280")
+    page.set_viewport_size(dict(width=390, height=900))
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shot(page, "app_two_models_390")
+    page.set_viewport_size(dict(width=1280, height=900))
+
+    chosen = ids(second)[3]                    # a click at the right is a query for both
+    second.nth(3).click()
+    page.wait_for_function("([i]) => ![...document.querySelectorAll('.apse-tile')].some(b => b.dataset.id === i)",
+                           arg=[chosen])
+    compare()
+    drawn = next(p for p in (folder/"fear").iterdir())
+    page.locator(".apse-upload input").first.set_input_files(drawn)
+    page.get_by_text(f"Query: your image {drawn.name}").wait_for()
+    compare()
+    assert all(drawn.name in grid.first.locator("img").get_attribute("alt") for grid in (first, second))
+    page.get_by_label("feeling").select_option("awe")          # what the second one cannot be asked
+    page.get_by_text(re.compile("plain.safetensors: This network knows no emotions")).wait_for()
+    assert first.count() == 24 and second.count() == 0
 
 
 def test_strangers_at_the_door(explore, tmp_path):

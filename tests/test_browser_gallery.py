@@ -152,7 +152,8 @@ def test_browser_and_map(page, serve, shot, known):
     # the map: hover shows the picture under the pointer
     places = np.frombuffer(on_canvas(flatten(known.embeddings, "pca")[0]), np.float32).reshape(-1, 2).astype(float)
     # as in the widget's JavaScript, and its border
-    pixels = np.stack([310 + places[:, 0]*432, 230 - places[:, 1]*432], 1) + 1
+    scale = (canvas.bounding_box()["width"] - 2)/620
+    pixels = scale*np.stack([310 + places[:, 0]*432, 230 - places[:, 1]*432], 1) + 1
     apart = np.sqrt(((pixels[:, None] - pixels[None])**2).sum(-1)) + 1e9*np.eye(len(pixels))
     lonely = [int(i) for i in np.argsort(-apart.min(1)) if i != worst][:2]  # points that no other one is near
     sources = []

@@ -59,6 +59,11 @@ def titles() -> dict[str, str]:
     return {name: _source(name)[0] for name in PAGES}
 
 
+def moving_beside(notebook: str) -> dict[str, str]:
+    "Title of each page that names this notebook (its path below nbs), by the page's name."
+    return {name: title for name, title in titles().items() if f"]({notebook})" in _source(name)[2]}
+
+
 def _source(name: str) -> tuple[str, str, str]:
     "Title, subtitle and text of a page, as Markdown."
     m = re.match(r"# (.+)\n> (.+)\n", text := (SOURCES/f"{name}.md").read_text(encoding="utf-8"))

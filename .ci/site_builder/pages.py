@@ -16,7 +16,7 @@ from nbconvert.filters import strip_ansi
 
 from .book import ROOT, WINGS, Chapter, exported_to, find_chapters, read_settings, split_directives, split_parts
 from .entries import Entry, read_entries
-from .live import titles, write_live_pages
+from .live import moving_beside, titles, write_live_pages
 from .markup import Renderer, colour, first_sentences, keep_short, plain, ticked
 
 TEMPLATES = Path(__file__).resolve().parent/"templates"      # with style and script
@@ -254,7 +254,9 @@ class ChapterPage:
     def write(self) -> None:
         chapter, chapters = self.chapter, self.site.chapters
         at = chapters.index(chapter)
+        notebook = "/".join(filter(None, [chapter.folder, chapter.path.name]))
         self.site.write(chapter.file, "chapter.html", chapter=chapter, title=chapter.title,
+                        moving=moving_beside(notebook) if self.site.live else {},
                         shown_title=Markup(self.title), shown_subtitle=Markup(self.subtitle),
                         description=plain(self.subtitle),
                         body=Markup("\n".join(self.blocks)), toc=[(level, anchor, Markup(text)) for level, anchor,

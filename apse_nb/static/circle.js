@@ -50,8 +50,6 @@ const DRAW = {                                            // one way to draw for
 function render({ model, el }) {
   const svg = add(el, "svg", {
     viewBox: "-1.75 -1.5 3.5 3",
-    width: 500,
-    height: 428,
     class: "apse-circle",
     role: "group",
     "aria-label": "Anchor, positive and negatives on a circle",
@@ -110,7 +108,8 @@ function render({ model, el }) {
       [...look.lines, `${angle}°`].forEach((line, k) => {
         label[k].textContent = line;
         label[k].setAttribute("x", 1.35 * x);
-        label[k].setAttribute("y", 1.32 * y - 0.06 + 0.1 * k);
+        label[k].setAttribute("y", 1.32 * y);
+        label[k].setAttribute("dy", `${1.15 * (k - 0.6)}em`);
       });
     });
   const tell = () => points.forEach(({ g }, i) => g.setAttribute("aria-valuetext", model.get("texts")[i] ?? ""));

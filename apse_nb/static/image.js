@@ -3,7 +3,8 @@
 export default {
   render({ model, el }) {
     const img = document.createElement("img");
-    img.style.maxWidth = "100%";
+    img.style.cssText = `max-width: max(100%, ${model.get("least")}px); min-width: ${model.get("least")}px`;
+    el.style.overflowX = "auto";
     let url;                                          // of the image now shown
     const draw = () => {
       const old = url;

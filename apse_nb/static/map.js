@@ -34,7 +34,7 @@ function render({ model, el }) {
   const box = add(el, "div", "apse-map"), canvas = add(box, "canvas", ""), card = add(box, "div", "apse-card");
   const img = add(card, "img", ""), words = add(card, "div", ""), spoken = add(box, "div", "apse-spoken");
   const bar = add(el, "div", "apse-bar");
-  const ratio = Math.min(2, window.devicePixelRatio || 1);
+  const ratio = Math.min(2, 1.25 * (window.devicePixelRatio || 1));           // the page may show it larger than W
   const layer = document.createElement("canvas");         // the points, drawn once for each view
   for (const c of [canvas, layer]) {
     c.width = W * ratio;

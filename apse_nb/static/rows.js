@@ -2,6 +2,7 @@
 function render({ model, el }) {
   const frame = el.appendChild(document.createElement("div")), img = frame.appendChild(document.createElement("img"));
   frame.className = "apse-rows";
+  el.style.overflowX = "auto";
   let url;
   const draw = () => {
     const old = url;

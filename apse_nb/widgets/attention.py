@@ -162,7 +162,7 @@ class AttentionExplorer(ipywidgets.VBox):
                  labelled: bool = True,       # False: the labels are made up and are not shown
                 ):
         self.state = AttentionState(model, images, crop, labelled)
-        self.image, self.message, self.file, self._showing = ImageView(), Message(), Upload(), False
+        self.image, self.message, self.file, self._showing = ImageView(least=640), Message(), Upload(), False
         self.controls, self.trained = _controls(len(images) - 1), ipywidgets.Button(
             description="as trained", tooltip="back to the variant that the weights were trained with")
         for name, control in self.controls.items():

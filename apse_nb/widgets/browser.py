@@ -5,7 +5,6 @@
 # %% ../../nbs/widgets/browser.ipynb #browser-003
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Callable
@@ -122,16 +121,45 @@ def query_by_emotions(collection: Collection,
     label = t.index(only) if len(weights) == 1 and only not in t.coarse else None
     return Query(words, sum(w*each[name] for name, w in weights.items())/total, label=label, shares=True)
 
+# %% ../../nbs/widgets/browser.ipynb #browser-015-results
+def _tile(collection: Collection, i: int, caption: list[str], frame: Frame, words: list[str]) -> dict:
+    "What the grid has to know about an image."
+    return dict(id=i, src=collection.source(i), alt="; ".join([*words, collection.words(i)]), caption=caption,
+                border=f"{5 if frame.sign else 2}px {frame.css} {frame.colour}", sign=frame.sign)
+
+class Results(widgets.VBox):
+    "The images of a collection that are nearest to a query."
+    def __init__(self, collection: Collection, k: int, side: int, name: str = "",
+                 label: str = "results, most similar first"):
+        if k < 1:
+            raise ValueError(f"Ask for at least one result, not {k}.")
+        self.collection, self.k, self.name = collection, k, name and f"{name}: "
+        self.found, self.similarity = np.zeros(0, int), np.zeros(0)
+        self.message, self.grid = Message(), ImageGrid(label=label, side=side)
+        super().__init__([self.message, self.grid], layout=dict(flex="1 1 320px", min_width="0"))
+
+    def show(self, query: Query, allowed: np.ndarray, remark: str = "") -> None:     # N booleans
+        "Search, and say how many results are right, where that is known."
+        c = self.collection
+        self.found, self.similarity = nearest_images(c, query.similarity, self.k, allowed)
+        framed, score = result_frames(c, query.label, self.found), "{:.0%}" if query.shares else "{:.2f}"
+        self.grid.tiles = [_tile(c, i, [score.format(s), *c.facts(i), short(c.names[i])], frame,
+                                 [*filter(None, [frame.words]), f"similarity {s:.2f}"])
+                           for i, s, frame in zip(self.found.tolist(), self.similarity, framed)]
+        kinds = ", ".join(f"{sum(mine is f for mine in framed)} {f.sign} {f.words}" for f in TIER_FRAMES)
+        known = "." if c.labels is None or query.label is None else f": {kinds}."
+        self.message.say(f"{self.name}{len(self.found)} nearest of {allowed.sum():,} images{known}{remark}"
+                         if allowed.any() else "No image passes the filters: open one of them.")
+
 # %% ../../nbs/widgets/browser.ipynb #browser-015c
 class Kept(widgets.VBox):
     "A query and its results that stay while the search goes on beside them; hidden until there is one."
     def __init__(self, side: int):      # of a result on the page, pixels
         self.words, self.results = Message(), ImageGrid(label="kept results, most similar first", side=side)
-        self.close_button = widgets.Button(description="Close", layout=dict(width="70px"))
-        head = widgets.HBox([self.words, self.close_button], layout=dict(flex_flow="row wrap"))
-        super().__init__([head, self.results], layout=dict(flex="1 1 320px", min_width="0"))
-        self.close_button.on_click(lambda _: self.hide())
-        self.hide()
+        close = widgets.Button(description="Close", layout=dict(width="70px"))
+        head = widgets.HBox([self.words, close], layout=dict(flex_flow="row wrap"))
+        super().__init__([head, self.results], layout=dict(flex="1 1 320px", min_width="0", display="none"))
+        close.on_click(lambda _: self.hide())
 
     def show(self, words: str, tiles: list[dict]) -> None:
         "Show these tiles."
@@ -142,6 +170,138 @@ class Kept(widgets.VBox):
     def hide(self) -> None:
         "Show nothing."
         self.layout.display = "none"
+
+# %% ../../nbs/widgets/browser.ipynb #browser-015e
+class Second(Results):
+    "What another model finds among the same images."
+    def __init__(self, collection: Collection, encoder, name: str, k: int, side: int):
+        super().__init__(collection, k, side, name, "results of the second model, most similar first")
+        self.encoder, self.query = encoder, None
+
+    def ask(self, make: Callable) -> None:     # collection and encoder -> `Query`
+        "Hear of a new query; what this model cannot be asked is said in the place of results."
+        try:
+            self.query = make(self.collection, self.encoder)
+        except ValueError as e:
+            self.query, self.grid.tiles = None, []
+            self.message.say(f"{self.name}{e}")
+
+    def compare(self, first: Results, allowed: np.ndarray) -> None:      # N booleans
+        "Search, beside the first model's results."
+        if self.query is not None:
+            both = len(np.intersect1d(first.found, nearest_images(self.collection, self.query.similarity, self.k,
+                                                                  allowed)[0]))
+            self.show(self.query, allowed, f" {both} of them are found by both.")
+
+# %% ../../nbs/widgets/browser.ipynb #browser-015g
+class Failures(widgets.VBox):
+    "The most wrong queries; hidden until they are asked for."
+    def __init__(self, collection: Collection, side: int):
+        self.collection, self._table = collection, None
+        self.message, self.grid = Message(), ImageGrid(label="failures, the most wrong first", side=side)
+        super().__init__([self.message, self.grid], layout=dict(display="none"))
+
+    def show(self, many: int = 12) -> None:
+        "Judge all queries, once, and show the worst."
+        self._table = failure_cases(self.collection) if self._table is None else self._table
+        self.message.say(f"The most wrong of {len(self._table):,} queries, judged by their first ten results without "
+                         f"filters. 1 is the worst; how many results are right ✓, nearly right ≈, wrong ✗:")
+        self.grid.tiles = [self._failure(int(i), line) for i, line in self._table.head(many).iterrows()]
+        self.layout.display = ""
+
+    def _failure(self, i: int, line: pd.Series) -> dict:
+        right, near, opposite = (int(line[name]) for name in ("right", "same polarity", "opposite polarity"))
+        wrong = f"{line['how wrong']:.2f} wrong"
+        return _tile(self.collection, i, [wrong, f"✓{right} ≈{near} ✗{opposite}", *self.collection.facts(i)], NO_FRAME,
+                     [wrong, f"{right} of its first results right, {near} of the same polarity, {opposite} of another"])
+
+# %% ../../nbs/widgets/browser.ipynb #browser-015i
+def _menu(name: str, options, disabled: bool, nothing: str = "any") -> widgets.Dropdown:
+    return widgets.Dropdown(options=[(nothing, ""), *((o, o) for o in options)], description=name, disabled=disabled,
+                            layout=dict(width="200px"), style=dict(description_width="58px"))
+
+_ROW = dict(flex_flow="row wrap", grid_gap="8px")
+
+class FilterControls(widgets.HBox):
+    "Emotion, polarity and confidence of the results; `changed()` is called when one of them moves."
+    def __init__(self, collection: Collection, changed: Callable[[], None]):
+        t, unknown = collection.taxonomy, collection.guesses is None
+        self.emotion, self.polarity = _menu("emotion", t.fine, unknown), _menu("polarity", t.coarse, unknown)
+        self.confidence = Slider(label="confidence", disabled=collection.confidences is None,
+                                 layout=widgets.Layout(width="330px", max_width="100%"))
+        super().__init__([self.emotion, self.polarity, self.confidence], layout=_ROW)
+        for control in self.children:
+            control.observe(lambda _: changed(), "value")
+
+    @property
+    def value(self) -> Filter:
+        "What the three controls say."
+        return Filter(self.emotion.value or None, self.polarity.value or None, self.confidence.value)
+
+# %% ../../nbs/widgets/browser.ipynb #browser-015j
+class SearchControls:
+    "A field for an image and menus of feelings; `panel` is always seen, `more` belongs to the options."
+    def __init__(self, collection: Collection,
+                 image: Callable[[], None],                  # called when there is a file in `file`
+                 feel: Callable[[dict[str, float]], None]):  # called with the feelings and their weights
+        names, unknown = [*collection.taxonomy.fine, *collection.taxonomy.coarse], collection.confidences is None
+        self.file = Upload(label="Search with an image: choose, drop or paste it", paste=True,
+                           layout=widgets.Layout(flex="1 1 320px", min_width="0"))
+        self.feeling, self.second = _menu("feeling", names, unknown, "-"), _menu("and", names, unknown, "-")
+        self.balance = Slider(label="its weight", value=.5, min=.05, max=.95, disabled=unknown,
+                              layout=widgets.Layout(width="300px", max_width="100%"))
+        self.panel = widgets.HBox([self.file, self.feeling], layout=_ROW)
+        self.more = widgets.HBox([self.second, self.balance], layout=_ROW)
+        self.file.observe(lambda _: image(), "count")
+        for control in (self.feeling, self.second, self.balance):
+            control.observe(lambda _: self.weights and feel(self.weights), "value")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        "The chosen feelings and their weights."
+        first, second, share = self.feeling.value, self.second.value, self.balance.value
+        return ({first: 1 - share} if first else {}) | ({second: share} if second and second != first else {})
+
+# %% ../../nbs/widgets/browser.ipynb #browser-015l
+def _results_file(kind: str, words: str, shown: Results) -> tuple[str, str]:     # file name, text
+    "The results of a query as a CSV or JSON file."
+    c = shown.collection
+    rows = [dict(rank=n, name=c.names[i], path="" if c.files is None else one_line(c.files[i]),
+                 similarity=round(float(s), 4), emotion="" if c.guesses is None else c.taxonomy.fine[c.guesses[i]])
+            for n, (i, s) in enumerate(zip(shown.found, shown.similarity), 1)]
+    if kind == "JSON":
+        return "results.json", json.dumps(dict(query=words, results=rows), indent=1, ensure_ascii=False)
+    columns = ["rank", "name", "path", "similarity", "emotion"]                  # even where nothing was found
+    return "results.csv", pd.DataFrame(rows, columns=columns).to_csv(index=False)
+
+# %% ../../nbs/widgets/browser.ipynb #browser-016c
+def _arranged(browser) -> list[widgets.Widget]:
+    "The parts in their places."
+    def button(words: str, width: int, call: Callable, **more) -> widgets.Button:
+        made = widgets.Button(description=words, layout=dict(width=f"{width}px"), **more)
+        made.on_click(lambda _: call())
+        return made
+
+    browser.back_button = button("Back", 70, browser.back, disabled=True)
+    browser.options_button = button("", 110, lambda: browser.show_options(browser.options.layout.display == "none"))
+    keep = button("Keep beside", 110, browser.keep, tooltip="keep these results on the left and search on")
+    browser.failures_button = button("", 120, lambda: browser.show_failures(browser.failures.layout.display == "none"),
+                                  disabled=browser.collection.labels is None,
+                                  tooltip="the queries with the most wrong results first")
+    panel, more = ([browser.controls.panel], [browser.controls.more]) if browser.controls else ([], [])
+    buttons = [browser.back_button, browser.options_button, *([] if browser.second else [keep])]
+    browser.options = widgets.VBox([*more, browser.filters, browser.failures_button], layout=dict(flex="1 1 100%"))
+    browser.image.layout.flex, browser.image.layout.max_width = "0 0 auto", "min(260px, 30vw)"
+    about = widgets.VBox([browser.heading, widgets.HBox(buttons, layout=_ROW)],
+                         layout=dict(min_width="0", flex="1 1 190px"))
+    asked = widgets.HBox([browser.image, about, browser.options], layout=_ROW | dict(flex="1 1 240px", min_width="0"))
+    browser.found.children = [browser.message, browser.results, browser.save]
+    if browser.second:
+        browser.found.layout.flex = browser.second.layout.flex = "1 1 220px"       # side by side on a small screen, too
+    beside = [browser.found, browser.second] if browser.second else [browser.kept, browser.found]
+    flow = dict(flex_flow="row wrap") if browser.second else dict(flex_flow="row wrap-reverse", align_items="flex-end")
+    found = widgets.HBox(beside, layout=_ROW | flow | dict(flex="50 1 460px", min_width="0"))
+    return [*panel, widgets.HBox([asked, found], layout=_ROW | dict(align_items="flex-start")), browser.failures]
 
 # %% ../../nbs/widgets/browser.ipynb #browser-016
 class RetrievalBrowser(widgets.VBox):
@@ -156,138 +316,92 @@ class RetrievalBrowser(widgets.VBox):
                  encoder=None,              # the collection's network; with it, images from outside can be queries
                  side: int = 112,           # of a result on the page, pixels
                  page: Callable[[Query, list, list], str] | None = None,  # query, positions, similarities -> HTML
+                 name: str = "",            # of the model, where there are two
+                 second: tuple | None = None,    # another model: its collection of the same images, encoder, name
                 ):
-        if k < 1:
-            raise ValueError(f"Ask for at least one result, not {k}.")
-        self.collection, self.k, self.encoder, self.history, self.cosines = collection, k, encoder, [], np.zeros(0)
-        self._now, self._table, self._page = None, None, page
-        self.image, self.heading, self.message, self.failure_note = ImageView(), Message(), Message(), Message()
-        self.results = ImageGrid(label="results, most similar first", side=side)
-        self.failures = ImageGrid(label="failures, the most wrong first", side=side)
+        if second and second[0].names != collection.names:
+            raise ValueError("The two models know different images: bring both indexes up to date with apse_index.")
+        self.collection, self.encoder, self.history, self._now, self._page = collection, encoder, [], None, page
+        self.image, self.heading = ImageView(), Message()
+        self.found, self.kept = Results(collection, k, side, name), Kept(side)
+        self.failures = Failures(collection, side)
+        self.second = second and Second(*second, k, side)
+        self.results, self.message = self.found.grid, self.found.message
+        self.controls = encoder and SearchControls(collection, self._received, self.search_emotions)
+        self.filters = FilterControls(collection, self._search)
         self.save = SaveButtons(kinds=["CSV", "JSON", *(["HTML"] if page else [])])
-        self.kept = Kept(side)
-        self._make_controls()
-        self.failure_box = widgets.VBox([self.failure_note, self.failures])
-        self.image.layout.flex = "0 0 auto"
-        self.image.layout.max_width = "min(260px, 30vw)"
-        row = dict(flex_flow="row wrap", grid_gap="8px")
-        panel, more = self._search_panel(row)
-        buttons = widgets.HBox([self.back_button, self.options_button, self.keep_button], layout=row)
-        about = widgets.VBox([self.heading, buttons], layout=dict(min_width="0", flex="1 1 200px"))
-        self.options = widgets.VBox([*more, widgets.HBox([self.emotion, self.polarity, self.confidence], layout=row),
-                                     self.failures_button])
-        found = widgets.VBox([self.message, self.results, self.save], layout=dict(flex="1 1 320px", min_width="0"))
-        # side by side where there is room, else the new results above the kept ones
-        beside = widgets.HBox([self.kept, found], layout=row | dict(flex_flow="row wrap-reverse",
-                                                                   align_items="flex-end"))
-        super().__init__([*panel, widgets.HBox([self.image, about], layout=dict(grid_gap="8px")), self.options,
-                          beside, self.failure_box], layout=dict(min_width="0"))
+        super().__init__(_arranged(self), layout=dict(min_width="0"))
         self.show_failures(False)
         self.show_options(False)
-        self.kept.results.on_choose(self.choose)
-        self.kept.results.on_open(self._large)
-        for grid in (self.results, self.failures):
+        for grid in (self.results, self.kept.results, self.failures.grid, *([self.second.grid] if second else [])):
             grid.on_choose(self.choose)
             grid.on_open(self._large)
         self.save.on_save(self.table)
-        self._start(query_by_position(collection, query))
-
-    def _make_controls(self) -> None:
-        t, unknown = self.collection.taxonomy, self.collection.guesses is None
-        self.emotion, self.polarity = _menu("emotion", t.fine, unknown), _menu("polarity", t.coarse, unknown)
-        self.confidence = Slider(label="confidence", disabled=self.collection.confidences is None,
-                                 layout=widgets.Layout(width="330px", max_width="100%"))
-        self.back_button = widgets.Button(description="Back", disabled=True, layout=dict(width="70px"))
-        self.options_button = widgets.Button(layout=dict(width="110px"))
-        self.keep_button = widgets.Button(description="Keep beside", layout=dict(width="110px"),
-                                          tooltip="keep these results on the left and search on")
-        self.options_button.on_click(lambda _: self.show_options(self.options.layout.display == "none"))
-        self.keep_button.on_click(lambda _: self.keep())
-        self.failures_button = widgets.Button(disabled=self.collection.labels is None,
-                                              tooltip="the queries with the most wrong results first")
-        self.back_button.on_click(lambda _: self.back())
-        self.failures_button.on_click(lambda _: self.show_failures(self.failure_box.layout.display == "none"))
-        for control in (self.emotion, self.polarity, self.confidence):
-            control.observe(lambda _: self._search(), "value")
-
-    def _search_panel(self, row: dict) -> tuple[list[widgets.Widget], list[widgets.Widget]]:
-        "What is always seen (a field for an image, a menu of feelings), and its options; nothing without an encoder."
-        if self.encoder is None:
-            return [], []
-        names = [*self.collection.taxonomy.fine, *self.collection.taxonomy.coarse]
-        unknown = self.collection.confidences is None
-        self.file = Upload(label="Search with an image: choose, drop or paste it", paste=True,
-                           layout=widgets.Layout(flex="1 1 320px", min_width="0"))
-        self.feeling, self.second = _menu("feeling", names, unknown, "-"), _menu("and", names, unknown, "-")
-        self.balance = Slider(label="its weight", value=.5, min=.05, max=.95, disabled=unknown,
-                              layout=widgets.Layout(width="300px", max_width="100%"))
-        self.file.observe(self._received, "count")
-        for control in (self.feeling, self.second, self.balance):
-            control.observe(lambda _: self._feel(), "value")
-        return [widgets.HBox([self.file, self.feeling], layout=row)], [widgets.HBox([self.second, self.balance],
-                                                                                    layout=row)]
-
-    @property
-    def filter(self) -> Filter:
-        "What the three controls say."
-        return Filter(self.emotion.value or None, self.polarity.value or None, self.confidence.value)
-
-    def set_filter(self, emotion: str | None = None, polarity: str | None = None, confidence: float = 0.) -> None:
-        "Set the three controls; those left out are opened."
-        # refused with a sentence before anything changes
-        Filter(emotion, polarity, confidence).allowed(self.collection)
-        self.emotion.value, self.polarity.value, self.confidence.value = emotion or "", polarity or "", confidence
+        self.choose(query)
 
     def choose(self, query: int) -> None:
         "Make an image of the collection the query."
-        if query != self.query:
-            self._start(query_by_position(self.collection, query))
+        if query != self.query or self._now is None:
+            self._ask(lambda collection, encoder: query_by_position(collection, query))
 
     def search_image(self, content: bytes, name: str) -> None:
         "Make an image file from outside the query; `ValueError` if it cannot be read."
         if self.encoder is None:
             raise ValueError("This browser has no network to look at other images: give it an encoder.")
-        self._start(query_by_image(self.collection, self.encoder, content, name))
+        self._ask(lambda collection, encoder: query_by_image(collection, encoder, content, name))
 
     def search_emotions(self, weights: dict[str, float]) -> None:
         "Search for a feeling, or several with weights."
-        self._start(query_by_emotions(self.collection, weights))
+        self._ask(lambda collection, encoder: query_by_emotions(collection, weights))
+
+    def set_filter(self, emotion: str | None = None, polarity: str | None = None, confidence: float = 0.) -> None:
+        "Set the three filters; those left out are opened."
+        Filter(emotion, polarity, confidence).allowed(self.collection)      # refused before anything changes
+        for control, value in zip(self.filters.children, (emotion or "", polarity or "", confidence)):
+            control.value = value
 
     def keep(self) -> None:
         "Keep the query and its results beside those that come."
-        self.kept.show(self._now.words, self.results.tiles)
+        self.kept.show(self._now[0].words, self.results.tiles)
+
+    def back(self) -> None:
+        "The query before this one."
+        if self.history:
+            self._start(*self.history.pop())
 
     def show_options(self, show: bool = True) -> None:
         "A second feeling, the filters and the failures, or hide them."
         self.options.layout.display = "" if show else "none"
         self.options_button.description = "Fewer options" if show else "Options"
 
-    def back(self) -> None:
-        "The query before this one."
-        if self.history:
-            self._start(self.history.pop(), remember=False)
+    def show_failures(self, show: bool = True) -> None:
+        "The most wrong queries below the results, or hide them."
+        if show:
+            self.failures.show()
+        else:
+            self.failures.layout.display = "none"
+        self.failures_button.description = "Hide failures" if show else "Show failures"
 
-    def _received(self, change) -> None:
-        try:
-            self.search_image(self.file.take(), self.file.name)
-        except ValueError as e:
-            self.message.warn(str(e))
+    def table(self, kind: str) -> tuple[str, str]:     # file name, text
+        "The results as a CSV or JSON file, or as the page that apse_search makes."
+        query = self._now[0]
+        if kind == "HTML":
+            return "results.html", self._page(query, list(self.shown), self.found.similarity.tolist())
+        return _results_file(kind, query.words, self.found)
 
-    def _feel(self) -> None:
-        "A menu of feelings was used."
-        first, second, share = self.feeling.value, self.second.value, self.balance.value
-        weights = {first: 1 - share} if first else {}
-        if second and second != first:
-            weights[second] = share
-        if weights:
-            self.search_emotions(weights)
-
-    def _start(self, query: Query, remember: bool = True) -> None:
-        if remember and self._now is not None:
+    def _ask(self, make: Callable[..., Query]) -> None:
+        "A new query; the old one is remembered. `ValueError` if there is none to be made."
+        query = make(self.collection, self.encoder)
+        if self._now is not None:
             self.history.append(self._now)
-        self._now = query
-        if self.encoder is not None and not query.shares:
-            self.feeling.value = self.second.value = ""          # the menus show what is searched
+        self._start(query, make)
+
+    def _start(self, query: Query, make: Callable[..., Query]) -> None:
+        self._now = query, make
+        if self.second:
+            self.second.ask(make)
+        if self.controls and not query.shares:
+            self.controls.feeling.value = self.controls.second.value = ""          # the menus show what is searched
         with self.hold_trait_notifications():  # others hear of query and results together
             self.query = query.position
             self.image.show(query.image, f"query: {query.words}" if query.position < 0
@@ -298,29 +412,21 @@ class RetrievalBrowser(widgets.VBox):
             self._search()
 
     def _search(self) -> None:
-        "Results for this query and this filter."
-        c, q, allowed = self.collection, self._now, self.filter.allowed(self.collection)
-        if q.position >= 0:
-            allowed[q.position] = False
-        found, self.cosines = nearest_images(c, q.similarity, self.k, allowed)
-        framed, score = result_frames(c, q.label, found), "{:.0%}" if q.shares else "{:.2f}"
-        self.results.tiles = [self._tile(i, [score.format(cosine), *c.facts(i), short(c.names[i])], frame,
-                                         [frame.words, f"similarity {cosine:.2f}"])
-                              for i, cosine, frame in zip(found.tolist(), self.cosines, framed)]
-        others = int(allowed.sum())
-        kinds = ", ".join(f"{sum(mine is f for mine in framed)} {f.sign} {f.words}" for f in TIER_FRAMES)
-        if not others:
-            self.message.say("No image passes the filters: open one of them.")
-        else:
-            self.message.say(f"{len(found)} nearest of {others:,} images"
-                             + ("." if c.labels is None or q.label is None else f": {kinds}."))
-        self.shown = tuple(found.tolist())
+        "Results for this query and these filters."
+        query, allowed = self._now[0], self.filters.value.allowed(self.collection)
+        if query.position >= 0:
+            allowed[query.position] = False
+        self.found.show(query, allowed)
+        if self.second:
+            self.second.compare(self.found, allowed)
+        self.shown = tuple(self.found.found.tolist())
 
-    def _tile(self, i: int, caption: list[str], frame: Frame, words: list[str]) -> dict:
-        "What the grid has to know about an image."
-        return dict(id=i, src=self.collection.source(i),
-                    alt="; ".join(filter(None, [*words, self.collection.words(i)])), caption=caption,
-                    border=f"{5 if frame.sign else 2}px {frame.css} {frame.colour}", sign=frame.sign)
+    def _received(self) -> None:
+        file = self.controls.file
+        try:
+            self.search_image(file.take(), file.name)
+        except ValueError as e:
+            self.message.warn(str(e))
 
     def _large(self, i: int) -> dict:
         "The large image, its words and its path."
@@ -329,43 +435,3 @@ class RetrievalBrowser(widgets.VBox):
         files = self.collection.files
         return dict(src=data_address(self.collection.large(i)), alt=self.collection.words(i),
                     path="" if files is None else one_line(files[i]))
-
-    def table(self, kind: str) -> tuple[str, str]:     # file name, text
-        "The results as a CSV or JSON file, or as the page that apse_search makes."
-        c = self.collection
-        if kind == "HTML":
-            return "results.html", self._page(self._now, list(self.shown), self.cosines.tolist())
-        rows = [dict(rank=n, name=c.names[i], path="" if c.files is None else one_line(c.files[i]),
-                     similarity=round(float(s), 4),
-                     emotion="" if c.guesses is None else c.taxonomy.fine[c.guesses[i]])
-                for n, (i, s) in enumerate(zip(self.shown, self.cosines), 1)]
-        if kind == "JSON":
-            return "results.json", json.dumps(dict(query=self._now.words, results=rows), indent=1, ensure_ascii=False)
-        text = io.StringIO()
-        out = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["rank"])
-        out.writeheader()
-        out.writerows(rows)
-        return "results.csv", text.getvalue()
-
-    def show_failures(self, show: bool = True, many: int = 12) -> None:
-        "The most wrong queries below the results, or hide them."
-        if show and self._table is None:
-            self._table = failure_cases(self.collection)
-        if show:
-            self.failure_note.say(f"The most wrong of {len(self._table):,} queries, judged by their first ten results "
-                                  f"without filters. 1 is the worst; how many results are right ✓, nearly right ≈, "
-                                  f"wrong ✗:")
-            self.failures.tiles = [self._failure(int(i), line) for i, line in self._table.head(many).iterrows()]
-        self.failure_box.layout.display = "" if show else "none"
-        self.failures_button.description = "Hide failures" if show else "Show failures"
-
-    def _failure(self, i: int, line: pd.Series) -> dict:
-        right, near, opposite = (int(line[name]) for name in ("right", "same polarity", "opposite polarity"))
-        return self._tile(i, [f"{line['how wrong']:.2f} wrong", f"✓{right} ≈{near} ✗{opposite}",
-                              *self.collection.facts(i)], NO_FRAME,
-                          [f"{line['how wrong']:.2f} wrong", f"{right} of its first results right, {near} of the same "
-                           f"polarity, {opposite} of another"])
-
-def _menu(name: str, options, disabled: bool, nothing: str = "any") -> widgets.Dropdown:
-    return widgets.Dropdown(options=[(nothing, ""), *((o, o) for o in options)], description=name, disabled=disabled,
-                            layout=dict(width="200px"), style=dict(description_width="58px"))

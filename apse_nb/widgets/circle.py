@@ -14,16 +14,15 @@ import numpy as np
 import torch
 import traitlets
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle as Ring
 
 from ..emotions import MIKELS
 from ..tools.plotting import PULL, PUSH, png
 from .circle_values import (
-    CLASSES, Circle, CircleValues, LOOKS, ROLES, EP_COLOUR, circle_terms, circle_values)
+    CLASSES, Circle, CircleValues, EP_COLOUR, LOOKS, ROLES, circle_terms, circle_values)
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
 
 # %% auto #0
-__all__ = ['draw_circle', 'NegativeGeometry']
+__all__ = ['NegativeGeometry']
 
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-019
 class PullStrip(NamedTuple):
@@ -119,30 +118,6 @@ def marks(circle: Circle, reading: CircleValues) -> list[dict]:
             for mark in found]
 
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-026
-def _draw_circle_on(ax, circle: Circle, reading: CircleValues) -> None:
-    "The circle with points, generated negatives and forces, on matplotlib axes."
-    ax.add_patch(Ring((0, 0), 1, fill=False, color="lightgray", linewidth=2))
-    for m in marks(circle, reading):
-        if m["kind"] == "ring":
-            ax.add_patch(Ring((m["x"], m["y"]), m["r"], fill=False, color="gray", linestyle="--", linewidth=.8))
-        elif m["kind"] == "line":
-            ax.plot([m["x1"], m["x2"]], [m["y1"], m["y2"]], color="gray", linewidth=.8, zorder=1)
-        elif m["kind"] == "diamond":
-            ax.scatter(m["x"], m["y"], marker="D", s=60, facecolor=m["colour"], edgecolor="black", linewidth=1,
-                       zorder=4)
-        else:
-            line = dict(lw=1.2, linestyle=(0, (3, 2))) if m["real"] else dict(lw=2.4, linestyle="-")
-            arrow = dict(arrowstyle="->", mutation_scale=11, shrinkA=0, shrinkB=0, color=m["colour"], **line)
-            ax.annotate("", (m["x2"], m["y2"]), (m["x1"], m["y1"]), zorder=6, arrowprops=arrow)
-    for role in circle.roles:
-        x, y = np.cos(np.deg2rad(getattr(circle, role))), np.sin(np.deg2rad(getattr(circle, role)))
-        ax.scatter(x, y, marker={"star": "*", "round": "o", "square": "s"}[LOOKS[role]["shape"]],
-                   s=260 if role == "anchor" else 110, color=LOOKS[role]["colour"], edgecolor="black", zorder=5)
-        ax.text(1.3*x, 1.3*y, "\n".join([*LOOKS[role]["lines"], f"{getattr(circle, role):.0f}°"]), ha="center",
-                va="center", fontsize=8)
-    ax.set(xlim=(-1.75, 1.75), ylim=(-1.6, 1.6), aspect="equal")
-    ax.axis("off")
-
 def _draw_bars(ax, circle: Circle, reading: CircleValues) -> None:
     "The terms under EP (hatched) and GEP (plain), with their values."
     for k, (name, pair) in enumerate(reading.losses.items()):
@@ -202,15 +177,6 @@ def draw_readings(circle: Circle) -> Figure:
     _draw_readings_on(figure, circle, circle_values(circle))
     return figure
 
-# %% ../../nbs/widgets/circle.ipynb #12a-geometry-026-b
-def draw_circle(circle: Circle) -> Figure:
-    "The whole image of one situation: the circle, and the readings beside it."
-    figure, reading = Figure(figsize=(9, 5.2)), circle_values(circle)
-    left, right = figure.subfigures(1, 2, width_ratios=(5, 4))
-    _draw_circle_on(left.add_axes((0, 0, 1, 1)), circle, reading)
-    _draw_readings_on(right, circle, reading)
-    return figure
-
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-031
 class CircleSketch(anywidget.AnyWidget):
     "A circle with points to drag. The browser sends `angles`; Python sends the rest."
@@ -258,6 +224,8 @@ class NegativeGeometry(widgets.VBox):
         self.circle, self._busy = circle, False
         self.sketch = CircleSketch(angles=circle.all_angles, looks=self._looks(), texts=[], marks=[])
         self.readings, self.losses, self.forces = ImageView(), Message(), Message()
+        self.sketch.layout = widgets.Layout(flex="1 1 340px", max_width="560px")
+        self.readings.layout = widgets.Layout(flex="1 1 320px", max_width="480px")
         self.controls = self._make_controls()
         self.sketch.observe(lambda change: self._busy or self.change(**dict(zip(ROLES, change.new))), "angles")
         for name, control in self.controls.items():

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..emotions import LabelledImages, MIKELS, Taxonomy, tiers
@@ -22,11 +21,11 @@ from ..images import decode_bytes
 from ..tools.ranking import unit_rows
 from ..search.entries import Contents
 from ..tools.files import one_line, read_regular
-from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES, framed_image, tier_key
+from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES
 from ..training import Embedded
 
 # %% auto #0
-__all__ = ['Collection', 'nearest_images', 'Filter', 'draw_results', 'failure_cases', 'draw_failures']
+__all__ = ['Collection', 'nearest_images', 'Filter', 'failure_cases']
 
 # %% ../../nbs/widgets/collection.ipynb #collection-helpers
 def _jpeg(image: Image.Image) -> bytes:
@@ -247,37 +246,6 @@ def result_frames(collection: Collection,
         return [NO_FRAME]*len(positions)
     return [TIER_FRAMES[t] for t in tiers(int(label), collection.labels[positions], collection.taxonomy)]
 
-# %% ../../nbs/widgets/collection.ipynb #12b-browser-030
-def _show_image(ax, collection: Collection, i: int, frame: Frame, title: str) -> None:
-    image = np.asarray(collection.image(i) or Image.new("RGB", (112, 112), "#bbbbbb"))
-    framed_image(ax, image, frame, title, fontsize=8, width=4 if frame.sign else 1.5)
-
-def _emotion_word(collection: Collection, i: int) -> str:
-    "One word above an image."
-    if collection.emotions is None:
-        return ""
-    return collection.taxonomy.fine[collection.emotions[i]] + "?"*(collection.labels is None)
-
-def draw_results(collection: Collection,
-                 query: int,
-                 positions,               # results, best first
-                 cosines,
-                 columns: int = 6,
-                ) -> Figure:
-    "The query and its results."
-    rows = max(1, -(-len(positions)//columns))
-    fig = Figure(figsize=(9, rows*9.6/(columns + 1) + .35), layout="constrained")
-    grid = fig.add_gridspec(rows, columns + 1)
-    _show_image(fig.add_subplot(grid[0, 0]), collection, query, NO_FRAME, f"query\n{_emotion_word(collection, query)}")
-    label = None if collection.labels is None else collection.labels[query]
-    framed = result_frames(collection, label, positions)
-    for n, (i, cosine, frame) in enumerate(zip(positions, cosines, framed)):
-        _show_image(fig.add_subplot(grid[n//columns, 1 + n % columns]), collection, i, frame,
-                    f"{cosine:.2f}\n{_emotion_word(collection, i)}")
-    if label is not None:
-        tier_key(fig)
-    return fig
-
 # %% ../../nbs/widgets/collection.ipynb #12b-browser-035
 def failure_cases(collection: Collection,
                   k: int = 10,                  # results that are judged
@@ -300,26 +268,6 @@ def failure_cases(collection: Collection,
                          index=pd.Index(queries, name="query"))
     table["how wrong"] = (table["same polarity"] + 2*table["opposite polarity"])/(2*k)
     return table.sort_values("how wrong", ascending=False, kind="stable")
-
-# %% ../../nbs/widgets/collection.ipynb #12b-browser-039
-def draw_failures(collection: Collection,
-                  failures: pd.DataFrame,      # of `failure_cases`
-                  many: int = 3,               # queries
-                  k: int = 6,                  # results of each
-                 ) -> Figure:
-    "The most wrong queries and their first results."
-    fig = Figure(figsize=(9, many*9.6/(k + 1) + .35), layout="constrained")
-    axes = fig.subplots(many, k + 1, squeeze=False)
-    for row, (query, line) in zip(axes, failures.head(many).iterrows()):
-        found, _ = nearest_images(collection, query, k)
-        _show_image(row[0], collection, query, NO_FRAME,
-                    f"{line['how wrong']:.2f} wrong\n{_emotion_word(collection, query)}")
-        for ax, i, frame in zip(row[1:], found, result_frames(collection, collection.labels[query], found)):
-            _show_image(ax, collection, i, frame, _emotion_word(collection, i))
-    for ax in axes.flat:
-        ax.axis("off")
-    tier_key(fig)
-    return fig
 
 # %% ../../nbs/widgets/collection.ipynb #collection-typical2
 def typical_query(collection: Collection) -> int:

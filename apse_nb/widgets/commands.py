@@ -37,11 +37,13 @@ def check_port(host: str, port: int) -> None:
 @click.option("--model", default=None, help="A checkpoint of apse_train, 'scenes' (the shipped demo), 'imagenet' or "
               "'imagenet:NAME'.  [default: the index's own, at first 'scenes']")
 @click.option("--index", default=None, help="The folder where the index is.  [default: SOURCE/.apse_index]")
+@click.option("--beside", default=None, metavar="INDEX", help="Compare with a second model: the folder of another "
+              "index of SOURCE, which apse_index SOURCE --model OTHER --index INDEX has made.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8866, help="Port of the page.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on. With any other than this one, people on the "
               "network who know the printed address see your images.")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
-def apse_explore(source, model, index, port, host, show):
+def apse_explore(source, model, index, beside, port, host, show):
     """Explore the images in SOURCE, a folder (or the word 'scenes' for the embedded data set), in the browser.
 
     The folder is indexed first, as by apse_index: only new and changed images are looked at. Then the address of the
@@ -51,6 +53,7 @@ def apse_explore(source, model, index, port, host, show):
     Examples:
       apse_explore
       apse_explore ~/images --model runs/mine/best.safetensors --open
+      apse_explore ~/images --beside ~/indexes/imagenet      (two models side by side)
     """
     from apse_nb.search.encoder import load_encoder
     from apse_nb.search.commands import check_default_model
@@ -58,6 +61,8 @@ def apse_explore(source, model, index, port, host, show):
     from apse_nb.widgets.server import page_code, serve_page, write_page
 
     check_port(host, port)
+    if beside and source == "scenes":
+        raise click.UsageError("--beside belongs to a folder: it names a second index of its images.")
     if index and "://" in index:
         raise ValueError("The page reads an index in a folder, not one on a server: leave --index out, or give it a "
                          "folder.")
@@ -65,6 +70,11 @@ def apse_explore(source, model, index, port, host, show):
     if source != "scenes":
         if model is None:
             check_default_model(Path(source), index)       # photographs need another network than the drawn scenes'
+        if beside:
+            Gallery.open(beside).close()                   # complain now: `create` would make one
+            with Gallery.create(source, beside) as gallery:
+                gallery.update(sys.stderr.isatty())
+            beside = os.path.abspath(beside)
         with Gallery.create(source, index, encoder) as gallery:
             done, total = gallery.update(sys.stderr.isatty()), len(gallery)
         click.echo(f"{total} images, {len(done.skipped)} file{'s'*(len(done.skipped) != 1)} skipped")
@@ -74,6 +84,6 @@ def apse_explore(source, model, index, port, host, show):
     token = secrets.token_urlsafe(16)
     with tempfile.TemporaryDirectory(prefix="apse_explore_") as folder:
         # its process runs elsewhere: no relative paths
-        notebook = write_page(Path(folder), page_code(source, encoder and encoder.source))
+        notebook = write_page(Path(folder), page_code(source, encoder and encoder.source, beside))
         click.echo(f"http://{host}:{port}/?token={token}\nOpen this address in a browser; stop with Ctrl-C.")
         serve_page(notebook, port, token, host, show)

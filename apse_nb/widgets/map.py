@@ -11,7 +11,6 @@ import anywidget
 import ipywidgets as widgets
 import numpy as np
 import traitlets
-from matplotlib.figure import Figure
 
 from ..tools.embedding_map import flatten
 from .browser import RetrievalBrowser
@@ -19,34 +18,7 @@ from .collection import Collection
 from .parts import Message, short, static_file
 
 # %% auto #0
-__all__ = ['draw_map', 'EmbeddingMap', 'LinkedBrowser']
-
-# %% ../../nbs/widgets/map.ipynb #12b-browser-064
-def draw_map(collection: Collection,
-             flat: np.ndarray,              # N x 2 of `flatten`
-             remark: str = "",
-             query: int | None = None,      # marked with a cross hair
-             positions=(),                  # results, marked with rings
-            ) -> Figure:
-    "All images as points: colour is the emotion, shape and outline are the polarity."
-    t, emotions = collection.taxonomy, collection.emotions
-    fig = Figure(figsize=(9, 5.6), layout="constrained")
-    ax = fig.subplots()
-    for c in [None] if emotions is None else np.unique(emotions):
-        at, p = (flat, 0) if c is None else (flat[emotions == c], t.parent[c])
-        colour, label = ("#777777", None) if c is None else (t.palette[c], f"{t.fine[c]} ({t.coarse[p]})")
-        ax.scatter(*at.T, s=26, color=colour, marker="os^"[min(p, 2)], edgecolor="black" if p else "#777777",
-                   linewidth=1.1 if p else .4, alpha=.85, label=label)
-    for colour, width in (("white", 5), ("black", 2.2)):  # white below, to be seen on black points
-        for i in positions:
-            ax.plot(*flat[i], "o", markersize=12, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width)
-        if query is not None:
-            ax.plot(*flat[query], "+", markersize=30, color=colour, markeredgewidth=width)
-    ax.set(xticks=[], yticks=[], xlabel=remark)
-    ax.set_aspect("equal", "datalim")
-    if emotions is not None:
-        fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return fig
+__all__ = ['EmbeddingMap', 'LinkedBrowser']
 
 # %% ../../nbs/widgets/map.ipynb #12b-browser-067
 class PointMap(anywidget.AnyWidget):
@@ -102,7 +74,7 @@ class EmbeddingMap(widgets.VBox):
         wanted = "t-SNE" if method == "tsne" or small else "PCA"
         self.method = widgets.Dropdown(options=[*self._made, *known], value="given" if self._made else wanted,
                                        description="projection", layout=dict(width="210px"))
-        super().__init__([self.method, self.points, self.message], layout=dict(flex="0 1 640px", min_width="0"))
+        super().__init__([self.method, self.points, self.message], layout=dict(flex="1 1 560px", min_width="0"))
         self.method.observe(lambda _: self._draw(), "value")
         self.points.on_msg(self._hear)
         self._draw()

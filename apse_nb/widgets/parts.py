@@ -26,6 +26,7 @@ class ImageView(anywidget.AnyWidget):
     "A PNG or JPEG file in an `<img>` with alternative text; the element stays, only its source changes."
     data = traitlets.Bytes(b"").tag(sync=True)       # the file
     alt = traitlets.Unicode("").tag(sync=True)       # what is to be seen, in words; plain text, never HTML
+    least = traitlets.Int(0).tag(sync=True)          # never narrower than so many pixels: on a small screen it scrolls
     _esm = static_file("image.js")
 
     def show(self, data: bytes, alt: str) -> None:

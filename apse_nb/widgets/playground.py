@@ -350,7 +350,7 @@ class LossPlayground(widgets.VBox):
                             layout=widgets.Layout(width="290px", margin="2px 14px"))
         self.sheet = RowPicker(boxes=[list(_SHEET["right"]), list(_SHEET["left"])], rows=len(make_batch(batch).labels),
                                row=anchor, layout=widgets.Layout(width=f"{100*_SIZE[0]}px", max_width="100%"))
-        self.row, self.line = ImageView(), Message()
+        self.row, self.line = ImageView(least=640), Message()
         note = Message(text="Click a row of a heat map, or Tab to it and use the arrow keys, to choose the anchor.")
         for control in (self.batch, self.loss, self.scale):
             control.observe(lambda change: self._refresh(), "value")

@@ -36,8 +36,9 @@ class PageHead(anywidget.AnyWidget):
 
 class Shell(widgets.VBox):
     "The page before its content is there."
-    def __init__(self, source, model=None):
-        self.source, self.model, self.head, self.line, self._loading = source, model, PageHead(), Message(), False
+    def __init__(self, source, model=None, beside=None):     # as in `explorer` of the notebook `widgets/app`
+        self.source, self.model, self.beside, self._loading = source, model, beside, False
+        self.head, self.line = PageHead(), Message()
         super().__init__([self.head, self.line], layout=dict(overflow="visible"))
         self.line.say("Starting...")
         self.head.on_msg(lambda *_: self._start())
@@ -54,7 +55,7 @@ class Shell(widgets.VBox):
                 raise FileNotFoundError(f"The index {self.source} is no longer there: start apse_explore again.")
             self.line.say("Loading Python packages...")
             from apse_nb.widgets.app import explorer
-            page = explorer(self.source, self.model, self.line.say)
+            page = explorer(self.source, self.model, self.line.say, self.beside)
         except Exception as e:                               # whatever it is: a person is waiting
             known = isinstance(e, (ValueError, OSError, ImportError, MemoryError)) and str(e)
             self.line.warn(one_line(" ".join(str(e).split())) if known else
@@ -65,10 +66,10 @@ class Shell(widgets.VBox):
         self.children = [self.head, page]
 
 # %% ../../nbs/widgets/server.ipynb #server-009
-def page_code(source, model=None) -> str:
+def page_code(source, model=None, beside=None) -> str:
     "The code behind the page."
-    return (f"from apse_nb.widgets.server import Shell\n"
-            f"Shell({str(source)!r}, {None if model is None else str(model)!r})")
+    words = ", ".join(repr(None if word is None else str(word)) for word in (source, model, beside))
+    return f"from apse_nb.widgets.server import Shell\nShell({words})"
 
 def write_page(folder: Path,      # where the notebook goes
                *cells: str,       # code
