@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
@@ -46,10 +47,11 @@ class Explorer(widgets.Tab):
                  collection: Collection,
                  images: LabelledImages,     # of encoder.resize pixels a side: all of the collection, or a few of it
                  labelled: bool = True,      # False: the labels of `images` are made up
-                 page: Callable | None = None,    # makes the HTML of results, see `RetrievalBrowser`
+                 **of_search,                # page, name, second of `RetrievalBrowser`
                 ):
         self.encoder, self.collection, self.images, self.labelled = encoder, collection, images, labelled
-        self.search = RetrievalBrowser(collection, typical_query(collection), 24, encoder, 190, page)
+        side = 190 if callable(collection.thumbnails) else 112             # scenes in memory are small images
+        self.search = RetrievalBrowser(collection, typical_query(collection), 24, encoder, side, **of_search)
         self.map, self.attention = None, None
         self._makers: dict[str, Callable] = {"Search": lambda: self.search, "Map": self._make_map}
         if getattr(encoder.network, "taxonomy", None) is not None and encoder.taxonomy is not None:
@@ -134,10 +136,15 @@ def _page_maker(source, found: Contents) -> Callable:
             return result_page(asked, hits, gallery, ["apse_search", "--index", os.path.abspath(source)])
     return page
 
+def _model_name(encoder: Encoder) -> str:
+    "A network in a word or two; checkpoints are often called alike, so that their folder belongs to the name."
+    return one_line("/".join(Path(encoder.source).parts[-2:]))
+
 # %% ../../nbs/widgets/app.ipynb #12c-app-009-b
 def explorer(source="scenes",              # 'scenes', or the index of a folder, see `apse_index`
              model=None,                   # as in `load_encoder`; None: the index's own, for scenes the shipped network
              say: Callable[[str], None] = print,      # hears what is being done
+             beside=None,                  # another index of the same folder, made with another model, to compare with
             ) -> Explorer:
     "The explorers for these images."
     say("Loading the network...")
@@ -148,14 +155,20 @@ def explorer(source="scenes",              # 'scenes', or the index of a folder,
         embeddings, confidences = encoder(images.pixels)
         page = Explorer(encoder, Collection(embeddings, images.pixels, images.taxonomy, images.names, images.labels,
                                             confidences), images)
-        place, head = "400 drawn scenes", None
+        place, words = "400 drawn scenes", model_words(encoder.source)
     else:
         with Gallery.open(source, model) as gallery:
-            encoder, found, head = gallery.encoder, gallery.contents(), gallery.facts.get("head")
+            encoder, found = gallery.encoder, gallery.contents()
         say(f"Reading the index of {len(found.entries):,} images...")
         collection = Collection.from_contents(found, gallery.taxonomy or MIKELS)
+        words, more = model_words(encoder.source, gallery.facts.get("head")), {}
+        if beside:
+            with Gallery.open(beside) as other:
+                second = Collection.from_gallery(other), other.encoder, _model_name(other.encoder)
+            more = dict(name=_model_name(encoder), second=second)
+            words += f"; and beside it with {model_words(other.encoder.source, other.facts.get('head'))}"
         page = Explorer(encoder, collection, _some_images(collection, encoder.resize), False,
-                        _page_maker(source, found))
+                        page=_page_maker(source, found), **more)
         place = f"{len(collection):,} images of {one_line(gallery.folder)}"
-    say(f"{place}; searched with {model_words(encoder.source, head)}.")
+    say(f"{place}; searched with {words}.")
     return page
