@@ -235,6 +235,21 @@ def test_flipped_bits_do_not_load(tmp_path):
             load_model(path)
 
 
+def test_a_checkpoint_is_read_while_a_training_replaces_it(tmp_path, monkeypatch):
+    "safetensors opens a file twice; another one in its place in between is no damage."
+    path, newer, open_again = tmp_path/"last.safetensors", tmp_path/"newer", torch.UntypedStorage.from_file
+    write_checkpoint(path, dict(x=torch.zeros(9)), dict(step=1))
+    write_checkpoint(newer, dict(x=torch.ones(9)), dict(step=2))
+
+    def replaced_meanwhile(*args, **settings):
+        if newer.exists():
+            newer.replace(path)
+        return open_again(*args, **settings)
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", replaced_meanwhile)
+    tensors, facts = read_checkpoint(path)
+    assert not newer.exists() and facts["step"] == 2 and (tensors["x"] == 1).all()
+
+
 def test_a_run_goes_on_names_what_differs_and_keeps_strange_files(tmp_path):
     from apse_nb.emotions import MIKELS
     from apse_nb.network import APSE

@@ -47,10 +47,20 @@ def write_checkpoint(path, tensors: dict, facts: dict) -> None:
 # %% ../../nbs/tools/checkpoint.ipynb #checkpoint-006
 def read_checkpoint(path) -> tuple[dict, dict]:
     "The tensors and facts of a file made by `write_checkpoint`; one sentence for anything else, or if it is damaged."
+    path, seen = Path(path), None
+    while True:
+        before, seen = seen, path.is_file() and path.stat()
+        if not seen:
+            raise FileNotFoundError(f"There is no checkpoint {one_line(path)}.")
+        try:
+            return _read(path)
+        except ValueError:
+            # safetensors opens a file more than once, and a running training may put a new one in its place meanwhile
+            if before and (before.st_ino, before.st_mtime_ns) == (seen.st_ino, seen.st_mtime_ns):
+                raise
+
+def _read(path: Path) -> tuple[dict, dict]:
     from safetensors import safe_open
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {one_line(path)}.")
     try:
         with safe_open(path, "pt") as f:
             facts = json.loads((f.metadata() or {})["apse_nb"])
