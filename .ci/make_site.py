@@ -10,7 +10,14 @@ without it the page says what is missing. To have it, run this in the repository
     pip install onnx && npm install --no-save onnxruntime-web
 
 The course is the numbered notebooks of nbs/, in the order of their numbers; each folder below is a wing. Titles are
-first headings."""
+first headings.
+
+Why not Sphinx with myst-nb? It was tried in November 2026 (Sphinx 8.2, myst-nb 1.4; chapters 04, 05, 09, two pages of
+wings). Links to notebooks work, and so does search from a folder, with titles only: its excerpts need a server. Without
+extensions of our own, equations need MathJax from the internet (0 of 100 in chapter 04 offline; ours are MathML, no
+script), 7 of 8 figures there have a file name as alternative text, `#| export` stays in the code, the dark scheme is not
+followed, and there are no tables of parameters from docments. To mend that takes about 450 of today's 1,300 lines of
+Python and templates (tables of parameters alone 200), which stay beside the tool and its theme; live/ stays as it is."""
 import argparse
 import sys
 from pathlib import Path
