@@ -13,11 +13,11 @@ The course is the numbered notebooks of nbs/, in the order of their numbers; eac
 first headings.
 
 Why not Sphinx with myst-nb? It was tried in November 2026 (Sphinx 8.2, myst-nb 1.4; chapters 04, 05, 09, two pages of
-wings). Links to notebooks work, and so does search from a folder, with titles only: its excerpts need a server. Without
+wings). Links to notebooks work, and so does search from a folder, without excerpts: those need a server. Without
 extensions of our own, equations need MathJax from the internet (0 of 100 in chapter 04 offline; ours are MathML, no
-script), 7 of 8 figures there have a file name as alternative text, `#| export` stays in the code, the dark scheme is not
-followed, and there are no tables of parameters from docments. To mend that takes about 450 of today's 1,300 lines of
-Python and templates (tables of parameters alone 200), which stay beside the tool and its theme; live/ stays as it is."""
+script), 7 of 8 figures there have a file name as alternative text, `#| export` stays in the code, the dark scheme is
+not followed, and there are no tables of parameters from docments. To mend that would take, by an estimate, 450 of
+today's 1,300 lines of Python and templates (the tables alone 200), beside the tool and its theme; live/ would stay."""
 import argparse
 import sys
 from pathlib import Path
