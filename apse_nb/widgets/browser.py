@@ -407,9 +407,9 @@ class RetrievalBrowser(widgets.VBox):
             self.image.show(query.image, f"query: {query.words}" if query.position < 0
                             else "query: " + self.collection.words(query.position))
             self.image.layout.display = "" if query.image else "none"
-            self.heading.say(f"Query: {query.words}")
             self.back_button.disabled = not self.history
             self._search()
+            self.heading.say(f"Query: {query.words}")              # last: who reads it sees its results
 
     def _search(self) -> None:
         "Results for this query and these filters."
