@@ -22,6 +22,8 @@ from apse_nb.search.database import FILE, seal_of
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
 from apse_nb.tools.files import RefusedFile
+from apse_nb.widgets.browser import query_by_image, query_by_position
+from apse_nb.widgets.collection import Collection, nearest_images
 from test_retrieval import picture as image
 from test_training import changed, places
 
@@ -425,6 +427,15 @@ def test_an_index_is_taught_by_its_folders(tmp_path):
     results = json.loads(asked.stdout)["results"]
     assert np.mean(["dark" in r["name"] or r["name"].startswith("Fear") for r in results]) > .8
     assert run(apse_search, "--emotion", "positive", "--folder", root).exit_code == 0
+    query = root/"others"/"dark3.png"                      # the explorer finds what the command finds
+    with Gallery.open(root/".apse_index") as gallery:
+        hits, collection = gallery.search(query, 10), Collection.from_gallery(gallery)
+        for asked in (query_by_position(collection, collection.names.index("others/dark3.png")),
+                      query_by_image(collection, gallery.encoder, query.read_bytes(), query.name)):
+            others = np.array([name != "others/dark3.png" for name in collection.names])
+            places, similarity = nearest_images(collection, asked.similarity, 10, others)
+            assert [collection.names[i] for i in places] == [hit.name for hit in hits]
+            assert np.allclose(similarity, [hit.similarity for hit in hits], atol=1e-5)
 
 
 def test_teaching_needs_labels(root):

@@ -51,6 +51,7 @@ class Contents(NamedTuple):
     embeddings: np.ndarray                     # N x D, float32
     confidences: np.ndarray | None             # N x K, float32
     thumbnail: Callable[[int], bytes | None]   # position -> JPEG; None if there is none (any more)
+    head: dict | None = None                   # the emotion head that the index was taught
 
 class QueryImage(NamedTuple):
     "A query image as the index's network sees it."

@@ -297,7 +297,7 @@ def _contents(gallery: Gallery) -> Contents:
             open_later.append(Store(home))
         return open_later[0].thumbnail(bytes.fromhex(entries[position].digest))
 
-    return Contents(entries, *_parts(gallery, vectors), thumbnail)
+    return Contents(entries, *_parts(gallery, vectors), thumbnail, gallery.facts.get("head"))
 
 # %% ../../nbs/search/gallery.ipynb #search-gallery-010i
 def _query_image(gallery: Gallery, image) -> QueryImage:

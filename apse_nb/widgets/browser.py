@@ -17,8 +17,10 @@ import pandas as pd
 import traitlets
 
 from ..images import as_square, decode_bytes
+from ..search.teach import probabilities_of
 from ..tools.files import one_line
 from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES
+from ..tools.ranking import unit_rows
 from .collection import (
     Collection, Filter, THUMBNAIL, data_address, failure_cases, nearest_images, result_frames)
 from .parts import ImageView, Message, Slider, Upload, short, static_file
@@ -81,8 +83,7 @@ def query_by_position(collection: Collection, i: int) -> Query:
     "An image of the collection as the query."
     if not 0 <= i < len(collection):
         raise ValueError(f"There is no image {i}: positions go from 0 to {len(collection) - 1}.")
-    cosines = collection.embeddings @ collection.embeddings[i]
-    return Query("; ".join([collection.names[i], *collection.facts(i)]), cosines, i,
+    return Query("; ".join([collection.names[i], *collection.facts(i)]), collection.similarity_of(i), i,
                  None if collection.labels is None else int(collection.labels[i]), collection.jpeg(i))
 
 def query_by_image(collection: Collection,
@@ -94,6 +95,9 @@ def query_by_image(collection: Collection,
     name = short(one_line(name), 60)
     image = decode_bytes(content, name, at_least=max(2*encoder.resize, THUMBNAIL))
     embeddings, confidences = encoder(as_square(image, encoder.resize)[None])
+    embeddings = unit_rows(embeddings, "query").astype(np.float32)
+    if collection.head:
+        confidences = probabilities_of(embeddings, collection.head)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88)
@@ -101,8 +105,8 @@ def query_by_image(collection: Collection,
     if confidences is not None:
         best = int(confidences[0].argmax())
         seen = f"; guess: {collection.taxonomy.fine[best]} {confidences[0, best]:.0%}"
-    vector = embeddings[0]/max(float(np.linalg.norm(embeddings[0])), 1e-12)
-    return Query(f"your image {name}{seen}", collection.embeddings @ vector.astype(np.float32), image=buffer.getvalue())
+    similarity = collection.similarity_to(embeddings[0], None if confidences is None else confidences[0])
+    return Query(f"your image {name}{seen}", similarity, image=buffer.getvalue())
 
 def query_by_emotions(collection: Collection,
                       weights: dict[str, float],    # fine emotion or polarity -> weight above 0

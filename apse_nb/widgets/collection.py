@@ -68,6 +68,7 @@ class Collection:
     labels: np.ndarray | None = None          # N fine labels, where somebody has said what the images show
     confidences: np.ndarray | None = None     # N x K class probabilities, where the network has an emotion head
     files: list[Path] | None = None           # N image files, where there are any
+    head: dict | None = None                  # the emotion head that an index was taught
 
     def __post_init__(self):
         self.embeddings = unit_rows(self.embeddings, "gallery").astype(np.float32)
@@ -110,10 +111,22 @@ class Collection:
         names = [e.name for e in found.entries]
         return cls(found.embeddings, found.thumbnail, taxonomy, names,
                    folder_labels(names, taxonomy) if labelled else None, found.confidences,
-                   [e.path for e in found.entries])
+                   [e.path for e in found.entries], found.head)
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+    def similarity_to(self,
+                      embeddings: np.ndarray,            # D, or B x D: unit vectors
+                      confidences: np.ndarray | None,    # K, or B x K: their class probabilities
+                     ) -> np.ndarray:                    # N, or B x N
+        "How similar each image is, as `Gallery.search` defines it."
+        cosines = embeddings @ self.embeddings.T
+        return cosines if self.head is None else (cosines + confidences @ self.confidences.T)/2
+
+    def similarity_of(self, i) -> np.ndarray:      # N, or B x N
+        "How similar each image is to the one at this position, or to the ones at these."
+        return self.similarity_to(self.embeddings[i], None if self.confidences is None else self.confidences[i])
 
     @cached_property
     def guesses(self) -> np.ndarray | None:
@@ -194,7 +207,7 @@ def best_positions(similarity: np.ndarray,   # B x N, in [-2, 2]
 
 # %% ../../nbs/widgets/collection.ipynb #12b-browser-018-b
 def nearest_images(collection: Collection,
-                   similarity: np.ndarray | int,    # N numbers in [-2, 2]; or a position: the cosines with that image
+                   similarity: np.ndarray | int,    # N numbers in [-2, 2]; or a position: those of that image
                    k: int = 12,
                    allowed: np.ndarray | None = None,        # N booleans: who may be a result
                   ) -> tuple[np.ndarray, np.ndarray]:        # up to k positions, best first, and their similarities
@@ -202,7 +215,7 @@ def nearest_images(collection: Collection,
     others = np.ones(len(collection), bool) if allowed is None else np.array(allowed)
     if np.ndim(similarity) == 0:
         others[similarity] = False
-        similarity = collection.embeddings @ collection.embeddings[similarity]    # (N,)
+        similarity = collection.similarity_of(similarity)       # (N,)
     places = np.flatnonzero(others)
     found = places[best_positions(similarity[None, places], k)[0]]
     return found, similarity[found]
@@ -258,7 +271,7 @@ def failure_cases(collection: Collection,
     queries = np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
     k, found = min(k, n - 1), []                                                  # `best_positions` refuses k < 1
     for part in np.array_split(queries, -(-len(queries)*n//2**22)):  # at most 4 million similarities at a time
-        similarity = collection.embeddings[part] @ collection.embeddings.T        # (B, N)
+        similarity = collection.similarity_of(part)                               # (B, N)
         similarity[np.arange(len(part)), part] = -2                               # the query itself goes last
         found.append(best_positions(similarity, k))
     hits = labels[np.concatenate(found)]                                          # (Q, k)
@@ -276,6 +289,6 @@ def typical_query(collection: Collection) -> int:
     if guesses is None or len(collection) < 5:
         return 0
     judged = Collection(collection.embeddings, np.zeros((len(collection), 1, 1, 3), np.uint8), collection.taxonomy,
-                        labels=guesses)
+                        labels=guesses, confidences=collection.confidences, head=collection.head)
     table = failure_cases(judged)
     return int(table.index[len(table)*3//4])
