@@ -213,7 +213,7 @@ def losses_sentence(reading: CircleValues) -> str:
     return f"EP {reading.losses['sum'][0]:.3f} → GEP {reading.losses['sum'][1]:.3f} ({parts}); {moved}."
 
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-036
-_HARDNESS = {"β from confidences (Eq. 11)": None, "β by hand": "beta", "λ₀ by hand": "lambda_0"}
+_HARDNESS = {"β from Eq. 11": None, "β by hand": "beta", "λ₀ by hand": "lambda_0"}
 _GENERATE = {"inter and intra": ("inter", "intra"), "intra only": ("intra",), "inter only": ("inter",)}
 HIGHEST_SCALE = 32
 
@@ -230,13 +230,14 @@ class NegativeGeometry(widgets.VBox):
         self.sketch.observe(lambda change: self._busy or self.change(**dict(zip(ROLES, change.new))), "angles")
         for name, control in self.controls.items():
             control.observe(lambda change: self._busy or self._from_controls(), "value")
-        c, wrap = self.controls, widgets.Layout(flex_flow="row wrap")
-        rows = (("hardness", "beta", "lambda_0"), ("anchor_same", "same_anchor"),
-                ("anchor_opposite", "opposite_anchor"), ("scale", "generate_in", "through_lambda", "negatives"))
-        panel = [widgets.HBox([c[name] for name in names], layout=wrap) for names in rows]
+        names = ("hardness", "beta", "lambda_0", "anchor_same", "same_anchor", "anchor_opposite", "opposite_anchor",
+                 "scale", "generate_in", "through_lambda", "negatives")
+        # one column beside the figure, or rows below it
+        panel = widgets.HBox([self.controls[name] for name in names],
+                             layout=dict(flex_flow="row wrap", flex="1 1 280px", align_content="flex-start"))
         note = Message(text="Drag a point along the circle, or Tab to it and use the arrow keys.")
-        both = widgets.HBox([self.sketch, self.readings], layout=wrap)
-        super().__init__([note, both, self.losses, self.forces, *panel, OwnKeys()])
+        all_of_it = widgets.HBox([self.sketch, self.readings, panel], layout=dict(flex_flow="row wrap"))
+        super().__init__([note, all_of_it, self.losses, self.forces, OwnKeys()])
         self._refresh()
 
     def change(self, **changes) -> bool:      # fields of `Circle`; False if they were refused
@@ -260,9 +261,9 @@ class NegativeGeometry(widgets.VBox):
         own, same, opposite = (MIKELS.fine[k] for k in CLASSES)
         labels = dict(beta="β", lambda_0="λ₀", anchor_same=f"anchor as {same}", same_anchor=f"{same} as {own}",
                       anchor_opposite=f"anchor as {opposite}", opposite_anchor=f"{opposite} as {own}")
-        place = widgets.Layout(width="290px", margin="2px 14px")
+        place = widgets.Layout(width="270px", margin="2px 4px")
         sliders = {name: Slider(label=label, step=.005, layout=place) for name, label in labels.items()}
-        lists = {name: widgets.Dropdown(options=list(options), description=text, layout=widgets.Layout(width="300px"))
+        lists = {name: widgets.Dropdown(options=list(options), description=text, layout=widgets.Layout(width="274px"))
                  for name, text, options in (("hardness", "hardness", _HARDNESS),
                                              ("generate_in", "generate in", _GENERATE))}
         ticks = {name: widgets.Checkbox(description=text, indent=False, layout=widgets.Layout(width="190px"))

@@ -342,12 +342,12 @@ class LossPlayground(widgets.VBox):
     def __init__(self, batch: str = "trained", loss: str = "EP", scale: float = 1., anchor: int = 5):
         self._check(batch, loss, scale)
         _row_number(anchor, len(make_batch(batch).labels))
-        wide = dict(layout=widgets.Layout(width="310px"))
+        wide = dict(layout=widgets.Layout(width="280px"))
         self.batch = widgets.Dropdown(options=[(title, kind) for kind, title in BATCHES.items()], value=batch,
                                       description="batch", **wide)
         self.loss = widgets.Dropdown(options=list(BATCH_LOSSES), value=loss, description="loss", **wide)
         self.scale = Slider(label="scale", min=1, max=HIGHEST_SCALE, step=1, value=scale,
-                            layout=widgets.Layout(width="290px", margin="2px 14px"))
+                            layout=widgets.Layout(width="270px", margin="2px 4px"))
         self.sheet = RowPicker(boxes=[list(_SHEET["right"]), list(_SHEET["left"])], rows=len(make_batch(batch).labels),
                                row=anchor, layout=widgets.Layout(width=f"{100*_SIZE[0]}px", max_width="100%"))
         self.row, self.line = ImageView(least=640), Message()
@@ -355,9 +355,10 @@ class LossPlayground(widgets.VBox):
         for control in (self.batch, self.loss, self.scale):
             control.observe(lambda change: self._refresh(), "value")
         self.sheet.observe(lambda change: self._refresh(), "row")
-        super().__init__([note, widgets.HBox([self.batch, self.loss, self.scale],
-                                       layout=widgets.Layout(flex_flow="row wrap")), self.line, self.sheet, self.row,
-                          OwnKeys()])
+        controls = widgets.HBox([self.batch, self.loss, self.scale], layout=dict(flex_flow="row wrap"))
+        left = widgets.VBox([controls, self.line], layout=dict(flex="1 1 280px"))
+        right = widgets.VBox([self.sheet, self.row], layout=dict(min_width="0"))
+        super().__init__([note, widgets.HBox([left, right], layout=dict(flex_flow="row wrap")), OwnKeys()])
         self._refresh()
 
     def choose(self, batch: str | None = None, loss: str | None = None, scale: float | None = None,
