@@ -172,7 +172,8 @@ def findings() -> tuple[Finding, ...]:
                 f"On FI a learned projection of both levels, without any product, has mAP8 {on_fi('concat_linear')}; "
                 f"pooled features under the same losses (AT + EP) have {on_fi('at_ep')}: {step}. Row HA, between the "
                 "two, has not been run there, so this step holds two levels and attention too; on processor cores "
-                f"these alone add {gap('fi_cpu', 'ha', 'at_ep')}{projected}. On scenes the projection moves polarity "
+                f"these alone add {gap('fi_cpu', 'ha', 'at_ep')}, and a projection of the last level, under N-pair, "
+                f"{gap('fi_cpu', 'c_n_pair', 'n_pair', epochs=2)}{projected}. On scenes the projection moves polarity "
                 f"only: mAP8 {scenes('concat_linear', 'ha')}, mAP2 {scenes('concat_linear', 'ha', 'map2')}.",
                 "05_clb.ipynb",
                 f"A projection of both levels is {step} mAP8 above pooled features (two levels and attention are in "
