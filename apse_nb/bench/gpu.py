@@ -14,12 +14,13 @@ import torch
 from .. import training
 from .measures import FI, clustered
 from .steps import bare_pass, noise_images, two_steps
-from .stopwatch import row, rounds
+from .stopwatch import GOALS, row, rounds
 from ..emotions import MIKELS
 from ..metrics import evaluate
 from ..negatives import GeneratedEmotionPairLoss
 from ..network import APSE
 from ..tools.device import Captured
+from ..tools.work import choose_device
 from ..training import Recipe, fit
 
 # %% auto #0
@@ -70,6 +71,12 @@ def measure(device: str = "cuda", backbone: str = "resnet50", resize: int = 256,
             lines.append(row("FI, 100 epochs, GPU", 100*FI[1]/rates/60, remark=text))
             lines.append(_eager_and_recorded(backbone, recipe, steps, losses, text))
     return lines + _measures(device, sets, repeats, name)
+
+def gpu() -> list[dict]:
+    "The part 'gpu' of `apse_bench`; without a GPU it says so for each goal."
+    if choose_device() == "cuda":
+        return measure()
+    return [row(name, status="not measured: needs a GPU") for name, goal in GOALS.items() if goal.part == "gpu"]
 
 def _name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else device

@@ -11,9 +11,10 @@ from typing import Callable
 import pandas as pd
 import torch
 
+from .gpu import gpu
 from .images import decoding, index
 from .measures import measures
-from .steps import gpu, losses, pooling, step, training, vector
+from .steps import losses, pooling, step, training, vector
 from .stopwatch import COLUMNS, read_table
 from ..tools.files import write_whole
 from ..tools.work import code_version, machine_facts

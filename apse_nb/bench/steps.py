@@ -16,7 +16,7 @@ from torch.utils.benchmark.utils.common import set_torch_threads
 
 from ..backbones import Backbone, build_network
 from .measures import installed
-from .stopwatch import GOALS, rounds, row
+from .stopwatch import rounds, row
 from ..clb import POOLINGS, make_pooling, project
 from ..emotions import LabelledImages, MIKELS, Taxonomy
 from ..images import augment
@@ -238,14 +238,6 @@ def training(backbone: str = "resnet18", steps: int = 10, repeats: int = 3) -> l
         lines.append(row(f"embedding: {name}, {crop} px", n/seconds, "images/s",
                          "pixels in memory, bf16, channels_last"))
     return lines
-
-# %% ../../nbs/bench/steps.ipynb #18-speed-066
-def gpu() -> list[dict]:
-    "The goals that need a GPU; how they are measured is in the notebook `bench/gpu`."
-    if choose_device() != "cuda":
-        return [row(name, status="not measured: needs a GPU") for name, goal in GOALS.items() if goal.part == "gpu"]
-    from apse_nb.bench.gpu import measure      # which is made of functions of this module
-    return measure()
 
 # %% ../../nbs/bench/steps.ipynb #18-speed-081
 def vector(backbone: str = "resnet18", side: int = 112, images_per_class: int = 4, repeats: int = 6) -> list[dict]:
