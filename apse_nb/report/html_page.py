@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -129,6 +130,7 @@ def execute_report(out: Path, **parameters) -> Path:
     notebook, cells = out/"13_reproduce.ipynb", nbformat.read(final_notebook(), 4)
     if parameters.get("profile_name") == "tiny":
         _without_stored(cells)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")        # a second thread would mostly wait
     try:
         with own_kernel() as folder:
             papermill.execute_notebook(cells, notebook, parameters=dict(parameters, out=str(out.resolve())),
