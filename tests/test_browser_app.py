@@ -169,9 +169,7 @@ def test_apse_explore(explore, page, shot, tmp_path):
     left, right = kept.first.bounding_box(), results.first.bounding_box()
     assert left["x"] + left["width"] <= right["x"] and abs(left["y"] - right["y"]) < 80
     shot(page, "app_beside_1280")
-    page.set_viewport_size(dict(width=390, height=900))
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    go_to_390(page)
     # on a telephone what was just asked for comes first
     assert results.first.bounding_box()["y"] < kept.first.bounding_box()["y"]
     shot(page, "app_beside_390")
@@ -239,6 +237,13 @@ def test_two_models_side_by_side(folder, tmp_path, page, shot):
         look_at_two(page, shot, folder)
 
 
+def go_to_390(page) -> None:
+    "A telephone's width, where nothing sticks out."
+    page.set_viewport_size(dict(width=390, height=900))
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def look_at_two(page, shot, folder: Path) -> None:
     first = page.locator("[aria-label='results, most similar first'] button")
     second = page.locator("[aria-label='results of the second model, most similar first'] button")
@@ -258,9 +263,7 @@ def look_at_two(page, shot, folder: Path) -> None:
     left, right = first.first.bounding_box(), second.first.bounding_box()
     assert left["x"] + left["width"] <= right["x"] and abs(left["y"] - right["y"]) < 40
     shot(page, "app_two_models_1280")
-    page.set_viewport_size(dict(width=390, height=900))
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    go_to_390(page)
     shot(page, "app_two_models_390")
     page.set_viewport_size(dict(width=1280, height=900))
 

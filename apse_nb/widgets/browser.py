@@ -142,8 +142,12 @@ class Results(widgets.VBox):
         self.message, self.grid = Message(), ImageGrid(label=label, side=side)
         super().__init__([self.message, self.grid], layout=dict(flex="1 1 320px", min_width="0"))
 
-    def show(self, query: Query, allowed: np.ndarray, remark: str = "") -> None:     # N booleans
-        "Search, and say how many results are right, where that is known."
+    def show(self,
+             query: Query,
+             allowed: np.ndarray,               # N booleans
+             first: Results | None = None,      # of the other model, where two are compared
+            ) -> None:
+        "Search, and say how many results are right, where that is known, and how many the other model found too."
         c = self.collection
         self.found, self.similarity = nearest_images(c, query.similarity, self.k, allowed)
         framed, score = result_frames(c, query.label, self.found), "{:.0%}" if query.shares else "{:.2f}"
@@ -152,7 +156,8 @@ class Results(widgets.VBox):
                            for i, s, frame in zip(self.found.tolist(), self.similarity, framed)]
         kinds = ", ".join(f"{sum(mine is f for mine in framed)} {f.sign} {f.words}" for f in TIER_FRAMES)
         known = "." if c.labels is None or query.label is None else f": {kinds}."
-        self.message.say(f"{self.name}{len(self.found)} nearest of {allowed.sum():,} images{known}{remark}"
+        both = "" if first is None else f" {len(np.intersect1d(first.found, self.found))} of them are found by both."
+        self.message.say(f"{self.name}{len(self.found)} nearest of {allowed.sum():,} images{known}{both}"
                          if allowed.any() else "No image passes the filters: open one of them.")
 
 # %% ../../nbs/widgets/browser.ipynb #browser-015c
@@ -193,9 +198,7 @@ class Second(Results):
     def compare(self, first: Results, allowed: np.ndarray) -> None:      # N booleans
         "Search, beside the first model's results."
         if self.query is not None:
-            both = len(np.intersect1d(first.found, nearest_images(self.collection, self.query.similarity, self.k,
-                                                                  allowed)[0]))
-            self.show(self.query, allowed, f" {both} of them are found by both.")
+            self.show(self.query, allowed, first)
 
 # %% ../../nbs/widgets/browser.ipynb #browser-015g
 class Failures(widgets.VBox):
