@@ -267,22 +267,27 @@ def show_images(images,                      # images, H x W x 3 (uint8, or floa
                ):                              # the matplotlib figure
     "A sheet of images with titles and emotion-coloured frames."
     import matplotlib.pyplot as plt
-    rows = -(-len(images)//columns)
-    title_room = 0.18 if titles is not None else 0.06
-    fig, axes = plt.subplots(rows, columns, figsize=(columns*size, rows*(size + title_room)), squeeze=False,
-                             layout="constrained")
-    for ax in axes.flat:
-        ax.axis("off")
-    for i, (ax, image) in enumerate(zip(axes.flat, images)):
-        ax.imshow(image, cmap="gray" if np.ndim(image) == 2 else None)
+    title_lines = 0 if titles is None else 1 + max(str(title).count("\n") for title in titles[:len(images)])
+    line = size + .08 + title_lines*fontsize/60                              # height of a row, inches
+    width, height = min(len(images), columns)*size, -(-len(images)//columns)*line
+    fig = plt.figure(figsize=(width, height))
+    # one pair of axes in inches from the upper left corner: a pair for each image takes ten times as long to draw
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    ax.axis("off")
+    for i, image in enumerate(images):
+        h, w = np.shape(image)[:2]
+        scale = .9*size/max(h, w)
+        left, bottom = (i % columns + .5)*size - w*scale/2, (i//columns + 1)*line - .04
+        box = left, left + w*scale, bottom, bottom - h*scale
+        ax.imshow(image, cmap="gray" if np.ndim(image) == 2 else None, extent=box, aspect="auto")
         if titles is not None:
-            ax.set_title(titles[i], fontsize=fontsize, pad=4)
+            ax.text(left + w*scale/2, box[3] - .05, titles[i], fontsize=fontsize, ha="center", va="bottom")
         if labels is not None:
             label = int(labels[i])
-            h, w = np.shape(image)[:2]
             dashes = "-" if taxonomy.parent[label] == 0 else (0, (2, 1))
             # white below, for the gaps
-            for colour, width, style in (("white", 4, "-"), (taxonomy.palette[label], 3, dashes)):
-                ax.add_patch(plt.Rectangle((-0.5, -0.5), w, h, fill=False, clip_on=False, edgecolor=colour,
-                                           linewidth=width, linestyle=style))
+            for colour, thick, style in (("white", 4, "-"), (taxonomy.palette[label], 3, dashes)):
+                ax.add_patch(plt.Rectangle((left, bottom), w*scale, -h*scale, fill=False, edgecolor=colour,
+                                           linewidth=thick, linestyle=style))
+    ax.set(xlim=(0, width), ylim=(height, 0))
     return fig

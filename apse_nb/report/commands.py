@@ -371,7 +371,8 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     if query_sets and (source != "scenes" or not tables):
         raise ValueError("--query-sets needs --table, and scenes: only those can be drawn at will.")
     _check_fit(source, profile_name)
-    _check_cache(cache, cache_clear)
+    if source != "scenes" or cache or cache_clear:        # scenes are drawn: nothing of theirs is decoded
+        _check_cache(cache, cache_clear)
     weights, store = _weights(weights), ResultsStore(out/"results.csv", ("status",))
     busy = f"another apse_reproduce is writing into {one_line(out)}; waiting for its end"
     with locked(out/".apse_reproduce.lock", on_wait=partial(click.echo, busy)):

@@ -103,7 +103,7 @@ def figure7(images: LabelledImages,
                           interpolation="bilinear", vmin=0, vmax=1)
                 if images.masks is not None:
                     outline(ax, cut(images.masks[i]))
-                ax.set_title({"low": "polarity map", "high": "emotion map"}[level], fontsize=8.5, pad=5)
+                ax.set_title({"low": "polarity map", "high": "emotion map"}[level], fontsize=8.5, pad=5, y=1)
     return fig
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-051

@@ -135,7 +135,7 @@ def execute_report(out: Path, **parameters) -> Path:
         with own_kernel() as folder:
             papermill.execute_notebook(cells, notebook, parameters=dict(parameters, out=str(out.resolve())),
                                        kernel_name="python3", cwd=folder, progress_bar=False, stdout_file=sys.stdout,
-                                       stderr_file=sys.stderr)
+                                       stderr_file=sys.stderr, request_save_on_cell_execute=False)
     except papermill.PapermillExecutionError as e:
         raise ValueError(f"The notebook stopped with: {e.evalue} (all of it is in {notebook}; finished rows are kept, "
                          f"the same command resumes).") from e

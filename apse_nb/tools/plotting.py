@@ -76,7 +76,7 @@ def framed_image(ax,                   # matplotlib axes
         ax.text(.95, .06, frame.sign, transform=ax.transAxes, ha="right", va="bottom", fontsize=11.5,
                 fontweight="bold", bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="black",
                                              linewidth=.8))
-    ax.set_title(title, fontsize=fontsize, pad=5, parse_math=False)
+    ax.set_title(title, fontsize=fontsize, pad=5, y=1, parse_math=False)    # a free height is sought at each drawing
 
 def emotion_frame(label: int,      # fine label
                   taxonomy,        # an `emotions.Taxonomy`
