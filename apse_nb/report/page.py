@@ -109,7 +109,7 @@ def claims_page(judged: pd.DataFrame,          # of `judge`
         f"{' and '.join(SOURCES.get(s, s) for s in sources)}; and {sum(c.control for c in CLAIMS)} controls that the "
         "claims need. We ask whether directions show under equal conditions, not whether printed values return: most "
         "networks, images and trainings here are smaller than the paper's.",
-        "## Methodology": f"{len(lines)} runs of {lines['name'].nunique()} rows from {origin} ({hours:.1f} hours of "
+        "## Methodology": f"{len(lines)} runs of {lines['name'].nunique()} rows from {origin} (without tuning; {hours:.1f} hours of "
         f"training; {(lines['status'] == 'diverged').sum()} diverged, {(lines['status'] == 'failed').sum()} failed), "
         f"{(compared['seeds'] > 0).sum()} comparisons. Rows are compared on the same images, with the same number of "
         "epochs, paired by seed. Each claim has one contrast, the same on every data set; its verdict is "
