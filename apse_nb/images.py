@@ -23,7 +23,7 @@ from PIL import Image, ImageOps, JpegImagePlugin
 from .emotions import LabelledImages, Taxonomy
 from .tools.device import kept
 from .tools.checkpoint import image_digests
-from .tools.files import RefusedFile, one_line, read_regular
+from .tools.files import RefusedFile, file_bytes, one_line
 from .tools.folders import WalkReport, subfolders, suffix_counts, walk
 
 # %% auto #0
@@ -56,7 +56,6 @@ Image.init()   # lets Pillow register all its formats; which ones depends on how
 FORMATS = [f for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF") if f in Image.OPEN]
 SUFFIXES = {s for s, f in Image.registered_extensions().items() if f in (*FORMATS, "MPO")}   # MPO: a JPEG and more
 MOST_PIXELS = 64_000_000        # of a decoded image: at most 16 bytes each on the way to RGB, so four workers need 4 GB
-MOST_BYTES = 256*2**20          # of a file
 
 def _open(data: bytes) -> Image.Image:
     "The image behind a header; no pixel is decoded yet. (`Image.open` would refuse a large JPEG before it can shrink.)"
@@ -101,17 +100,6 @@ def decode_bytes(data: bytes,                  # what the file holds
     except Exception as e:
         reason = one_line(str(e)) or type(e).__name__   # damaged data can make a decoder raise almost anything
     raise ValueError(f"{one_line(name)} cannot be read as an image ({reason}): download it again or remove it.")
-
-# %% ../nbs/02_images.ipynb #02-datasets-018
-def file_bytes(path) -> bytes:
-    """What the file of an image holds; one sentence otherwise: `FileNotFoundError`, `ValueError` for what is no file of
-    a decent size, `RefusedFile` if the system did not hand it over."""
-    try:
-        return read_regular(path, MOST_BYTES)[0]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no image {one_line(path)}: check the path.") from None
-    except ValueError as e:
-        raise type(e)(f"{one_line(path)} {e}: check the file.") from None
 
 # %% ../nbs/02_images.ipynb #02-datasets-018-b
 def read_image(path,                         # file of one image

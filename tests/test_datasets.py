@@ -119,7 +119,7 @@ BAD = {
     "bomb": (bomb, "too many pixels"),
     "folder": (lambda p: p.mkdir(), "cannot be read"),
     "pipe": (os.mkfifo, "is not a regular file"),
-    "sparse": (sparse, "is larger than 256 MB"),
+    "sparse": (sparse, "is larger than 512 MB"),
     "endless": (lambda p: p.symlink_to("/dev/zero"), "is not a regular file"),
     "link to itself": (lambda p: p.symlink_to(p.name), "cannot be read"),
     "broken link": (lambda p: p.symlink_to("nowhere"), "There is no image"),

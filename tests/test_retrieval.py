@@ -15,13 +15,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from apse_nb.images import decode_square
 from apse_nb.search import blocks as vector_blocks, commands, database, records
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
 from apse_nb.search.entries import ImageRow
 from apse_nb.search.store import Store
-from apse_nb.tools.files import one_line, shell_word
+from apse_nb.tools.files import LARGEST_IMAGE, one_line, shell_word
 
 HOSTILE = ['<img src=x onerror=alert(1)>.png', 'a"b\'c`$(touch x).png', "line\nbreak.png", "\x1b[31mred.png",
            "画像 ñ Ω.png", "-rf.png", "%41 100%.png", os.fsdecode(b"caf\xe9\xff.png")]
@@ -332,7 +333,7 @@ def test_bad_files_are_named_skipped_and_kept_in_a_list(tmp_path, encoder):
                                   + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0))
                                   + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     with open(root/"giant.png", "wb") as f:
-        f.truncate(records.LARGEST + 1)
+        f.truncate(LARGEST_IMAGE + 1)
     result = run(apse_index, root)
     assert result.exit_code == 0 and "2 images: 2 new" in result.stdout and "7 files skipped" in result.stdout
     for words in ("cut.png: it cannot be read as an image", "empty.jpg: it is empty",
@@ -345,6 +346,19 @@ def test_bad_files_are_named_skipped_and_kept_in_a_list(tmp_path, encoder):
     with Gallery.create(root, model=encoder) as gallery:
         assert len(gallery.skipped) == 7
         assert gallery.update().copied == ["cut.png"] and len(gallery.skipped) == 6 and len(gallery) == 3
+
+
+def test_an_image_that_is_searched_can_also_be_trained_on(tmp_path):
+    "A PNG may have anything after its end; here zeros, up to the one limit that every reader of images keeps to."
+    path = tmp_path/"long.png"
+    picture(0).save(path)
+    os.truncate(path, 300 << 20)
+    searched = records.read_record(tmp_path, "long.png", 8, known=())
+    assert np.array_equal(searched.pixels, decode_square(path, 8))
+    os.truncate(path, LARGEST_IMAGE + 1)
+    for read in (decode_square, lambda path, side: records.read_record(tmp_path, "long.png", side, known=())):
+        with pytest.raises(ValueError, match="is larger than 512 MB"):
+            read(path, 8)
 
 
 def test_hostile_names(tmp_path, encoder):

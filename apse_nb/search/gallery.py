@@ -21,11 +21,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from .database import erase, indexing
-from .records import (FileRecord, as_image, as_vector, decoded, digest_of, file_bytes, read_record,
-                                    thumbnail_bytes)
+from .records import FileRecord, as_image, as_vector, decoded, digest_of, read_record, thumbnail_bytes
 from .entries import Contents, Entry, ImageRow, QueryImage, Update
 from .store import Store
-from ..tools.files import RefusedFile, one_line
+from ..tools.files import RefusedFile, file_bytes, one_line
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0

@@ -13,14 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..tools.files import one_line, read_regular
+from ..tools.files import read_regular
 
 # %% auto #0
 __all__ = []
 
 # %% ../../nbs/search/records.ipynb #search-records-007
 THUMBNAIL = 256                 # longer side of a thumbnail, pixels
-LARGEST = 512*2**20             # bytes of a file that is read at all
 
 class FileRecord(NamedTuple):
     "What is kept of one image file."
@@ -66,7 +65,7 @@ def decoded(data: bytes,         # content of an image file
 def read_record(folder: str, name: str, resize: int, known) -> FileRecord:
     """Read one file. Content that is `known` is not decoded. `FileNotFoundError`, `RefusedFile` (perhaps only now) or
     `ValueError` (no image that can be used), with a clause about the file."""
-    data, status = read_regular(os.path.join(folder, name), LARGEST)
+    data, status = read_regular(os.path.join(folder, name))
     record = FileRecord(name, status.st_size, status.st_mtime_ns, digest_of(data))
     if record.digest in known:
         return record
@@ -120,12 +119,3 @@ def as_vector(query, dim: int) -> np.ndarray | None:
         raise ValueError(f"A query vector must be {dim} finite numbers, not all zero, as this index's model makes "
                          f"them.")
     return vector/length
-
-def file_bytes(path) -> bytes:
-    "The content of a query's file; one sentence if it cannot be had."
-    try:
-        return read_regular(path, LARGEST)[0]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no image {one_line(path)}: check the path.") from None
-    except ValueError as e:
-        raise ValueError(f"{one_line(path)} {e}: check the file.") from None

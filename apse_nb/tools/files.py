@@ -55,13 +55,15 @@ def clear_unfinished(folder) -> None:
         left.unlink(missing_ok=True)
 
 # %% ../../nbs/tools/files.ipynb #files-015
+LARGEST_IMAGE = 512*2**20      # bytes of the file of an image that is read at all
+
 class RefusedFile(ValueError):
     "The system did not hand over a file that is there, or had no memory for it. It may work another time."
 
 _LASTING = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)     # errors that time does not mend
 
 def read_regular(path,
-                 at_most: int,                             # bytes
+                 at_most: int = LARGEST_IMAGE,             # bytes
                  begin: int | None = None,                 # read only so many bytes from the start
                 ) -> tuple[bytes, os.stat_result]:         # the content, and what the system says about the file
     """The content of an ordinary file. `FileNotFoundError` if there is none; otherwise `ValueError` with a clause that
@@ -97,6 +99,17 @@ def read_limited(stream,             # an open file of bytes, also a compressed 
     if left <= 0:
         raise ValueError(f"holds more than {at_most >> 20} MB")
     return b"".join(parts)
+
+# %% ../../nbs/tools/files.ipynb #files-017-c
+def file_bytes(path) -> bytes:
+    """What the file of an image holds. One sentence otherwise: `FileNotFoundError`, `ValueError` for what is no file or
+    larger than `LARGEST_IMAGE`, `RefusedFile` if the system did not hand it over."""
+    try:
+        return read_regular(path)[0]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no image {one_line(path)}: check the path.") from None
+    except ValueError as e:
+        raise type(e)(f"{one_line(path)} {e}: check the file.") from None
 
 # %% ../../nbs/tools/files.ipynb #files-019
 @contextmanager
