@@ -197,6 +197,20 @@ def test_fine_tuning_starts_from_the_checkpoint(small, tmp_path):
     assert setup != pd.read_csv(tmp_path/"fresh"/"results.csv", dtype=str)["setup"][0]
 
 
+@pytest.mark.parametrize("method, named", [("clb", "last.safetensors"), ("frozen", "best.safetensors")])
+def test_the_named_network_is_the_one_that_was_measured(method, named, small, tmp_path):
+    said = run(apse_train, small/"small", "--profile", "tiny", "--cache", small/"cache", "--dim", 16, "--method", method,
+               "--set", "resize=48", "--set", "crop=40", "--images-per-class", 2, "--epochs", 3, "--lr", .05,
+               "--out", tmp_path)
+    assert f"measured: {'the network after the last step, ' if method == 'clb' else ''}{tmp_path/named}" in said
+    found = measures(run(apse_evaluate, tmp_path/named, "--query", small/"small", "--query-split", "val",
+                         "--gallery-split", "train", "--cache", small/"cache"))
+    fine, coarse = (next(float(line.split()[1]) for line in found if line.startswith(m)) for m in ("map8", "map2"))
+    line = pd.read_csv(tmp_path/"results.csv").iloc[0]
+    assert [fine, coarse] == pytest.approx([line["map8"], line["map2"]], abs=1e-4)
+    assert f"mAP {line['map8']:.3f} fine, {line['map2']:.3f} coarse" in said
+
+
 @pytest.mark.parametrize("words, sentence", [
     (["--set", "speed=3"], "one of epochs, images_per_class"), (["--set", "lr=fast"], "--set lr takes float"),
     (["--set", "sampler=natural"], "needs several images of each class"),

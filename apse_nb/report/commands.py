@@ -18,7 +18,7 @@ import click
 from .evaluation import evaluate_features, export_embeddings, open_sets, show_report
 from ..tools.cli import OneLineErrors
 from ..tools.files import one_line
-from ..tools.registry import PROFILES, RECIPES, TABLES, find
+from ..tools.registry import LOSSES, PROFILES, RECIPES, TABLES, find
 
 # %% auto #0
 __all__ = ['apse_train', 'apse_evaluate', 'apse_reproduce']
@@ -93,10 +93,15 @@ def _recipe_changes(settings: tuple[str, ...], **given) -> dict:
 
 # %% ../../nbs/report/commands.ipynb #10-training-096
 def _refuse_natural(row, recipe) -> None:
-    "Losses that compare pairs of one class need several images of it in a batch."
-    if recipe.sampler == "natural" and row.loss in ("n_pair", "ep", "gep"):
+    "A `TupleLoss` takes two images of each class; the other losses take the pairs that a batch happens to hold."
+    from apse_nb.pair_losses import TupleLoss
+    if recipe.sampler != "natural" or row.loss is None:
+        return
+    loss = find(LOSSES, row.loss, "pair loss")
+    if isinstance(loss, type) and issubclass(loss, TupleLoss):
         raise ValueError(f"The method {row.name} needs several images of each class in a batch, and this recipe draws "
-                         f"natural batches: leave out --set sampler=natural, or choose a method without a pair loss.")
+                         f"natural batches: leave out --set sampler=natural, or choose a method whose loss is not "
+                         f"made of tuples over all classes, such as triplet.")
 
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
 @click.argument("source", metavar="ROOT")
@@ -130,9 +135,10 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
                settings, dim, seed, images_on, taxonomy, cache, cache_clear):
     """Train one method on ROOT, a folder of images with emotion labels (or 'scenes', the embedded data set).
 
-    The best network on the validation part is OUT/best.safetensors, the log OUT/log.csv, and a line of results (test
-    images search the training images) is added to OUT/results.csv. Interrupt it whenever you like: the same command
-    resumes from the last checkpoint, and with more --epochs a finished run goes on.
+    OUT/last.safetensors is the network after the last step, and the line of results in OUT/results.csv measures this
+    one (test images search the training images), as all published rows do. OUT/best.safetensors is the network of the
+    best epoch on the validation part (of the last step, where nothing validates), and OUT/log.csv the log. Interrupt it
+    whenever you like: the same command resumes from the last checkpoint, and more --epochs lengthen a finished run.
 
     \b
     Examples:
@@ -168,12 +174,12 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
     check_parts(train, valid, query)
     out.mkdir(parents=True, exist_ok=True)
     keep_split(out/"split.csv", parts)
-    store, name = row_store(out/"results.csv"), out/"best.safetensors"
+    store, best = row_store(out/"results.csv"), out/"best.safetensors"
     if store.has(name=row.name, setup=setup_of(row, profile), data=fingerprints(train, query), seed=seed):
         click.echo(f"This run is finished: its line is in {store.path}.")
         return
     followed = row.trains and valid is not None            # then the best epoch's network is kept, else the last one's
-    line = measure_row(row, profile, source, train, query, seed, out, None if followed else name,
+    line = measure_row(row, profile, source, train, query, seed, out, None if followed else best,
                        **(dict(valid=valid) if followed else {}))
     if int(os.environ.get("RANK", 0)):
         return      # one process of several reports
@@ -183,7 +189,12 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
     click.echo(f"{len(train)} training images, {line['epochs']} epochs, {line['minutes']:.1f} minutes; {len(query)} "
                f"queries in the training images: mAP {line['map8']:.3f} fine, {line['map2']:.3f} coarse; among "
                f"themselves {line['own_map8']:.3f} and {line['own_map2']:.3f}")
-    click.echo(f"results: {store.path}" if row.features else f"best network: {name}; results: {store.path}")
+    if followed:
+        click.echo(f"measured: the network after the last step, {out/'last.safetensors'}; best on the {len(valid)} "
+                   f"validation images, and not measured here: {best}")
+    elif not row.features:
+        click.echo(f"measured: {best}")
+    click.echo(f"results: {store.path}")
 
 # %% ../../nbs/report/commands.ipynb #10-training-098
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))
@@ -347,8 +358,8 @@ def apse_reproduce(source, profile_name, out, tables, features, weights, rows, s
     """Train the rows of the paper's tables, measure them, and write a report.
 
     Without --table it executes the final notebook of the book: the ablation, figures, and a verdict on each claim.
-    Interrupt it whenever you like: the same command skips finished rows, resumes those that were cut off and tries
-    failed ones again.
+    A row's line measures its network after the last step, which is kept in OUT/models. Interrupt it whenever you like:
+    the same command skips finished rows, resumes those that were cut off and tries failed ones again.
 
     \b
     Examples:
