@@ -7,15 +7,13 @@ import pytest
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 COLLECTION = f"""
 import numpy as np
-from apse_nb.tools.files import data_path
+from apse_nb.search.encoder import load_encoder
 from apse_nb.widgets.collection import Collection
 from apse_nb.widgets.map import LinkedBrowser
 from apse_nb.datasets.decoding import load_images
-from apse_nb.training import Recipe, embed, load_model
-model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
 images = load_images("scenes", 96, "test", limit=120)
 images.names[::3] = [f"{{i}}{HOSTILE}\\n.png" for i in range(0, 120, 3)]
-collection = Collection.from_images(images, embed(model, images, **Recipe(**facts["recipe"]).look))
+collection = Collection.from_images(images, load_encoder("scenes"))
 """
 UNLABELLED = """
 def thumbnail(i):

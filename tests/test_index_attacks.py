@@ -15,12 +15,14 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from apse_nb.datasets.readers import open_dataset
 from apse_nb.scenes import make_scenes, save_scenes
 from apse_nb.search import records
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.database import FILE, seal_of
 from apse_nb.search.gallery import Gallery
 from apse_nb.search.results import Query, result_page
+from apse_nb.search.teach import labels_from_folders
 from apse_nb.tools.files import RefusedFile
 from apse_nb.widgets.browser import query_by_image, query_by_position
 from apse_nb.widgets.collection import Collection, nearest_images
@@ -436,6 +438,21 @@ def test_an_index_is_taught_by_its_folders(tmp_path):
             places, similarity = nearest_images(collection, asked.similarity, 10, others)
             assert [collection.names[i] for i in places] == [hit.name for hit in hits]
             assert np.allclose(similarity, [hit.similarity for hit in hits], atol=1e-5)
+
+
+def test_one_rule_for_folders_in_folders(tmp_path, encoder):
+    "fear/awe/2.png is fear to whoever trains on the folder, to --teach and to the explorer."
+    names = ["awe/fear/0.png", "fear/1.png", "fear/awe/2.png"]
+    for i, name in enumerate(names):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        image(i).save(tmp_path/name)
+    read = open_dataset(tmp_path)
+    assert read.names == names and [read.taxonomy.fine[label] for label in read.labels] == ["awe", "fear", "fear"]
+    assert labels_from_folders(names)[1].tolist() == read.labels.tolist()
+    with Gallery.create(tmp_path, model=encoder) as gallery:
+        gallery.update()
+        collection = Collection.from_gallery(gallery)
+    assert collection.names == names and collection.labels.tolist() == read.labels.tolist()
 
 
 def test_teaching_needs_labels(root):

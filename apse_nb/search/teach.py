@@ -5,6 +5,7 @@
 # %% ../../nbs/search/teach.ipynb #search-teach-003
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -15,28 +16,32 @@ from ..emotions import TAXONOMIES, Taxonomy
 __all__ = ['labels_from_folders', 'Head', 'train_head']
 
 # %% ../../nbs/search/teach.ipynb #search-teach-005
-def labels_from_folders(names: list[str],                   # N names relative to the folder, with forward slashes
-                        taxonomy: Taxonomy | None = None,   # None: the one that knows most of the folders
-                       ) -> tuple[Taxonomy, np.ndarray]:    # and N labels, -1 for images without one
-    "Emotions from the names of class folders; `ValueError` with one sentence if there are too few."
-    folders = {folder for name in names for folder in name.split("/")[:-1]}
-    known = {t: {f: label for f in folders if (label := _label_of(f, t)) is not None}
-             for t in ([taxonomy] if taxonomy else TAXONOMIES.values())}
-    best = max(known, key=lambda t: len(set(known[t].values())))
-    if len(set(known[best].values())) < 2:
-        raise ValueError(f"Fewer than two folders are called like an emotion of the taxonomy {best.name!r} "
-                         f"({', '.join(best.fine)}): sort some images into such folders, or give --taxonomy.")
-    labels = np.full(len(names), -1)
-    for i, name in enumerate(names):
-        for folder in name.split("/")[:-1]:
-            labels[i] = known[best].get(folder, labels[i])                   # the innermost one counts
-    return best, labels
+def folder_labels(names: list[str],      # N names relative to the folder, with forward slashes
+                  taxonomy: Taxonomy,
+                 ) -> np.ndarray:        # N fine labels, -1 for images in no folder that is called like an emotion
+    "Labels from class folders such as `fear/dark.jpg` or `train/fear/dark.jpg`; the outermost one counts."
+    folders = [name.split("/")[:-1] for name in names]
+    known = {folder: label for folder in set(chain(*folders)) if (label := _label_of(folder, taxonomy)) is not None}
+    return np.array([next((known[folder] for folder in path if folder in known), -1) for path in folders], int)
 
 def _label_of(folder: str, taxonomy: Taxonomy) -> int | None:
     try:
         return taxonomy.index(folder)
     except ValueError:
         return None
+
+# %% ../../nbs/search/teach.ipynb #search-teach-005-b
+def labels_from_folders(names: list[str],                   # N names relative to the folder, with forward slashes
+                        taxonomy: Taxonomy | None = None,   # None: the one that names most emotions by these folders
+                       ) -> tuple[Taxonomy, np.ndarray]:    # and `folder_labels` with it
+    "Emotions from the names of class folders; `ValueError` with one sentence if there are too few."
+    found = {t: folder_labels(names, t) for t in ([taxonomy] if taxonomy else TAXONOMIES.values())}
+    emotions = {t: len(np.unique(labels[labels >= 0])) for t, labels in found.items()}
+    best = max(emotions, key=emotions.get)
+    if emotions[best] < 2:
+        raise ValueError(f"Fewer than two folders are called like an emotion of the taxonomy {best.name!r} "
+                         f"({', '.join(best.fine)}): sort some images into such folders, or give --taxonomy.")
+    return best, found[best]
 
 # %% ../../nbs/search/teach.ipynb #search-teach-008
 class Head(NamedTuple):

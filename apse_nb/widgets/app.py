@@ -112,10 +112,10 @@ class Explorer(widgets.Tab):
             self.attention.message.say(f"The query of the search: {name}. {self.attention.message.text}")
 
 # %% ../../nbs/widgets/app.ipynb #12c-app-009
-def _some_images(collection: Collection, size: int, most: int = 24) -> LabelledImages:
+def _some_images(collection: Collection, size: int) -> LabelledImages:
     "Images from all over a collection, decoded; those that cannot be read any more are left out."
     pixels, names = [], []
-    for i in np.linspace(0, len(collection) - 1, min(len(collection), most)).astype(int):
+    for i in np.linspace(0, len(collection) - 1, min(len(collection), 24)).astype(int):
         try:
             pixels.append(decode_square(collection.files[i], size))
         except (OSError, ValueError):
@@ -152,9 +152,7 @@ def explorer(source="scenes",              # 'scenes', or the index of a folder,
         encoder = load_encoder(model or "scenes")
         say("Drawing 400 scenes and looking at them...")
         images = load_images("scenes", encoder.resize, "test")
-        embeddings, confidences = encoder(images.pixels)
-        page = Explorer(encoder, Collection(embeddings, images.pixels, images.taxonomy, images.names, images.labels,
-                                            confidences), images)
+        page = Explorer(encoder, Collection.from_images(images, encoder), images)
         place, words = "400 drawn scenes", model_words(encoder.source)
     else:
         with Gallery.open(source, model) as gallery:

@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,9 @@ from ..emotions import LabelledImages, MIKELS, Taxonomy, tiers
 from ..images import decode_bytes
 from ..tools.ranking import unit_rows
 from ..search.entries import Contents
+from ..search.teach import folder_labels
 from ..tools.files import one_line, read_regular
 from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES
-from ..training import Embedded
 
 # %% auto #0
 __all__ = ['Collection', 'nearest_images', 'Filter', 'failure_cases']
@@ -94,24 +94,23 @@ class Collection:
         self._jpeg_of = lru_cache(4096)(self._encode)       # about 60 MB when full
 
     @classmethod
-    def from_images(cls, images: LabelledImages, embedded: Embedded, labelled: bool = True) -> Collection:
-        "Images in memory and what a network made of them; `labelled=False` forgets the labels."
-        confidences = None if embedded.scores is None else embedded.scores.softmax(1).numpy()
-        return cls(embedded.embeddings, images.pixels, images.taxonomy, images.names, images.labels if labelled
-                   else None, confidences)
+    def from_images(cls, images: LabelledImages, encoder) -> Collection:      # encoder: see `load_encoder`
+        "Images in memory, as an encoder sees them."
+        embeddings, confidences = encoder(images.pixels)
+        return cls(embeddings, images.pixels, images.taxonomy, images.names, images.labels, confidences)
 
     @classmethod
-    def from_gallery(cls, gallery, labelled: bool = True) -> Collection:
-        "An open index of the notebook `search/gallery`; labels are taken from class folders, see `folder_labels`."
-        return cls.from_contents(gallery.contents(), gallery.taxonomy or MIKELS, labelled)
+    def from_gallery(cls, gallery) -> Collection:
+        "An open index of the notebook `search/gallery`, see `from_contents`."
+        return cls.from_contents(gallery.contents(), gallery.taxonomy or MIKELS)
 
     @classmethod
-    def from_contents(cls, found: Contents, taxonomy: Taxonomy, labelled: bool = True) -> Collection:
-        "What `Gallery.contents` read, with the taxonomy of its confidences."
+    def from_contents(cls, found: Contents, taxonomy: Taxonomy) -> Collection:
+        "What `Gallery.contents` read, with the taxonomy of its confidences; labels by `folder_labels`, if all have one."
         names = [e.name for e in found.entries]
-        return cls(found.embeddings, found.thumbnail, taxonomy, names,
-                   folder_labels(names, taxonomy) if labelled else None, found.confidences,
-                   [e.path for e in found.entries], found.head)
+        labels = folder_labels(names, taxonomy)
+        return cls(found.embeddings, found.thumbnail, taxonomy, names, labels if (labels >= 0).all() else None,
+                   found.confidences, [e.path for e in found.entries], found.head)
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -177,19 +176,6 @@ class Collection:
         "The image in words."
         return "; ".join([self.names[i], *self.facts(i),
                           *(["the image cannot be read any more"] if self._jpeg_of(i) is None else [])])
-
-# %% ../../nbs/widgets/collection.ipynb #12b-browser-009
-def folder_labels(names: list[str],      # paths relative to the collection's folder
-                  taxonomy: Taxonomy,
-                 ) -> np.ndarray | None: # N fine labels; None if any image lies in no folder of an emotion
-    "Labels from class folders such as `fear/dark.jpg` or `train/fear/dark.jpg`."
-    known, labels = {**taxonomy.aliases, **{f: f for f in taxonomy.fine}}, []
-    for name in names:
-        folder = next((f.lower() for f in PurePosixPath(name).parts[:-1] if f.lower() in known), None)
-        if folder is None:
-            return None
-        labels.append(taxonomy.index(folder))
-    return np.array(labels)
 
 # %% ../../nbs/widgets/collection.ipynb #12b-browser-018
 def best_positions(similarity: np.ndarray,   # B x N, in [-2, 2]
