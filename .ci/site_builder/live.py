@@ -1,5 +1,5 @@
 """Pages with figures that move without a kernel: live/NAME.md (title, subtitle, text) and live/NAME.js, bundled with
-the modules of apse_nb/static that it imports. What the script needs from Python is written into the page.
+the modules beside it and in apse_nb/static that it imports. What the script needs from Python is written into the page.
 
 The bundles are plain scripts: browsers load no modules from a folder, and the site is to open without a server."""
 import json

@@ -3,7 +3,7 @@ import circleView from "../../../apse_nb/static/circle.js";
 import {
   AXIS, ROLES, circleValues, lossesSentence, marksOf, numberText, pointTexts, positiveStrip, problemOf, rolesOf,
   stripSentence,
-} from "../../../apse_nb/static/circle_values.js";
+} from "./circle_values.js";
 import { choice, draw, element, line, makeModel, readData, sheet, slider, tick } from "./parts.js";
 
 const { start, looks, highest, colours } = readData();

@@ -1,5 +1,5 @@
 // The loss playground: which pairs of a batch a loss touches, in which direction, and how hard (batch_losses.js).
-import { LOSSES, WITHOUT_SCALE, lossOnBatch, lossSentence } from "../../../apse_nb/static/batch_losses.js";
+import { LOSSES, WITHOUT_SCALE, lossOnBatch, lossSentence } from "./batch_losses.js";
 import { choice, draw, element, line, picture, readData, sheet, slider } from "./parts.js";
 
 const { batches, labels, classes, parent, sprite, highest } = readData();

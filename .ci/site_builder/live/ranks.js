@@ -1,5 +1,5 @@
 // A ranking to rearrange: nine measures follow (measures.js).
-import { listMeasures, randomFloor } from "../../../apse_nb/static/measures.js";
+import { listMeasures, randomFloor } from "./measures.js";
 import { element, line, picture, readData } from "./parts.js";
 
 const { labels, classes, parent, frames, sprite } = readData();      // number 0 is the query
