@@ -71,6 +71,15 @@ def normalize_map(maps: torch.Tensor,     # B x 1 x h x w, any real numbers
     flat = high - low <= 8*torch.finfo(maps.dtype).eps*torch.maximum(low.abs(), high.abs())
     return torch.where(flat, 1., (maps - low)/(high - low).masked_fill(flat, 1))
 
+# %% ../nbs/04_attention.ipynb #04-attention-061-b
+def attention_of(scores: torch.Tensor,       # B x K logits
+                 class_maps: torch.Tensor,   # B x K x h x w
+                 norm: str = "minmax",       # as in `normalize_map`
+                ) -> torch.Tensor:           # B x 1 x h x w
+    "Eq. 2: the class maps, weighted by the confidences, summed and normalised."
+    confidences = scores.softmax(1)[:, :, None, None]                                      # (B, K, 1, 1)
+    return normalize_map((confidences*class_maps).sum(1, keepdim=True), norm)
+
 # %% ../nbs/04_attention.ipynb #04-attention-062
 class AttentionHead(nn.Module):
     """Eq. 1-2 and Section III-A of the paper: spatial weights, a 1x1 convolution to K class maps, their
@@ -103,8 +112,7 @@ class AttentionHead(nn.Module):
             class_maps = class_maps*weights
         class_maps = class_maps + at_least_float32(self.classify.bias)[:, None, None]  # the bias is not weighted by Z
         scores = class_maps.mean((2, 3))  # (B, K) logits by global average pooling
-        confidences = scores.softmax(1)[:, :, None, None]                                      # (B, K, 1, 1)
-        attention = normalize_map((confidences*class_maps).sum(1, keepdim=True), self.norm)    # (B, 1, h, w)
+        attention = attention_of(scores, class_maps, self.norm)                                # (B, 1, h, w)
         attended = features*(weights*attention).to(features.dtype) if self.attend else features
         return HeadOutput(attended, scores, class_maps, attention)
 

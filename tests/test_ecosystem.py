@@ -1,7 +1,6 @@
 """The losses run in pytorch-metric-learning: trainers, MultipleLosses, miners, wrappers. They mend or refuse what they
 are given."""
 import warnings
-from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -11,23 +10,20 @@ from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch.nn import functional as F
 
 from apse_nb.emotions import EKMAN, MIKELS
-from apse_nb.methods.losses import BASELINE_LOSSES
 from apse_nb.metrics import evaluate
 from apse_nb.negatives import GeneratedEmotionPairLoss
 from apse_nb.pair_losses import EmotionPairLoss, NPairLoss, check_batch, gram, tuple_indices
+from apse_nb.tools.registry import LOSSES
+from apse_nb.training import make_pair_loss
 
 D = 16
 
 
 def make(name, **settings):
-    own = {"n_pair": NPairLoss, "ep": lambda: EmotionPairLoss(MIKELS), "gep": lambda: GeneratedEmotionPairLoss(MIKELS)}
-    if name in own:
-        return own[name]()
-    baseline = BASELINE_LOSSES[name]
-    return (resolve_name(baseline) if isinstance(baseline, str) else baseline)(MIKELS, D, **settings)
+    return make_pair_loss(name, MIKELS, D, **settings)
 
 
-NAMES = ["n_pair", "ep", "gep", *BASELINE_LOSSES]
+NAMES = [name for name in LOSSES if name not in ("sentiment_constraint", "adaptive_similarity")]
 pytestmark = pytest.mark.filterwarnings("ignore:The generated emotion-pair loss was given no class probabilities")
 
 

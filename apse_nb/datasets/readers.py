@@ -24,6 +24,7 @@ from ..emotions import TAXONOMIES, Taxonomy
 from ..images import ImageFiles, PARTS, SUFFIXES, UnknownLabel, known_label, read_folders, walk_images
 from ..tools.files import one_line, read_regular, write_whole
 from ..tools.folders import WalkReport, subfolders, suffix_counts
+from ..tools.registry import check_choice
 
 # %% auto #0
 __all__ = ['READERS', 'save_split', 'open_dataset']
@@ -44,27 +45,28 @@ def read_table(path,                     # a text file
         raise ValueError(f"{one_line(path)} is not a table of text ({e}): check the file.") from None
     return [row for row in rows if any(row)]
 
-# %% ../../nbs/datasets/readers.ipynb #index-000
-def _tidy(name: str) -> str:
+# %% ../../nbs/datasets/readers.ipynb #readers-tidy-path
+def tidy_path(name: str) -> str:
     "A path with forward slashes and joined accents."
     return unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./")
 
+# %% ../../nbs/datasets/readers.ipynb #index-000
 class _FileFinder:
     "Finds images below a folder by as much of their path as a list happens to write."
     def __init__(self, root: Path,      # where the images are
                  where):                # the list, for errors
         self.where, self.report, self.written = where, WalkReport(), {}
         names = walk_images(root, self.report)
-        self.exact = {name: name for name in names} | {_tidy(name): name for name in names}
+        self.exact = {name: name for name in names} | {tidy_path(name): name for name in names}
         self.ends, self.folded = defaultdict(list), defaultdict(list)
-        for tidy, name in ((_tidy(name), name) for name in names):
+        for tidy, name in ((tidy_path(name), name) for name in names):
             for start in [0, *(i + 1 for i, c in enumerate(tidy) if c == "/")]:
                 self.ends[tidy[start:]].append(name)
                 self.folded[tidy[start:].lower()].append(name)
 
     def find(self, written: str) -> str | None:
         "The name of the file, relative to the folder; None if there is none, `ValueError` if two files fit."
-        tidy = _tidy(written)
+        tidy = tidy_path(written)
         exact = self.exact.get(written, self.exact.get(tidy))
         fitting = [exact] if exact else self.ends.get(tidy) or self.folded.get(tidy.lower()) or [None]
         if len(fitting) > 1:
@@ -100,21 +102,11 @@ def _listed(root: Path,
                       skipped + report.refused, report.ignored)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-049
-def _label_of(votes: np.ndarray, taxonomy: Taxonomy, ties: str) -> int | str:
-    "The emotion with most votes, or why there is none."
-    winners = np.flatnonzero(votes == votes.max())
-    if not votes.any():
-        return "nobody voted"
-    if len(winners) > 1 and ties == "drop":
-        return "tie between " + " and ".join(taxonomy.fine[w] for w in winners)
-    return winners[0]
-
 def _read_votes(root: Path,
                 tables,              # path, rows (image name, then numbers), column -> label
                 taxonomy: Taxonomy,
-                ties: str,           # 'drop' or 'keep'
                ) -> ImageFiles:
-    "Images labelled with the emotion that has most votes."
+    "Images labelled with the emotion that has most votes, the first of them where there is a tie."
     entries = []
     for path, rows, columns in tables:
         for number, row in enumerate(rows, start=2):
@@ -127,9 +119,20 @@ def _read_votes(root: Path,
             except (IndexError, ValueError):
                 raise ValueError(f"{one_line(path)}, row {number}: expected a number for each emotion, 0 or more, "
                                  f"found {one_line(' '.join(row)[:80])!r}.") from None
-            entries.append((row[0], _label_of(votes, taxonomy, ties), "", votes))
+            entries.append((row[0], votes.argmax() if votes.any() else "nobody voted", "", votes))
     finder = _FileFinder(root, path)
     return _listed(root, entries, taxonomy, finder.find, finder.report)
+
+def _without_ties(files: ImageFiles) -> ImageFiles:
+    "The images whose votes have a single winner; the others are among the skipped."
+    if files.votes is None:
+        return files
+    winners = files.votes == files.votes.max(1, keepdims=True)                # (N, K)
+    tied = winners.sum(1) > 1                                                 # (N,)
+    fine = np.array(files.taxonomy.fine)
+    skipped = [(name, f"tie between {' and '.join(fine[best])}")
+               for name, best in zip(files.subset(tied).names, winners[tied])]
+    return replace(files.subset(~tied), skipped=files.skipped + skipped, ignored=files.ignored)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-052
 def _emotion_columns(header: list[str], taxonomy: Taxonomy, where) -> dict[int, int]:
@@ -143,7 +146,7 @@ def _is_vote_table(titles: list[str]) -> bool:
     known = {name for t in TAXONOMIES.values() for name in (*t.fine, *t.aliases)}
     return titles[0] == "image" and len(titles) > 1 and all(title.lower() in known for title in titles[1:])
 
-def _read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_flickr_ldl(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "Flickr_LDL: a .txt or .csv table headed `images-name` or `image`, and one column of votes for each emotion"
     if not root.is_dir():
         return None
@@ -155,20 +158,20 @@ def _read_flickr_ldl(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | 
         delimiter = "," if "," in first else " "
         if _is_vote_table([cell.strip() for cell in first.split(delimiter)]):
             header, *table = read_table(path, delimiter)
-            return _read_votes(root, [(path, table, _emotion_columns(header, taxonomy, path))], taxonomy, ties)
+            return _read_votes(root, [(path, table, _emotion_columns(header, taxonomy, path))], taxonomy)
     return None
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-059
-def _read_abstract(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_abstract(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "Abstract: `ABSTRACT_groundTruth.csv`"
     path = root/"ABSTRACT_groundTruth.csv"
     if not path.is_file():
         return None
     header, *table = read_table(path, quote="'")
-    return _read_votes(root, [(path, table, _emotion_columns(header, taxonomy, path))], taxonomy, ties)
+    return _read_votes(root, [(path, table, _emotion_columns(header, taxonomy, path))], taxonomy)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-063
-def _read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_iapsa(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "IAPSa: `Mikels2005positivenorms.csv` and `Mikels2005negativenorms.csv`"
     tables = []
     for path in (root/"Mikels2005positivenorms.csv", root/"Mikels2005negativenorms.csv"):
@@ -183,10 +186,10 @@ def _read_iapsa(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
             raise UnknownLabel(f"{one_line(path)}: the columns {one_line(', '.join(header))} do not fit the taxonomy "
                                f"{taxonomy.name!r}.")
         tables.append((path, [[f"{row[0]}.jpg", *row[1:]] for row in table], columns))
-    return _read_votes(root, tables, taxonomy, ties)
+    return _read_votes(root, tables, taxonomy)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-067
-def _read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_emotion6(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "Emotion6: `ground_truth.txt` with columns `[prob. <emotion>]`"
     path = root/"ground_truth.txt"
     if not path.is_file():
@@ -196,10 +199,10 @@ def _read_emotion6(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | No
     columns = {column: known_label(match[1], taxonomy, path) for column, match in enumerate(found) if match}
     if not columns:
         return None
-    return _read_votes(root, [(path, table, columns)], taxonomy, ties)
+    return _read_votes(root, [(path, table, columns)], taxonomy)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-073
-def _read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_artphoto(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "ArtPhoto: a flat folder of files called `<emotion>_<number>.jpg`"
     home, report = root/"testImages_artphoto", WalkReport()
     if not home.is_dir():
@@ -216,7 +219,7 @@ def _read_artphoto(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | No
 class _AnotherLayout(ValueError):
     "A file has the name that a layout is known by, but something else is in it."
 
-def _read_emoset(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_emoset(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "EmoSet: `train.json`, `val.json`, `test.json`, lists of [emotion, id, image, annotation]"
     lists = [p for p in (root/"train.json", root/"val.json", root/"test.json") if p.is_file()]
     if not lists:
@@ -239,7 +242,7 @@ def _emoset_entries(path: Path) -> list[tuple[str, str]]:
                              f"file.") from None
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-082
-def _read_fi_lists(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_fi_lists(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "FI as published: `agg/<emotion>_*.csv`, lines `number,url,disagree,agree`"
     lists = sorted((root/"agg").glob("*.csv"))
     if not lists:
@@ -291,25 +294,25 @@ def list_rows(path: Path,                                    # such a file
     return [(row[0], known_label(row[1], taxonomy, path), row[2].strip() if len(row) > 2 else "") for row in table]
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-087
-def _read_list(root: Path, taxonomy: Taxonomy, ties: str) -> ImageFiles | None:
+def _read_list(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "a CSV file with the columns image, label, split (images relative to that file)"
     if not root.is_file() or root.suffix.lower() != ".csv":
         return None
     home, entries = root.parent, [(*row, None) for row in list_rows(root, taxonomy)]
 
     def find(name):
-        spellings = (name, _tidy(name), unicodedata.normalize("NFD", _tidy(name)), name.strip())
+        spellings = (name, tidy_path(name), unicodedata.normalize("NFD", tidy_path(name)), name.strip())
         return next((spelling for spelling in spellings if os.path.exists(home/spelling)), None)
 
     return _listed(home, entries, taxonomy, find)
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-089
-def _first_that_knows(reader, root: Path, taxonomies: list[Taxonomy], ties: str) -> ImageFiles | None:
+def _first_that_knows(reader, root: Path, taxonomies: list[Taxonomy]) -> ImageFiles | None:
     "Read with the first taxonomy that knows all labels; the error, if none does, is the first one's."
     errors = []
     for taxonomy in taxonomies:
         try:
-            return reader(root, taxonomy, ties)
+            return reader(root, taxonomy)
         except UnknownLabel as e:
             errors.append(e)
     asked = len(taxonomies) < len(TAXONOMIES)
@@ -335,13 +338,13 @@ def _warn_of_gaps(files: ImageFiles, root: Path) -> None:
                       f"them to JPEG to use them.", stacklevel=3)
 
 # %% ../../nbs/datasets/readers.ipynb #readers-read-with
-def _read_with(readers: list, root: Path, taxonomy: Taxonomy | None, ties: str) -> ImageFiles | None:
+def _read_with(readers: list, root: Path, taxonomy: Taxonomy | None) -> ImageFiles | None:
     "What the first reader that knows the layout finds."
     tried = list(TAXONOMIES.values()) if taxonomy is None else [taxonomy, _numbered(taxonomy)]
     doubt = None                                       # about a file that only looked like another layout's list
     for reader in readers:
         try:
-            files = _first_that_knows(reader, root, tried, ties)
+            files = _first_that_knows(reader, root, tried)
         except _AnotherLayout as e:
             doubt, files = e, None
         except ValueError as e:
@@ -374,17 +377,18 @@ def open_dataset(root,                                # folder (or list file) of
     root = Path(root)
     if kind not in ("auto", *READERS):
         raise ValueError(f"Unknown kind of data set {kind!r}: choose auto, {', '.join(READERS)}.")
-    if ties not in ("drop", "keep"):
-        raise ValueError(f"Ties can be 'drop' or 'keep', not {ties!r}.")
+    check_choice("ties", ties, "drop", "keep")
     if not root.exists():
         raise FileNotFoundError(f"There is no folder {one_line(root)}: check the path, or unzip the data set there.")
     if root.suffix.lower() in (".zip", ".gz", ".tar", ".rar", ".7z"):
         raise ValueError(f"{one_line(root)} is an archive: unpack it and give the folder.")
     readers = READERS if kind == "auto" else {kind: READERS[kind]}
-    files = _read_with(list(readers.values()), root, taxonomy, ties)
+    files = _read_with(list(readers.values()), root, taxonomy)
     if files is None:
         known = "; ".join(reader.__doc__ for reader in readers.values())
         raise ValueError(f"{one_line(root)} holds no data set that is known here; looked for {known}.")
+    if ties == "drop":
+        files = _without_ties(files)
     if not len(files):
         first = "; the first: {} ({})".format(*map(one_line, files.skipped[0])) if files.skipped else ""
         raise ValueError(f"{one_line(root)} lists {len(files.skipped)} images, and none of them can be used{first}.")

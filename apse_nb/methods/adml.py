@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..attention import AttentionHead, HeadOutput, normalize_map
+from ..attention import AttentionHead, HeadOutput, attention_of
 from ..backbones import Backbone
 from ..clb import Compaction, gap, make_pooling
 from ..emotions import MIKELS, Taxonomy
-from .systems import GramVector, System, companions, ordered_hinge
+from .systems import StageTextures, System, companions, ordered_hinge
 from ..negatives import check_confidences
 from ..network import APSEOutput
 from ..pair_losses import check_batch, gram
@@ -36,16 +36,12 @@ class StageVectors(nn.Module):
         super().__init__()
         if not channels:
             raise ValueError("A vector needs at least one stage.")
-        if maps is not None and maps < 1:
-            raise ValueError(f"A texture needs at least one map, not {maps}.")
         self.stages = list(channels)
-        self.textures, self.out_dim = None, sum(channels.values())
-        if maps is not None:
-            self.textures = nn.ModuleDict({stage: GramVector(c, maps) for stage, c in channels.items()})
-            self.out_dim = sum(texture.out_dim for texture in self.textures.values())
+        self.textures = None if maps is None else StageTextures(channels, maps)
+        self.out_dim = sum(channels.values()) if maps is None else self.textures.out_dim
 
     def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        parts = [(gap if self.textures is None else self.textures[stage])(features[stage]) for stage in self.stages]
+        parts = [gap(features[stage]) for stage in self.stages] if self.textures is None else self.textures(features)
         return torch.cat([F.normalize(part) for part in parts], 1)/len(parts)**0.5  # (B, out_dim), unit length
 
 # %% ../../nbs/methods/adml.ipynb #15-adml-028
@@ -71,7 +67,7 @@ class AdaptiveSimilarityLoss(nn.Module):
 
     def __init__(self,
                  taxonomy: Taxonomy,
-                 rule: str = "fixed",                # what the margin listens to: a name in `RULES`
+                 rule: str = "fixed",                # what the margin depends on: a name in `RULES`
                  margins: tuple = (0.2, 0.2, 0.4),   # m of p before r, r before n, p before n
                  strength: float = 1.,               # -1..1: 0 is the fixed margin, below 0 turns the rule round
                 ):
@@ -87,13 +83,13 @@ class AdaptiveSimilarityLoss(nn.Module):
             self.register_buffer("steps", torch.tensor(taxonomy.wheel_distance()), persistent=False)   # (K, K)
 
     def pair_values(self, distances, labels, confidences) -> torch.Tensor:
-        "B x B: the number that the rule listens to; a large one asks for a wide margin."
+        "B x B: the number that the rule looks at; a large one asks for a wide margin."
         if self.rule == "wheel":
             return self.steps.to(distances, non_blocking=True)[labels[:, None], labels]     # steps around the wheel
         if self.rule == "distance":
             return -distances                                         # too near: wide
-        belief = confidences[:, labels]  # (B, B): how much a looks like y's emotion
-        return (belief + belief.T)/2
+        likeness = confidences[:, labels]  # (B, B): how much a looks like y's emotion
+        return (likeness + likeness.T)/2
 
     def forward(self,
                 embeddings: torch.Tensor,                  # B x D unit vectors
@@ -160,6 +156,7 @@ class ADML(System):
         else:
             self.vector = StageVectors(channels, maps if vector == "sentiment" else None)
         self.head = None if head == "none" else AttentionHead(channels[self.stages[-1]], len(taxonomy), attend=False)
+        # called so in stored checkpoints: what the vector adds to the head's scores
         self.listen = Compaction(self.vector.out_dim, len(taxonomy)) if head == "joint" else None
         self.project = Compaction(self.vector.out_dim, dim) if project else None
         self.dim = dim if project else self.vector.out_dim
@@ -169,13 +166,12 @@ class ADML(System):
                    vector: torch.Tensor,   # B x D
                   ) -> HeadOutput | None:
         "The softmax head: one linear layer on the last stage's average and, if joint, on the vector."
-        seen = None if self.head is None else self.head(last)
+        of_last = None if self.head is None else self.head(last)
         if self.listen is None:
-            return seen
-        heard = self.listen(vector)                                                          # (B, K)
-        scores, maps = seen.scores + heard, seen.class_maps + heard[:, :, None, None]
-        return HeadOutput(last, scores, maps,
-                          normalize_map((scores.softmax(1)[:, :, None, None]*maps).sum(1, keepdim=True)))
+            return of_last
+        of_vector = self.listen(vector)                                                      # (B, K)
+        scores, maps = of_last.scores + of_vector, of_last.class_maps + of_vector[:, :, None, None]
+        return HeadOutput(last, scores, maps, attention_of(scores, maps))
 
     def forward(self,
                 images: torch.Tensor,   # B x 3 x H x W, normalised with ImageNet's mean and deviation

@@ -5,7 +5,6 @@
 # %% ../../nbs/methods/losses.ipynb #14-baselines-004
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from numbers import Real
 
@@ -17,8 +16,8 @@ from ..emotions import Taxonomy
 from ..pair_losses import check_batch, gram, listed_pairs
 
 # %% auto #0
-__all__ = ['BASELINE_LOSSES', 'TUNING', 'metric_learning', 'contrastive', 'BinomialDevianceLoss', 'triplet', 'fastap',
-           'CenterLoss', 'arcface', 'sphereface', 'softtriple']
+__all__ = ['TUNING', 'metric_learning', 'contrastive', 'BinomialDevianceLoss', 'triplet', 'fastap', 'CenterLoss', 'arcface',
+           'sphereface', 'softtriple']
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-007
 def number(name: str,            # as the setting is called
@@ -48,7 +47,7 @@ class BaselineLoss(nn.Module):
     for NaN, zero rows, shapes that do not fit, labels outside the taxonomy, an empty batch, and a miner where the loss
     has no pairs."""
     def __init__(self,
-                 name: str,              # as in `BASELINE_LOSSES`
+                 name: str,              # as in the registry
                  taxonomy: Taxonomy,     # its fine emotions are the classes
                  dim: int,               # D
                  loss: nn.Module | None = None,      # of pytorch_metric_learning.losses; its proxies are parameters
@@ -306,11 +305,6 @@ def merging(classes: int, centres: int) -> nn.Module:
     return regularizer
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-060
-BASELINE_LOSSES: dict[str, Callable[..., BaselineLoss]] = dict(
-    contrastive=contrastive, triplet=triplet, softmax=SoftmaxLoss, center=CenterLoss,
-    binomial_deviance=BinomialDevianceLoss, arcface=arcface, sphereface=sphereface, fastap=fastap,
-    softtriple=softtriple)
-
 TUNING: dict[str, list[dict]] = {name: [{key: value} for value in values] for name, key, values in [
     ("n_pair", "scale", (1., 4., 16.)), ("ep", "scale", (1., 4., 16.)), ("gep", "scale", (1., 4., 16.)),
     ("softmax", "scale", (1., 4., 16.)),

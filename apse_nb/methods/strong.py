@@ -11,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..attention import HeadOutput, normalize_map
+from ..attention import HeadOutput, attention_of
 from ..backbones import Backbone
 from ..clb import make_pooling
 from ..emotions import MIKELS, Taxonomy
-from ..network import APSEOutput, Confidences
-from .systems import System
+from ..network import APSEOutput, Confidences, Network
 
 # %% auto #0
 __all__ = ['coarse_scores', 'CosineClassifier']
@@ -30,7 +29,7 @@ def coarse_scores(scores: torch.Tensor,    # B x K logits of the fine classes
     return torch.stack([scores[:, parent == c].logsumexp(1) for c in range(len(taxonomy.coarse))], 1)
 
 # %% ../../nbs/methods/strong.ipynb #14b-strong-011
-class CosineClassifier(System):
+class CosineClassifier(Network):
     """A classifier by cosines with one proxy for each emotion, whose class probabilities are the embedding: images
     B x 3 x H x W -> `APSEOutput`.
 
@@ -77,7 +76,7 @@ class CosineClassifier(System):
             # (K, c2): what each proxy looks for in conv5
             seen = proxies @ self.project.compact.weight[:, low.shape[1]:]
             maps = torch.einsum("kc,bchw->bkhw", seen, high.float())
-        attention = normalize_map((scores.softmax(1)[:, :, None, None]*maps).sum(1, keepdim=True))
+        attention = attention_of(scores, maps)
         fine = HeadOutput(high, scores, maps, attention)
         coarse = HeadOutput(high, coarse_scores(scores, self.taxonomy), maps, attention) if self.polarity else None
         embedding = vector if self.vector else F.normalize(self.confidences(self.sharpness*scores))

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..attention import AttentionHead, HeadOutput, at_least_float32, normalize_map
 from ..backbones import Backbone
+from ..datasets.readers import tidy_path
 from ..emotions import MIKELS, Taxonomy
 from ..network import APSEOutput, Network
 from ..pair_losses import check_batch, gram
@@ -28,7 +29,7 @@ __all__ = ['WSCNet', 'gram_matrix', 'GramVector', 'SentimentVector', 'SentimentC
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-007
 class System(Network):
-    "What the networks of this chapter share: every head tells emotions apart."
+    "A network whose every head tells emotions apart."
     LABELS = dict(low_labels="fine", high_labels="fine")
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-011
@@ -121,6 +122,22 @@ class GramVector(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return upper_triangle(gram_matrix(self.project(features)))
 
+# %% ../../nbs/methods/systems.ipynb #14a-systems-036-a
+class StageTextures(nn.ModuleDict):
+    "The textures of several stages: {stage: B x c x h x w} -> [B x maps(maps + 1)/2, ...], one for each stage."
+
+    def __init__(self,
+                 channels: dict[str, int],   # stage -> its number of channels
+                 maps: int = 16,             # see `GramVector`
+                ):
+        if maps < 1:
+            raise ValueError(f"A texture needs at least one map, not {maps}.")
+        super().__init__({stage: GramVector(c, maps) for stage, c in channels.items()})
+        self.out_dim = sum(texture.out_dim for texture in self.values())
+
+    def forward(self, features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        return [texture(features[stage]) for stage, texture in self.items()]
+
 # %% ../../nbs/methods/systems.ipynb #14a-systems-036
 class SentimentVector(System):
     """The sentiment vector of Yang et al. (AAAI 2018), a reconstruction: images B x 3 x H x W -> `APSEOutput` with a
@@ -139,22 +156,20 @@ class SentimentVector(System):
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        if maps < 1:
-            raise ValueError(f"A texture needs at least one map, not {maps}.")
         self.describe(locals())
         self.taxonomy, self.stages, self.balance = taxonomy, list(stages), balance
         self.backbone = Backbone(backbone, self.stages, weights, frozen_bn, freeze)
-        channels = self.backbone.channels
-        self.textures = nn.ModuleDict({stage: GramVector(channels[stage], maps) for stage in self.stages})
+        channels = {stage: self.backbone.channels[stage] for stage in self.stages}
+        self.textures = StageTextures(channels, maps)
         self.head = AttentionHead(channels[self.stages[-1]], len(taxonomy), attend=False)
-        self.dim = sum(texture.out_dim for texture in self.textures.values())
+        self.dim = self.textures.out_dim
 
     def forward(self,
                 images: torch.Tensor,   # B x 3 x H x W, normalised with ImageNet's mean and deviation
                ) -> APSEOutput:
         "Embedding and the softmax head."
         features = self.backbone(images)
-        parts = [self.textures[stage](features[stage]) for stage in self.stages]    # (B, m(m+1)/2) each
+        parts = self.textures(features)                                             # (B, m(m+1)/2) each
         if self.balance:
             parts = [F.normalize(part) for part in parts]
         return APSEOutput(F.normalize(torch.cat(parts, 1)), None, self.head(features[self.stages[-1]]))
@@ -219,10 +234,6 @@ def _is_number(cell: str) -> bool:
         return False
     return True
 
-def _plain(name) -> str:
-    "A relative path as data sets write it: forward slashes, no ./ in front."
-    return str(name).strip().replace("\\", "/").removeprefix("./")
-
 def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
     "Names (None if the file has none) and numbers of a CSV file; a missing number is NaN."
     def read(**options):
@@ -247,7 +258,7 @@ def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
     except ValueError as e:
         raise ValueError(f"{path.name} should hold numbers, separated by commas, after the name of the image "
                          f"({e}).") from None
-    return ([_plain(name) for name in table[0]] if named else None), numbers
+    return ([tidy_path(str(name).strip()) for name in table[0]] if named else None), numbers
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
@@ -299,7 +310,7 @@ def read_features(path,  # .npy (N x D numbers) or .csv (N rows, optionally with
         raise ValueError(f"{path.name} has {len(broken)} rows with missing or infinite numbers, row {broken[0] + 1} "
                          f"({found[broken[0]] if found else 'counted from 1'}) for one.")
     if found is not None and names is not None:
-        return rows[_in_order(found, [_plain(name) for name in names], path.name)]
+        return rows[_in_order(found, [tidy_path(name.strip()) for name in names], path.name)]
     count = len(names) if names is not None else count
     if count is not None and len(rows) != count:
         raise ValueError(f"{path.name} has {len(rows)} rows for {count} images: give one row for each image, in the "
