@@ -209,7 +209,7 @@ def known_label(name: str, taxonomy: Taxonomy, where) -> int:
         raise UnknownLabel(f"{one_line(where)}: {one_line(str(e))}") from None
 
 # %% ../nbs/02_images.ipynb #02-datasets-039
-def read_folders(root: Path, taxonomy: Taxonomy, ties: str = "drop") -> ImageFiles | None:
+def read_folders(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
     "class folders `<emotion>/...`, alone or inside folders `train`, `val`, `test`"
     if not root.is_dir():
         return None
