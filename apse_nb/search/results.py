@@ -10,7 +10,6 @@ import json
 import os
 import re
 from base64 import b64encode
-from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from PIL import Image
 
 from .entries import Entry
 from .gallery import Gallery
-from ..tools.files import one_line, shell_word
+from ..tools.files import one_line, shell_word, shipped
 
 # %% auto #0
 __all__ = ['PAGE_BEGINS', 'JSON_BEGINS', 'Query', 'result_rows', 'result_json', 'result_page']
@@ -100,7 +99,7 @@ def result_page(query: Query,
                ) -> str:
     "A web page of the results: one file, no script, nothing fetched, every name escaped."
     from jinja2 import Environment
-    static = files("apse_nb")/"static"/"search"
+    static = shipped("static/search")
     template = Environment(autoescape=True, trim_blocks=True).from_string(
         (static/"results.html").read_text(encoding="utf-8"))
     shown = [dict(uri=e.path.as_uri(), image=_inline(gallery.thumbnail(e)), name=one_line(e.name),

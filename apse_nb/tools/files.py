@@ -5,7 +5,9 @@
 # %% ../../nbs/tools/files.ipynb #files-003
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 import shlex
 import stat
@@ -44,9 +46,22 @@ def write_whole(path,                    # file to write; its folder is made if 
                 content: bytes | str,    # a text is written in UTF-8
                 durable: bool = True,    # as in `replacing`
                ) -> None:
-    "Write bytes or a text to a file that appears whole or not at all."
+    "Write bytes or a text to a file that appears whole or not at all; a pipe or device is written to as it is."
+    path, data = Path(path), content.encode() if isinstance(content, str) else content
+    if path.is_fifo() or path.parent in (Path("/dev"), Path("/dev/fd")):
+        path.write_bytes(data)
+        return
     with replacing(path, durable) as unfinished:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.write_bytes(data)
+
+def write_rows(path,      # CSV file to write; its folder is made if missing
+               header,    # names of the columns
+               rows,      # the cells of each row
+              ) -> None:
+    "Write a table as CSV that appears whole or not at all; a name that is not UTF-8 keeps its bytes."
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 # %% ../../nbs/tools/files.ipynb #files-012
 def clear_unfinished(folder) -> None:
@@ -154,13 +169,17 @@ def shell_word(name) -> str:
     return "$'" + "".join(inside) + "'"
 
 # %% ../../nbs/tools/files.ipynb #files-026
-def data_path(relative: str,  # such as 'weights/scene_net_shapes.safetensors'
-             ) -> Path:       # where the file lies on this machine
-    """A file of the repo's data folder, which a wheel carries as apse_nb/data; `FileNotFoundError` if it is in neither
-    place."""
+def shipped(relative: str,    # such as 'nbs/13_reproduce.ipynb' or 'static/grid.js'
+           ) -> Path:         # where it lies on this machine
+    "What travels with the library, inside the package or (in the repository) beside it; else `FileNotFoundError`."
     package = Path(__file__).parent.parent
-    for root in (package/"data", package.parent/"data"):
+    for root in (package, package.parent):
         if (root/relative).exists():
             return root/relative
-    raise FileNotFoundError(f"The file data/{relative} is missing from this installation: "
-                            "install apse_nb again from a complete copy of the repo.")
+    raise FileNotFoundError(f"The file {relative} is missing from this installation: install apse_nb again from a "
+                            f"complete copy of the repo.")
+
+# %% ../../nbs/tools/files.ipynb #files-026-b
+def data_path(relative: str) -> Path:      # such as 'weights/scene_net_shapes.safetensors'
+    "A file of the repository's data folder, which a wheel carries as apse_nb/data."
+    return shipped(f"data/{relative}")

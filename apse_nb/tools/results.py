@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 
 from .files import locked, write_whole
@@ -38,8 +39,11 @@ class ResultsStore:
             raise ValueError(f"{self.path} is not a table of results ({e}): move it away, or repair it.") from None
         return lines.reindex(columns=[*self.columns, *(c for c in lines if c not in self.columns)])
 
-    def add(self, line: dict) -> None:
-        "Add one line; the file is replaced whole or not at all, and processes take turns."
+    def add(self, line: dict) -> dict:      # the line as it is kept
+        """Add one line; the file is replaced whole or not at all, and processes take turns. A store with a column
+        `finished` has the time in it, unless the line brings its own."""
+        if "finished" in self.columns:
+            line = dict(finished=time.strftime("%Y-%m-%d %H:%M")) | line
         unknown = set(line) - set(self.columns)
         if unknown:
             raise ValueError(f"The store has no column {', '.join(sorted(unknown))}.")
@@ -51,6 +55,7 @@ class ResultsStore:
                 writer.writeheader()
             writer.writerow(line)
             write_whole(self.path, before + text.getvalue())
+        return line
 
     def _text_with_these_columns(self) -> str:
         "The file as it is; one with an older version's columns is rewritten with today's, cell by cell as it was."

@@ -5,7 +5,6 @@
 # %% ../../nbs/tools/run_state.ipynb #run-state-002
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 
 from .checkpoint import check_facts, from_facts, load_weights, read_checkpoint, write_checkpoint
-from .files import locked
+from .files import locked, write_rows
 from .processes import rank_and_world
 from .recipe import Recipe
 
@@ -64,10 +63,8 @@ class RunState:
 
     def write_log(self) -> None:
         "log.csv, one row an epoch."
-        with open(self.out/"log.csv", "w", newline="") as f:
-            writer = csv.DictWriter(f, fieldnames=list(dict.fromkeys(name for row in self.log for name in row)))
-            writer.writeheader()
-            writer.writerows(self.log)
+        names = dict.fromkeys(name for row in self.log for name in row)
+        write_rows(self.out/"log.csv", names, ([row.get(name) for name in names] for row in self.log))
 
 # %% ../../nbs/tools/run_state.ipynb #10-training-053a
 def save_state(state: RunState) -> None:

@@ -5,6 +5,8 @@
 # %% ../../nbs/tools/statistics.ipynb #statistics-003
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 # %% auto #0
@@ -12,17 +14,38 @@ __all__ = ['seed_interval', 'paired_differences', 'holm']
 
 # %% ../../nbs/tools/statistics.ipynb #statistics-005
 def seed_interval(values,                          # one number a seed, at least two
-                  level: float = 0.95,
                  ) -> tuple[float, float]:         # lower and upper end
-    "Student's t interval of the mean over seeds; (NaN, NaN) for a single value, which has no spread to tell."
+    "Student's 95 % interval of the mean over seeds; (NaN, NaN) for a single value, which has no spread to tell."
     from scipy.stats import t
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float("nan"), float("nan")
-    half = t.ppf((1 + level)/2, len(values) - 1)*values.std(ddof=1)/np.sqrt(len(values))
+    half = t.ppf(.975, len(values) - 1)*values.std(ddof=1)/np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
+# %% ../../nbs/tools/statistics.ipynb #statistics-005-b
+def measure_interval(lines,            # of a results store: one row's, a line a seed
+                     measure: str,     # a column of it
+                    ) -> tuple[float, float, str]:     # lower and upper end; 'seeds', 'queries' or '' (NaN ends)
+    "The 95 % interval of a row's mean: over seeds, or for a single result the stored one over its queries."
+    values = lines[measure].dropna()
+    if len(values) > 1 and np.ptp(values) > 0:
+        return *seed_interval(values), "seeds"
+    if len(values) and f"{measure}_low" in lines:
+        return *lines[[f"{measure}_low", f"{measure}_high"]].iloc[0].astype(float), "queries"
+    return float("nan"), float("nan"), ""
+
 # %% ../../nbs/tools/statistics.ipynb #statistics-010
+def paired(lines,                 # frame with columns name, status, the measure and `by`
+           row: str, base: str, measure: str,
+           by=("seed",),          # what makes two lines a pair
+          ):                      # series over `by`
+    "`row` less `base`, pair by pair, where both have a value; of repeated lines the last one counts."
+    runs = lines[lines["status"] == "ok"].drop_duplicates(["name", *by], keep="last").set_index(list(by))
+    mine, others = (runs[runs["name"] == name][measure] for name in (row, base))
+    return (mine - others).dropna()
+
+# %% ../../nbs/tools/statistics.ipynb #statistics-010-b
 def paired_differences(lines,                              # frame with columns name, seed, status and the measures
                        pairs,                              # (row, base) names
                        measures=("map8", "map2"),
@@ -30,25 +53,20 @@ def paired_differences(lines,                              # frame with columns 
     """Mean differences of two rows over the seeds that both have, with 95 % intervals (Student's t); NaN ends with one
     seed."""
     import pandas as pd
-    runs = lines[lines["status"] == "ok"].drop_duplicates(["name", "seed"], keep="last").set_index(["name", "seed"])
-    there, found = set(runs.index.get_level_values(0)), []
-    for name, base in pairs:
-        if not {name, base} <= there:
-            continue
-        for measure in measures:
-            d = (runs.loc[name][measure] - runs.loc[base][measure]).dropna()
+    found = []
+    for (row, base), measure in product(pairs, measures):
+        d = paired(lines, row, base, measure)
+        if len(d):
             low, high = seed_interval(d)
-            if len(d):
-                found.append(dict(row=name, base=base, measure=measure, difference=d.mean(), low=low, high=high,
-                                  seeds=len(d)))
+            found.append(dict(row=row, base=base, measure=measure, difference=d.mean(), low=low, high=high,
+                              seeds=len(d)))
     return pd.DataFrame(found, columns=["row", "base", "measure", "difference", "low", "high", "seeds"])
 
 # %% ../../nbs/tools/statistics.ipynb #statistics-crossed-1
 def crossed_interval(values,                       # S x Q: a row for each seed, a column for each query set
-                     level: float = 0.95,
                     ) -> dict[str, float]:         # mean, low, high; sd_seeds, sd_sets, sd_rest: kinds of luck
-    """Interval of the mean over seeds and query sets, both drawn at random: variance components of a two-way table,
-    Satterthwaite's degrees of freedom. Never shorter than one kind of luck alone would make it."""
+    """95 % interval of the mean over seeds and query sets, both drawn at random: variance components of a two-way
+    table, Satterthwaite's degrees of freedom. Never shorter than one kind of luck alone would make it."""
     from scipy.stats import t
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or min(values.shape) < 2 or np.isnan(values).any():
@@ -60,7 +78,7 @@ def crossed_interval(values,                       # S x Q: a row for each seed,
     squares = np.array([q*rows.var(ddof=1), s*columns.var(ddof=1), (rest**2).sum()/((s - 1)*(q - 1))])
     total = max(squares @ [1, 1, -1], *squares[:2])
     df = total**2/max((squares**2/[s - 1, q - 1, (s - 1)*(q - 1)]).sum(), 1e-300)
-    half = t.ppf((1 + level)/2, max(df, 1))*np.sqrt(total/(s*q))
+    half = t.ppf(.975, max(df, 1))*np.sqrt(total/(s*q))
     luck = np.sqrt(np.maximum([(squares[0] - squares[2])/q, (squares[1] - squares[2])/s, squares[2]], 0))
     return dict(mean=float(mean), low=float(mean - half), high=float(mean + half),
                 **{f"sd_{name}": float(v) for name, v in zip(("seeds", "sets", "rest"), luck)})

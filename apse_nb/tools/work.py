@@ -114,6 +114,20 @@ def machine_facts() -> dict:
 
 # %% ../../nbs/tools/work.ipynb #work-013
 @contextmanager
+def environment(**wanted: str) -> Iterator[None]:
+    "Within it the environment has these variables, also for the processes that start there."
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+@contextmanager
 def own_kernel() -> Iterator[Path]:       # an empty folder to start in
     "Within it the Jupyter kernel `python3` is this Python, and what Jupyter writes goes into a folder that disappears."
     with tempfile.TemporaryDirectory(prefix="apse_kernel_") as folder:
@@ -126,10 +140,5 @@ def own_kernel() -> Iterator[Path]:       # an empty folder to start in
         first = os.environ.get("JUPYTER_PATH")
         wanted = dict(JUPYTER_PATH=os.pathsep.join([str(place.parents[1]), *([first] if first else [])]),
                       JUPYTER_RUNTIME_DIR=str(Path(folder)/"runtime"), IPYTHONDIR=str(Path(folder)/"ipython"))
-        before = {name: os.environ.get(name) for name in wanted}
-        os.environ.update(wanted)
-        try:
+        with environment(**wanted):
             yield Path(folder)/"work"
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
