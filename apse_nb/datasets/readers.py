@@ -22,7 +22,7 @@ import numpy as np
 
 from ..emotions import TAXONOMIES, Taxonomy
 from ..images import ImageFiles, PARTS, SUFFIXES, UnknownLabel, known_label, read_folders, walk_images
-from ..tools.files import one_line, read_regular, write_whole
+from ..tools.files import one_line, read_regular, write_rows
 from ..tools.folders import WalkReport, subfolders, suffix_counts
 from ..tools.registry import check_choice
 
@@ -270,13 +270,9 @@ def save_split(path,                # CSV file to write
     home = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(home):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "label", "split"])
-    for file, label, part in zip(files.paths, files.labels, files.split):
-        name = os.path.relpath(os.path.abspath(file), home).replace(os.sep, "/")
-        writer.writerow([name, files.taxonomy.fine[label], part])
-    write_whole(path, table.getvalue().encode("utf-8", "surrogateescape"))
+    names = (os.path.relpath(os.path.abspath(file), home).replace(os.sep, "/") for file in files.paths)
+    write_rows(path, ["image", "label", "split"],
+               zip(names, (files.taxonomy.fine[label] for label in files.labels), files.split))
 
 # %% ../../nbs/datasets/readers.ipynb #02-datasets-086
 def list_rows(path: Path,                                    # such a file

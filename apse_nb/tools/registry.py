@@ -66,7 +66,7 @@ TABLES = {        # a function profile -> {row name: `Experiment`}; a row's name
     "adml": "apse_nb.report.tables:adml",
 }
 
-FEATURE_ROWS = ("sentibank", "deepsentibank", "mvso")     # of table 1, without a public model: each takes a file of features
+FEATURE_ROWS = ("sentibank", "deepsentibank", "mvso")    # of table 1, without a public model: take files of features
 
 # %% ../../nbs/tools/registry.ipynb #registry-006
 def find(registry: dict[str, str],    # one of the lists above
