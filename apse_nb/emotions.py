@@ -49,8 +49,8 @@ def _check_taxonomy(t: Taxonomy) -> None:
 
 # %% ../nbs/00_emotions.ipynb #00-emotions-006
 @dataclass(frozen=True)
-class Taxonomy:
-    "Fine classes, coarse classes and which coarse class each fine one belongs to."
+class _Classes:
+    "The parts of a `Taxonomy`, checked when it is made."
     name: str                                   # what it is called in tables and files
     fine: tuple[str, ...]                       # K fine names; their order defines the integer labels 0..K-1
     coarse: tuple[str, ...]                     # P coarse names
@@ -64,15 +64,31 @@ class Taxonomy:
 
     @classmethod
     def from_dict(cls, described: dict) -> Taxonomy:
-        "The taxonomy that `dataclasses.asdict` described, perhaps by way of JSON, which has no tuples."
+        "The object that `dataclasses.asdict` described, perhaps by way of JSON, which has no tuples."
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in described.items()})
 
     def __len__(self) -> int:
         return len(self.fine)
 
+    def check_labels(self, labels, what: str = "Labels") -> None:      # an array or tensor of integers
+        "`ValueError` for labels that are none of 0..K-1."
+        if len(labels) and not (0 <= labels.min() and labels.max() < len(self)):
+            raise ValueError(f"{what} must lie in 0..{len(self) - 1} for the taxonomy {self.name!r}, found "
+                             f"{int(labels.min())}..{int(labels.max())}: give the taxonomy that they belong to.")
+
+# %% ../nbs/00_emotions.ipynb #00-emotions-index
+class Taxonomy(_Classes):
+    "Fine classes, coarse classes and which coarse class each fine one belongs to."
     def index(self, name: str) -> int:
         "The label of a fine name or alias, in any case; `ValueError` with the nearest known name otherwise."
-        return _find_label(self, name)
+        key = name.strip().lower()
+        key = self.aliases.get(key, key).lower()
+        known = [f.lower() for f in self.fine]
+        if key in known:
+            return known.index(key)
+        near = difflib.get_close_matches(key, [*known, *self.aliases], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown label {name!r}: the taxonomy {self.name!r} knows {', '.join(self.fine)}.{hint}")
 
     @property
     def parents(self) -> torch.Tensor:
@@ -94,19 +110,11 @@ class Taxonomy:
 
     def wheel_distance(self) -> np.ndarray:
         "K x K steps between fine classes around the wheel (0 on the diagonal)."
-        return _steps_around(self)
-
-# %% ../nbs/00_emotions.ipynb #00-emotions-index
-def _find_label(taxonomy: Taxonomy, name: str) -> int:
-    "As `Taxonomy.index`."
-    key = name.strip().lower()
-    key = taxonomy.aliases.get(key, key).lower()
-    known = [f.lower() for f in taxonomy.fine]
-    if key in known:
-        return known.index(key)
-    near = difflib.get_close_matches(key, [*known, *taxonomy.aliases], n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"Unknown label {name!r}: the taxonomy {taxonomy.name!r} knows {', '.join(taxonomy.fine)}.{hint}")
+        if not self.wheel:
+            raise ValueError(f"The taxonomy {self.name!r} has no wheel.")
+        place = np.array([self.wheel.index(f) for f in self.fine])
+        steps = np.abs(place[:, None] - place[None, :])
+        return np.minimum(steps, len(place) - steps)      # the shorter way round
 
 # %% ../nbs/00_emotions.ipynb #00-emotions-008
 MIKELS = Taxonomy(
@@ -132,15 +140,6 @@ EKMAN = Taxonomy(
 POLARITY = Taxonomy(name="polarity", fine=("positive", "negative"), coarse=("positive", "negative"), parent=(0, 1),
                     palette=("#E69F00", "#0072B2"), aliases={"pos": "positive", "neg": "negative"})
 TAXONOMIES = {t.name: t for t in (MIKELS, EKMAN, POLARITY)}
-
-# %% ../nbs/00_emotions.ipynb #00-emotions-steps
-def _steps_around(taxonomy: Taxonomy) -> np.ndarray:
-    "As `Taxonomy.wheel_distance`."
-    if not taxonomy.wheel:
-        raise ValueError(f"The taxonomy {taxonomy.name!r} has no wheel.")
-    place = np.array([taxonomy.wheel.index(f) for f in taxonomy.fine])
-    steps = np.abs(place[:, None] - place[None, :])
-    return np.minimum(steps, len(place) - steps)      # the shorter way round
 
 # %% ../nbs/00_emotions.ipynb #00-emotions-own
 def find_taxonomy(name,             # 'mikels', 'ekman', 'polarity', the path of a JSON file, or a `Taxonomy`
@@ -192,9 +191,23 @@ def tiers(query_label: int,       # the query's fine label
     other_coarse = (taxonomy.to_coarse(gallery_labels) != taxonomy.parent[query_label]).long()
     return other_fine + other_coarse
 
+# %% ../nbs/00_emotions.ipynb #00-emotions-labelled
+class Labelled:
+    "Whatever has `labels`, N fine labels (int64) of a `taxonomy`."
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def counts(self) -> dict[str, int]:
+        "How many of them each fine class has."
+        return dict(zip(self.taxonomy.fine, np.bincount(self.labels, minlength=len(self.taxonomy)).tolist()))
+
+    def positions(self, indices) -> np.ndarray:
+        "M positions, given as such or as N booleans."
+        return np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else int)]
+
 # %% ../nbs/00_emotions.ipynb #00-emotions-026
 @dataclass
-class LabelledImages:
+class LabelledImages(Labelled):
     "Images with fine labels: what data sets produce and training, embedding and figures consume."
     pixels: np.ndarray                      # N x H x W x 3, uint8, RGB; an array or a memory map
     labels: np.ndarray                      # N fine labels, int64
@@ -207,9 +220,6 @@ class LabelledImages:
         self.names = self.names or [f"{i:06d}" for i in range(len(self.pixels))]
         _check_images(self)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
         "Image i (H x W x 3, uint8) and its fine label."
         return self.pixels[i], int(self.labels[i])
@@ -218,23 +228,26 @@ class LabelledImages:
                indices,               # positions to keep, in this order (integers or booleans)
               ) -> LabelledImages:
         "The images at these positions."
-        indices = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else int)]
+        indices = self.positions(indices)
         return LabelledImages(self.pixels[indices], self.labels[indices], self.taxonomy,
                               [self.names[i] for i in indices],
                               None if self.masks is None else self.masks[indices])
 
-    def counts(self) -> dict[str, int]:
-        "How many images each fine class has."
-        return dict(zip(self.taxonomy.fine, np.bincount(self.labels, minlength=len(self.taxonomy)).tolist()))
-
     def fingerprint(self) -> str:
         "12 hex digits that change when a label, a name, the size or (sampled) pixels change; kept with every result."
-        return _digest(self)
+        h = hashlib.sha256(repr((self.pixels.shape, self.taxonomy.name)).encode())
+        h.update(self.labels.tobytes())
+        h.update("\n".join(self.names).encode())
+        # hashing all pixels of a large data set would take minutes
+        sample = np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int)
+        for i in sample:
+            h.update(np.ascontiguousarray(self.pixels[i]).tobytes())
+        return h.hexdigest()[:12]
 
 # %% ../nbs/00_emotions.ipynb #00-emotions-check-images
 def _check_images(images: LabelledImages) -> None:
     "`ValueError` with one sentence if the parts do not belong together."
-    pixels, labels, taxonomy = images.pixels, images.labels, images.taxonomy
+    pixels, labels = images.pixels, images.labels
     if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"Pixels must be N x H x W x 3 of type uint8, not {'x'.join(map(str, pixels.shape))} of type "
                          f"{pixels.dtype}.")
@@ -242,19 +255,7 @@ def _check_images(images: LabelledImages) -> None:
         raise ValueError(f"{len(pixels)} images, {len(labels)} labels and {len(images.names)} names do not match.")
     if images.masks is not None and images.masks.shape != pixels.shape[:3]:
         raise ValueError(f"Masks of shape {images.masks.shape} do not fit images of shape {pixels.shape}.")
-    if len(labels) and not (0 <= labels.min() and labels.max() < len(taxonomy)):
-        raise ValueError(f"Labels must lie in 0..{len(taxonomy)-1}, found {labels.min()}..{labels.max()}.")
-
-def _digest(images: LabelledImages) -> str:
-    "As `LabelledImages.fingerprint`."
-    h = hashlib.sha256(repr((images.pixels.shape, images.taxonomy.name)).encode())
-    h.update(images.labels.tobytes())
-    h.update("\n".join(images.names).encode())
-    # hashing all pixels of a large data set would take minutes
-    sample = np.linspace(0, len(images) - 1, min(len(images), 64)).astype(int)
-    for i in sample:
-        h.update(np.ascontiguousarray(images.pixels[i]).tobytes())
-    return h.hexdigest()[:12]
+    images.taxonomy.check_labels(labels)
 
 # %% ../nbs/00_emotions.ipynb #00-emotions-033
 def show_images(images,                      # images, H x W x 3 (uint8, or float in [0, 1]) or H x W

@@ -79,9 +79,7 @@ def _class_labels(labels,            # N integers: list, numpy array or torch te
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(f"The {role} labels must be a flat list of integers, not {labels.dtype} of shape "
                          f"{labels.shape}; taxonomy.index turns names into integers.")
-    if labels.min() < 0 or labels.max() >= len(taxonomy):
-        raise ValueError(f"The {role} labels run from {labels.min()} to {labels.max()}, but the taxonomy "
-                         f"{taxonomy.name!r} has the labels 0 to {len(taxonomy) - 1}.")
+    taxonomy.check_labels(labels, f"The {role} labels")
     return labels.astype(np.int64)
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-065

@@ -15,7 +15,7 @@ from .attention import attention_loss
 from .emotions import Taxonomy
 from .pair_losses import TupleLoss, inter_terms, intra_terms
 from .tools.recipe import Recipe
-from .tools.registry import check_choice
+from .tools.registry import check_choice, check_number, check_probabilities
 
 # %% auto #0
 __all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'GeneratedEmotionPairLoss', 'total_loss']
@@ -70,8 +70,8 @@ def check_confidences(confidences: torch.Tensor,  # B x K probabilities
     if confidences.shape != (len(embeddings), len(taxonomy)):
         raise ValueError(f"Confidences must be {len(embeddings)} x {len(taxonomy)}, one row an embedding and one "
                          f"column a class of {taxonomy.name!r}, not {tuple(confidences.shape)}.")
-    if confidences.is_cpu and not (confidences.min() >= 0 and confidences.max() <= 1.001):      # NaN fails both
-        raise ValueError("Confidences must be probabilities between 0 and 1: apply softmax to the head's scores.")
+    if confidences.is_cpu:
+        check_probabilities(confidences)
     return confidences.to(embeddings.dtype)
 
 
@@ -124,8 +124,8 @@ class GeneratedEmotionPairLoss(TupleLoss):
                  positive: str = "anchor",  # 'printed' is Eq. 13's f_j^+ in place of Eq. 6's f_i^+
                 ):
         super().__init__(taxonomy, scale)
-        if not set(generate_in) <= {"inter", "intra"}:
-            raise ValueError(f"generate_in may name 'inter' and 'intra', not {generate_in!r}.")
+        for term in generate_in:
+            check_choice("each of generate_in", term, "inter", "intra")
         check_choice("direction", direction, "eq10", "eq12")
         check_choice("positive", positive, "anchor", "printed")
         self.generate_in, self.gradient_through_lambda = tuple(generate_in), gradient_through_lambda
@@ -159,8 +159,7 @@ def total_loss(pair: torch.Tensor,       # scalar: N-pair, EP or GEP loss
                lam: float = 0.5,         # weight of the pair loss, in [0, 1]; the paper's best is 0.5 (Fig. 6)
               ) -> torch.Tensor:         # scalar
     "Eq. 14: lam times the pair loss plus (1 - lam) times the attention loss."
-    if not 0 <= lam <= 1:
-        raise ValueError(f"lam must lie between 0 and 1, not {lam}.")
+    check_number("lam", lam, at_least=0, at_most=1)
     return lam*pair + (1 - lam)*attention
 
 # %% ../nbs/08_negatives.ipynb #10-training-025

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .emotions import Taxonomy
 from .tools.device import kept
+from .tools.registry import check_choice, check_number
 
 # %% auto #0
 __all__ = ['tuple_indices', 'gram', 'log1p_sum_exp', 'TupleLoss', 'NPairLoss', 'inter_terms', 'intra_terms', 'EmotionPairLoss']
@@ -59,9 +60,8 @@ def check_batch(embeddings: torch.Tensor,   # B x D floats
         problem = "numbers beyond 1e18" if embeddings.isfinite().all() else "NaN or infinity"
         raise ValueError(f"The embeddings hold {problem}: look for a zero vector that was normalised, or lower the "
                          f"learning rate.")
-    if taxonomy is not None and labels.is_cpu and not set(labels.tolist()) <= set(range(len(taxonomy))):
-        raise ValueError(f"Labels must lie in 0..{len(taxonomy)-1} for the taxonomy {taxonomy.name!r}, found "
-                         f"{int(labels.min())}..{int(labels.max())}.")
+    if taxonomy is not None and labels.is_cpu:
+        taxonomy.check_labels(labels)
     return _unit_length(embeddings if embeddings.dtype == torch.float64 else embeddings.float()), labels.long()
 
 
@@ -104,13 +104,6 @@ def log1p_sum_exp(x: torch.Tensor,     # ... x C
     return torch.logsumexp(F.pad(x, (1, 0)), dim=-1)  # the padded 0 is the 1 of the formula: exp(0)
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-043
-def positive_number(scale: float) -> float:
-    "The scale if it is a usable one; `ValueError` otherwise."
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"The scale must be a positive number, not {scale}.")
-    return float(scale)
-
-
 def listed_pairs(indices_tuple,    # a miner's triplets (a, p, n) or pairs (a, p, a, n) of positions in the batch
                  size: int,        # B
                  device,
@@ -138,7 +131,7 @@ class TupleLoss(nn.Module):
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
                 ):
         super().__init__()
-        self.scale, self.taxonomy = positive_number(scale), taxonomy
+        self.scale, self.taxonomy = check_number("scale", scale, above=0), taxonomy
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, indices_tuple=None) -> torch.Tensor:
         return self._mean_over_tuples(embeddings, labels, indices_tuple)
@@ -226,8 +219,8 @@ class EmotionPairLoss(TupleLoss):
                  terms: tuple[str, ...] = ("inter", "intra"),    # which of the two terms to add
                 ):
         super().__init__(taxonomy, scale)
-        if not terms or not set(terms) <= {"inter", "intra"}:
-            raise ValueError(f"terms must name 'inter', 'intra' or both, not {terms!r}.")
+        for term in terms or (None,):
+            check_choice("each of terms", term, "inter", "intra")
         self.terms = tuple(terms)
 
     def terms_of(self, S, classes, allowed, batch):

@@ -19,6 +19,7 @@ from PIL import Image
 from .emotions import LabelledImages, MIKELS
 from .tools.backgrounds import Backdrop, clear_hue, paint_backdrop, plan_backdrop
 from .tools.drawing import DISTRACTORS, MOTIFS, Piece, SHAPES, oklch, stamp
+from .tools.registry import check_number
 from .tools.work import core_count
 
 # %% auto #0
@@ -41,14 +42,12 @@ class Difficulty:
 
     def __post_init__(self):
         for name in ("neighbour_motif", "label_noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a probability and must lie in 0..1, not {getattr(self, name)}.")
+            check_number(name, getattr(self, name), at_least=0, at_most=1)
         low, high = self.motif_size
         if not 0.05 <= low <= high <= 0.9:
             raise ValueError(f"motif_size must be two fractions of the image's side, 0.05 <= smallest <= largest <= "
                              f"0.9, not {self.motif_size}.")
-        if self.distractors < 0:
-            raise ValueError(f"distractors is a number of objects and cannot be {self.distractors}.")
+        check_number("distractors", self.distractors, whole=True, at_least=0)
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-075
 LAYERS = ("texture", "distractors", "neighbour", "motif")

@@ -188,10 +188,10 @@ def test_what_no_loss_can_use_is_one_sentence(name):
 
 
 def test_settings_that_make_no_sense():
-    for call, words in ((lambda: NPairLoss(0.), "positive number"),
-                        (lambda: EmotionPairLoss(MIKELS, terms=("outer",)), "'inter', 'intra'"),
+    for call, words in ((lambda: NPairLoss(0.), "scale must be a number above 0"),
+                        (lambda: EmotionPairLoss(MIKELS, terms=("outer",)), "'inter' or 'intra'"),
                         (lambda: GeneratedEmotionPairLoss(MIKELS, direction="eq11"), "'eq10' or 'eq12'"),
-                        (lambda: GeneratedEmotionPairLoss(MIKELS, generate_in=("outer",)), "'inter' and 'intra'"),
+                        (lambda: GeneratedEmotionPairLoss(MIKELS, generate_in=("outer",)), "'inter' or 'intra'"),
                         (lambda: NPairLoss()(*batch(classes=1)), "two classes"),
                         (lambda: NPairLoss()(*batch(images=1)), "two classes"),
                         (lambda: GeneratedEmotionPairLoss(MIKELS)(*batch(), probabilities()[:, :7]), "32 x 8"),
@@ -240,7 +240,7 @@ def test_baselines_refuse_settings_and_batches_that_make_no_sense():
     x, y = batch()
     for name, settings, words in (("contrastive", dict(neg_margin=-1), "neg_margin must be a number above 0"),
                                   ("sphereface", dict(margin=2.5), "margin must be 1, 2, 3 or 4"),
-                                  ("softtriple", dict(tau=-1), "tau must be 0 or a number above 0"),
+                                  ("softtriple", dict(tau=-1), "tau must be a number of at least 0"),
                                   ("arcface", dict(scale=None), "scale must be a number above 0")):
         with pytest.raises(ValueError, match=words):
             make(name, **settings)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..emotions import LabelledImages
 from ..tools.ranking import unit_rows
+from ..tools.registry import check_number
 from ..tools.work import core_count
 
 # %% auto #0
@@ -143,7 +144,7 @@ class SiftBagOfWords(Descriptor):
                  words: int = 1000,    # size of the vocabulary, which is the number of dimensions
                  seed: int = 0,        # of the choice of training images and of k-means
                 ):
-        check_count(words, 1, f"words must be a whole number of at least 1, not {words!r}.")
+        check_number("words", words, whole=True, at_least=1)
         super().__init__(words, sift_descriptors, seed)
         self.vocabulary = None         # words x 128, float32, after `fit`
 

@@ -240,7 +240,7 @@ def table1_untuned() -> dict[str, Experiment]:
 
 # %% ../../nbs/report/tables.ipynb #15a-tables-031
 def strong_steps() -> dict[str, Experiment]:
-    "The steps from a classifier by cosines to `Recipe.strong`."
+    "The steps from a classifier by cosines to `strong`, the best row."
     cosines, natural = dict(kind="CosineClassifier"), dict(sampler="natural")
     rows = [Experiment("strong_proxies", "cosines with proxies", cosines | dict(polarity=False, vector=True)),
             Experiment("strong_natural", "cosines, natural batches", cosines | dict(polarity=False, vector=True),

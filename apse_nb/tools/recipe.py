@@ -5,70 +5,19 @@
 # %% ../../nbs/tools/recipe.ipynb #recipe-002
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from .registry import check_choice, check_number
 
 # %% auto #0
 __all__ = ['Recipe']
 
-# %% ../../nbs/tools/recipe.ipynb #10-training-005a
-class _Presets:
-    "Recipes that have a name."
-    @classmethod
-    def paper(cls, **changes) -> Recipe:
-        "Section IV-D as printed; meant for ResNet-50 on a GPU."
-        return replace(cls(), **changes)
-
-    @classmethod
-    def cpu(cls, **changes) -> Recipe:
-        "For ResNet-18 on two CPU cores: small images, few epochs, a one-cycle schedule."
-        return replace(cls(epochs=6, resize=128, crop=112, lr=0.02, schedule="one_cycle", head_lr_factor=2.0,
-                           bf16=True, channels_last=True), **changes)
-
-    @classmethod
-    def gpu(cls, **changes) -> Recipe:
-        "For ResNet-50 on a GPU: the paper's images, few epochs, a one-cycle schedule. A minute for FI at 1,900/s."
-        return replace(cls(epochs=6, lr=0.01, schedule="one_cycle", head_lr_factor=2.0, bf16=True,
-                           channels_last=True), **changes)
-
-    @classmethod
-    def strong(cls, **changes) -> Recipe:
-        """The notebook `methods/strong`'s: every image once an epoch, for the network `CosineClassifier`. An hour on
-        one processor core for FI."""
-        return cls.cpu(**dict(epochs=8, sampler="natural", mirror=True) | changes)
-
-    @classmethod
-    def scenes(cls, **changes) -> Recipe:
-        "For the drawn scenes and the small shipped backbone: about a minute a run on one core."
-        return replace(cls(epochs=8, resize=96, crop=88, lr=0.05, schedule="one_cycle", channels_last=True), **changes)
-
-# %% ../../nbs/tools/recipe.ipynb #10-training-005b
-def _check_recipe(recipe: Recipe) -> None:
-    "`ValueError` for settings that make no sense."
-    if recipe.schedule not in ("step", "one_cycle"):
-        raise ValueError(f"The schedule is 'step' or 'one_cycle', not {recipe.schedule!r}.")
-    if recipe.sampler not in ("balanced", "natural"):
-        raise ValueError(f"The sampler is 'balanced' or 'natural', not {recipe.sampler!r}.")
-    if not 0 <= recipe.label_smoothing < 1:
-        raise ValueError("label_smoothing lies between 0 and 1, and 1 is too much: nothing would be learned.")
-    if recipe.crop > recipe.resize:
-        raise ValueError(f"A crop of {recipe.crop} pixels does not fit into images of {recipe.resize}; lower crop "
-                         f"or raise resize.")
-    for name, low, high in (("epochs", 1, 10_000), ("images_per_class", 1, 1000), ("resize", 8, 4096),
-                            ("crop", 8, 4096), ("drop_every", 1, 10_000), ("lr", 1e-12, 1e30), ("momentum", 0, 1),
-                            ("weight_decay", 0, 1e6), ("head_lr_factor", 0, 1e6), ("lam", 0, 1),
-                            ("seed", 0, 2**40)):
-        if not low <= getattr(recipe, name) <= high:
-            raise ValueError(f"{name} lies between {low} and {high:g}, and {getattr(recipe, name)} does not.")
-    if recipe.epochs < 1 or recipe.images_per_class < 2:
-        raise ValueError("A recipe needs at least one epoch and two images per class: the second one is the first "
-                         "one's positive.")
-
 # %% ../../nbs/tools/recipe.ipynb #10-training-006
 @dataclass(frozen=True)
-class Recipe(_Presets):
+class Recipe:
     "How a network is optimised. The defaults are the paper's Section IV-D."
     epochs: int = 100                # passes over the training images
-    images_per_class: int = 4        # K: a batch has K images of every class
+    images_per_class: int = 4        # K: a batch has K images of every class, at least 2: an anchor and its positive
     resize: int = 256                # side of the stored square images, pixels
     crop: int = 224                  # side of the random crop the network sees, pixels
     lr: float = 0.001                # highest learning rate
@@ -87,9 +36,42 @@ class Recipe(_Presets):
     seed: int = 0                    # batches, crops and flips follow from it
 
     def __post_init__(self):
-        _check_recipe(self)
+        check_choice("schedule", self.schedule, "step", "one_cycle")
+        check_choice("sampler", self.sampler, "balanced", "natural")
+        check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
+        for name, low, high in (("epochs", 1, 10_000), ("images_per_class", 2, 1000), ("resize", 8, 4096),
+                                ("crop", 8, 4096), ("drop_every", 1, 10_000), ("seed", 0, 2**40)):
+            check_number(name, getattr(self, name), whole=True, at_least=low, at_most=high)
+        for name, low, high in (("lr", 1e-12, 1e30), ("momentum", 0, 1), ("weight_decay", 0, 1e6),
+                                ("head_lr_factor", 0, 1e6), ("lam", 0, 1)):
+            check_number(name, getattr(self, name), at_least=low, at_most=high)
+        if self.crop > self.resize:
+            raise ValueError(f"A crop of {self.crop} pixels does not fit into images of {self.resize}; lower crop "
+                             f"or raise resize.")
 
     @property
     def look(self) -> dict:
         "How a network trained by this recipe looks at images: arguments of `embed`."
         return dict(crop=self.crop, bf16=self.bf16, channels_last=self.channels_last, mirror=self.mirror)
+
+    @classmethod
+    def paper(cls, **changes) -> Recipe:
+        "Section IV-D as printed; meant for ResNet-50 on a GPU."
+        return cls(**changes)
+
+    @classmethod
+    def cpu(cls, **changes) -> Recipe:
+        "For ResNet-18 on two CPU cores: small images, few epochs, a one-cycle schedule."
+        return cls(**dict(epochs=6, resize=128, crop=112, lr=0.02, schedule="one_cycle", head_lr_factor=2.0,
+                          bf16=True, channels_last=True) | changes)
+
+    @classmethod
+    def gpu(cls, **changes) -> Recipe:
+        "For ResNet-50 on a GPU: the paper's images, few epochs, a one-cycle schedule. A minute for FI at 1,900/s."
+        return cls(**dict(epochs=6, lr=0.01, schedule="one_cycle", head_lr_factor=2.0, bf16=True,
+                          channels_last=True) | changes)
+
+    @classmethod
+    def scenes(cls, **changes) -> Recipe:
+        "For the drawn scenes and the small shipped backbone: about a minute a run on one core."
+        return cls(**dict(epochs=8, resize=96, crop=88, lr=0.05, schedule="one_cycle", channels_last=True) | changes)

@@ -13,7 +13,8 @@ import torch
 
 from ..emotions import MIKELS
 from ..negatives import generate_negatives, hardness, interpolation_weight
-from ..pair_losses import inter_terms, intra_terms, positive_number
+from ..pair_losses import inter_terms, intra_terms
+from ..tools.registry import check_choice, check_number
 
 # %% auto #0
 __all__ = ['Circle', 'circle_values']
@@ -53,17 +54,18 @@ class Circle:
     through_lambda: bool = True                                # False: lambda_0 is a constant to the gradient
 
     def __post_init__(self):
-        positive_number(self.scale)
+        check_number("scale", self.scale, above=0)
         if not np.isfinite(self.all_angles).all():
             raise ValueError(f"Angles are numbers of degrees, not {self.all_angles}.")
         if self.negatives not in (1, 2):
             raise ValueError(f"There are 1 or 2 negatives, not {self.negatives}.")
-        if not self.generate_in or not set(self.generate_in) <= {"inter", "intra"}:
-            raise ValueError(f"generate_in names 'inter', 'intra' or both, not {self.generate_in!r}.")
-        numbers = [*self.anchor_confidences, *self.negative_confidences,
-                   *(v for v in (self.beta, self.lambda_0) if v is not None)]
-        if not all(0 <= v <= 1 for v in numbers):
-            raise ValueError("Confidences, beta and lambda_0 lie between 0 and 1.")
+        for term in self.generate_in or (None,):
+            check_choice("each of generate_in", term, "inter", "intra")
+        for name in ("beta", "lambda_0"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), at_least=0, at_most=1)
+        for value in (*self.anchor_confidences, *self.negative_confidences):
+            check_number("each confidence", value, at_least=0, at_most=1)
         if sum(self.anchor_confidences) > 1 + 1e-9:
             raise ValueError("The anchor's confidences in two classes cannot add up to more than 1: lower one of them "
                              "first.")
