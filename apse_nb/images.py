@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, JpegImagePlugin
 
-from .emotions import LabelledImages, Taxonomy
+from .emotions import Labelled, LabelledImages, Taxonomy
 from .tools.device import kept
 from .tools.checkpoint import image_digests
 from .tools.files import RefusedFile, file_bytes, one_line
@@ -124,7 +124,7 @@ def decode_square(path,                # image file
 
 # %% ../nbs/02_images.ipynb #02-datasets-031
 @dataclass
-class ImageFiles:
+class ImageFiles(Labelled):
     "Labelled image files, not yet decoded."
     paths: list[Path]                       # N files
     labels: np.ndarray                      # N fine labels, int64
@@ -143,9 +143,6 @@ class ImageFiles:
         if not len(self.paths) == len(self.labels) == len(self.split):
             raise ValueError(f"{len(self.paths)} files, {len(self.labels)} labels and {len(self.split)} parts differ.")
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     @property
     def names(self) -> list[str]:
         "Paths relative to the root, with forward slashes."
@@ -153,7 +150,7 @@ class ImageFiles:
 
     def subset(self, indices) -> ImageFiles:
         "The files at these positions (integers or booleans), in this order."
-        indices = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else int)]
+        indices = self.positions(indices)
         votes = None if self.votes is None else self.votes[indices]
         return ImageFiles([self.paths[i] for i in indices], self.labels[indices], self.taxonomy, self.root,
                           self.split[indices], votes)
@@ -164,10 +161,6 @@ class ImageFiles:
             there = ", ".join(sorted(set(self.split) - {""})) or "no split"
             raise ValueError(f"{one_line(self.root)} has no part {name!r}: it has {there}; see stable_split.")
         return self.subset(self.split == name)
-
-    def counts(self) -> dict[str, int]:
-        "How many files each fine class has."
-        return dict(zip(self.taxonomy.fine, np.bincount(self.labels, minlength=len(self.taxonomy)).tolist()))
 
 # %% ../nbs/02_images.ipynb #02-images-names
 def _relative_names(paths: list[Path], root: Path) -> list[str]:

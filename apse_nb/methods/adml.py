@@ -19,7 +19,7 @@ from .systems import StageTextures, System, companions, ordered_hinge
 from ..negatives import check_confidences
 from ..network import APSEOutput
 from ..pair_losses import check_batch, gram
-from ..tools.registry import check_choice
+from ..tools.registry import check_choice, check_number
 
 # %% auto #0
 __all__ = ['RULES', 'ADML_ROWS', 'StageVectors', 'clipped_zscore', 'AdaptiveSimilarityLoss', 'ADML']
@@ -75,8 +75,7 @@ class AdaptiveSimilarityLoss(nn.Module):
         check_choice("rule", rule, *RULES)
         if not isinstance(margins, (tuple, list)) or len(margins) != 3 or min(margins) < 0:
             raise ValueError(f"Give three margins that are not negative, not {margins}.")
-        if not -1 <= strength <= 1:
-            raise ValueError(f"strength must lie between -1 and 1, not {strength}.")
+        check_number("strength", strength, at_least=-1, at_most=1)
         self.taxonomy, self.rule, self.margins, self.strength = taxonomy, rule, tuple(margins), float(strength)
         self.needs_confidences = rule == "confusion"
         if rule == "wheel":

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from numbers import Real
 
 import torch
 from torch import nn
@@ -14,31 +13,13 @@ from torch.nn import functional as F
 
 from ..emotions import Taxonomy
 from ..pair_losses import check_batch, gram, listed_pairs
+from ..tools.registry import check_number
 
 # %% auto #0
 __all__ = ['TUNING', 'metric_learning', 'contrastive', 'BinomialDevianceLoss', 'triplet', 'fastap', 'CenterLoss', 'arcface',
            'sphereface', 'softtriple']
 
 # %% ../../nbs/methods/losses.ipynb #14-baselines-007
-def number(name: str,            # as the setting is called
-           value: float,
-           below: float = float("inf"),
-           zero: bool = False,   # may it be 0, too?
-          ) -> float:
-    "A setting as a float if it lies between 0 and `below`; `ValueError` otherwise."
-    if not isinstance(value, Real) or not (0 < value < below or zero and value == 0):
-        raise ValueError(f"{name} must be {'0 or ' if zero else ''}a number above "
-                         f"0{f' and below {below:g}' if below < float('inf') else ''}, not {value!r}.")
-    return float(value)
-
-
-def whole_number(name: str, value) -> int:
-    "A setting as an int if it is a whole number of at least 1; `ValueError` otherwise."
-    if value != int(value) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
-    return int(value)
-
-
 class BaselineLoss(nn.Module):
     """A loss that is called with embeddings B x D (rows that are not of length 1 are normalised), labels B and, if
     wanted, a miner's pairs or triplets. Returns a scalar in float32 (float64 for float64), also inside autocast.
@@ -112,7 +93,7 @@ def contrastive(taxonomy: Taxonomy,
     $$L = \operatorname{mean}^+_{(i,j):\, y_i = y_j} d_{ij} + \operatorname{mean}^+_{(i,j):\, y_i \ne y_j} [m -
     d_{ij}]_+$$
     with $d_{ij} = |f_i - f_j|$; mean$^+$ averages over the terms above 0. (The source squares both terms.)"""
-    neg_margin = number("neg_margin", neg_margin, below=2)
+    neg_margin = check_number("neg_margin", neg_margin, above=0, below=2)
     loss = metric_learning().losses.ContrastiveLoss(pos_margin=0, neg_margin=neg_margin)
     return BaselineLoss("contrastive", taxonomy, dim, loss, neg_margin=neg_margin)
 
@@ -132,8 +113,9 @@ class BinomialDevianceLoss(BaselineLoss):
                  alpha: float = 2.,    # steepness, per unit of cosine; the value in general use
                  beta: float = .5,     # the cosine at which a pair is undecided; the value in general use
                 ):
-        super().__init__("binomial_deviance", taxonomy, dim, cost=number("cost", cost), alpha=number("alpha", alpha),
-                         beta=number("beta", beta, below=1))
+        super().__init__("binomial_deviance", taxonomy, dim, cost=check_number("cost", cost, above=0),
+                         alpha=check_number("alpha", alpha, above=0),
+                         beta=check_number("beta", beta, above=0, below=1))
 
     def value(self, embeddings, labels, indices_tuple):
         cost, alpha, beta = (self.settings[k] for k in ("cost", "alpha", "beta"))
@@ -157,7 +139,7 @@ def triplet(taxonomy: Taxonomy,
     d_{ap}^2 < d_{an}^2 \le d_{ap}^2 + \alpha$$
     that is, over the negatives that lie farther away than the positive, but not by the margin. 0 if the batch has no
     such triplet."""
-    margin, library = number("margin", margin, below=4), metric_learning()
+    margin, library = check_number("margin", margin, above=0, below=4), metric_learning()
     squared = library.distances.LpDistance(power=2)
     miner = library.miners.TripletMarginMiner(margin=margin, type_of_triplets="semihard", distance=squared)
     return BaselineLoss("triplet", taxonomy, dim, library.losses.TripletMarginLoss(margin=margin, distance=squared),
@@ -174,7 +156,7 @@ def fastap(taxonomy: Taxonomy,
     $$L = 1 - \operatorname{mean}_i \frac{1}{N_i^+} \sum_{l=1}^{M+1} \frac{H_{il}^+ h_{il}^+}{H_{il}}$$
     with $h_{il}^+$ the number of positives of image $i$ in bin $l$ (a pair between two bins counts in both by parts),
     $H^+$ its running sum, $H$ that of all images. Images without a positive are left out."""
-    bins = whole_number("bins", bins)
+    bins = check_number("bins", bins, whole=True, at_least=1)
     return BaselineLoss("fastap", taxonomy, dim, metric_learning().losses.FastAPLoss(num_bins=bins), bins=bins)
 
 # %% ../../nbs/methods/losses.ipynb #losses-softmax-2
@@ -188,7 +170,7 @@ class SoftmaxLoss(BaselineLoss):
                  dim: int,
                  scale: float = 4.,    # s, the length of the embedding; ours, the middle of the settings tried
                 ):
-        super().__init__("softmax", taxonomy, dim, scale=number("scale", scale))
+        super().__init__("softmax", taxonomy, dim, scale=check_number("scale", scale, above=0))
         self.classifier = nn.Linear(dim, len(taxonomy))
 
     def value(self, embeddings, labels, indices_tuple):
@@ -213,7 +195,7 @@ class CenterLoss(BaselineLoss):
                  # the source, whose features are not of length 1
                  lam: float = .003,
                 ):
-        super().__init__("center", taxonomy, dim, lam=number("lam", lam))
+        super().__init__("center", taxonomy, dim, lam=check_number("lam", lam, above=0))
         self.classifier = nn.Linear(dim, len(taxonomy))
         self.centres = nn.Parameter(torch.zeros(len(taxonomy), dim))
 
@@ -244,7 +226,7 @@ def arcface(taxonomy: Taxonomy,
     $$L = \operatorname{mean}_i -\log \frac{e^{s \cos(\theta_{i y_i} + m)}}{e^{s \cos(\theta_{i y_i} + m)} + \sum_{j
     \ne y_i} e^{s \cos \theta_{ij}}}$$
     with $\theta_{ij}$ the angle between $f_i$ and proxy $w_j$ (D x C parameters, random at first)."""
-    scale, margin = number("scale", scale), number("margin", margin, below=180)
+    scale, margin = check_number("scale", scale, above=0), check_number("margin", margin, above=0, below=180)
     loss = metric_learning().losses.ArcFaceLoss(len(taxonomy), dim, margin=margin, scale=scale)
     loss.distance.register_forward_hook(keep_off_the_poles)
     return BaselineLoss("arcface", taxonomy, dim, loss, scale=scale, margin=margin)
@@ -264,7 +246,7 @@ def sphereface(taxonomy: Taxonomy,
     (k+1)\pi/m]$$
     with $\theta_{ij}$ the angle between $f_i$ and proxy $w_j$ (D x C parameters, random at first). The source has
     $|f_i|$ in place of $s$; here $|f_i| = 1$."""
-    scale = number("scale", scale)
+    scale = check_number("scale", scale, above=0)
     if margin not in (1, 2, 3, 4):
         raise ValueError(f"margin must be 1, 2, 3 or 4, not {margin!r}.")
     loss = metric_learning().losses.SphereFaceLoss(len(taxonomy), dim, margin=int(margin), scale=scale)
@@ -286,9 +268,10 @@ def softtriple(taxonomy: Taxonomy,
     f_i^\top w_{jk}\big)\, f_i^\top w_{jk}$$
     with proxies $w$ (D x CK parameters, random at first). Added is $\tau$ times the mean of $\sqrt{2 - 2 w_{jk}^\top
     w_{jl}}$ over the pairs of centres of one class, divided by 2: it merges superfluous ones."""
-    settings = dict(scale=number("scale", scale), centres=whole_number("centres", centres),
-                    gamma=number("gamma", gamma), margin=number("margin", margin, zero=True),
-                    tau=number("tau", tau, zero=True))
+    settings = dict(scale=check_number("scale", scale, above=0),
+                    centres=check_number("centres", centres, whole=True, at_least=1),
+                    gamma=check_number("gamma", gamma, above=0), margin=check_number("margin", margin, at_least=0),
+                    tau=check_number("tau", tau, at_least=0))
     merge = {}
     if centres > 1 and tau:
         merge = dict(weight_regularizer=merging(len(taxonomy), settings["centres"]), weight_reg_weight=settings["tau"])

@@ -16,6 +16,7 @@ from ..backbones import Backbone
 from ..clb import make_pooling
 from ..emotions import MIKELS, Taxonomy
 from ..network import APSEOutput, Confidences, Network
+from ..tools.registry import check_number
 
 # %% auto #0
 __all__ = ['coarse_scores', 'CosineClassifier']
@@ -51,8 +52,8 @@ class CosineClassifier(Network):
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        if scale <= 0 or sharpness <= 0:
-            raise ValueError("scale and sharpness multiply scores: give numbers above 0.")
+        for name, value in (("scale", scale), ("sharpness", sharpness)):
+            check_number(name, value, above=0)
         self.describe(locals())
         self.taxonomy, self.scale, self.sharpness = taxonomy, scale, sharpness
         self.polarity, self.vector = polarity, vector

@@ -5,6 +5,9 @@
 # %% ../../nbs/tools/registry.ipynb #registry-003
 from __future__ import annotations
 
+import math
+import operator
+from numbers import Real
 from pkgutil import resolve_name
 
 # %% auto #0
@@ -84,3 +87,25 @@ def check_choice(name: str, value, *allowed) -> None:
     if value not in allowed:
         listed = ", ".join(map(repr, allowed[:-1]))
         raise ValueError(f"{name} must be {listed} or {allowed[-1]!r}, not {value!r}.")
+
+# %% ../../nbs/tools/registry.ipynb #registry-number
+_LIMITS = {"at_least": ("of at least", operator.ge), "above": ("above", operator.gt),
+           "at_most": ("at most", operator.le), "below": ("below", operator.lt)}
+
+def check_number(name: str,             # as the setting is called
+                 value,
+                 whole: bool = False,   # must it be a whole number?
+                 **limits: float,       # `at_least`, `above`, `at_most`, `below`
+                ) -> float | int:       # the value as a float, or as an int if it must be whole
+    "A finite number within its limits; `ValueError` for everything else."
+    fits = isinstance(value, Real) and math.isfinite(value) and (not whole or value == int(value))
+    if not (fits and all(_LIMITS[kind][1](value, limit) for kind, limit in limits.items())):
+        words = " and ".join(f"{_LIMITS[kind][0]} {limit:g}" for kind, limit in limits.items())
+        raise ValueError(f"{name} must be a {'whole number' if whole else 'number'} {words}, not {value!r}.")
+    return int(value) if whole else float(value)
+
+# %% ../../nbs/tools/registry.ipynb #registry-probabilities
+def check_probabilities(confidences) -> None:      # array or tensor
+    "`ValueError` unless all numbers lie between 0 and 1; rounding may take them a thousandth further."
+    if not (confidences.min() >= 0 and confidences.max() <= 1.001):      # NaN fails both
+        raise ValueError("Confidences must be probabilities between 0 and 1: apply softmax to the head's scores.")

@@ -23,6 +23,7 @@ from ..search.entries import Contents
 from ..search.teach import folder_labels
 from ..tools.files import one_line, read_regular
 from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES
+from ..tools.registry import check_number, check_probabilities
 
 # %% auto #0
 __all__ = ['Collection', 'nearest_images', 'Filter', 'failure_cases']
@@ -84,13 +85,12 @@ class Collection:
                                    ("confidences", self.confidences, (n, K))):
             if given is not None and np.shape(given) != shape:
                 raise ValueError(f"{n} embeddings need {part} of shape {shape}, not {np.shape(given)}.")
-        if self.confidences is not None and not (self.confidences.min() >= 0 and self.confidences.max() <= 1.001):
-            raise ValueError("Confidences are probabilities from 0 to 1: apply softmax to the network's scores.")
+        if self.confidences is not None:
+            check_probabilities(self.confidences)
         if not callable(self.thumbnails) and len(self.thumbnails) != n:
             raise ValueError(f"There are {len(self.thumbnails)} thumbnails for {n} embeddings: give one for each.")
-        if self.labels is not None and not (0 <= self.labels.min() and self.labels.max() < K):
-            raise ValueError(f"Labels must lie in 0..{K - 1}, found {self.labels.min()}..{self.labels.max()}: give "
-                             f"labels=None where they are not known.")
+        if self.labels is not None:
+            self.taxonomy.check_labels(self.labels)
         self._jpeg_of = lru_cache(4096)(self._encode)       # about 60 MB when full
 
     @classmethod
@@ -216,8 +216,7 @@ class Filter:
 
     def allowed(self, collection: Collection) -> np.ndarray:
         "N booleans; `ValueError` with one sentence for what the collection cannot tell."
-        if not 0 <= self.confidence <= 1:
-            raise ValueError(f"The confidence lies between 0 and 1, not at {self.confidence}.")
+        check_number("confidence", self.confidence, at_least=0, at_most=1)
         taxonomy, guesses, keep = collection.taxonomy, collection.guesses, np.ones(len(collection), bool)
         if guesses is None and (self.emotion or self.polarity):
             raise ValueError("Nothing is known about emotions here: search without filters, or take a network with an "
