@@ -13,9 +13,9 @@ import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import count
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .datasets.decoding import load_images, load_parts
+from .datasets.decoding import decode, default_cache, load_parts, open_divided
 from .images import center_crop, warn_of_copies
 from .methods.handcrafted import DESCRIPTORS
 from .methods.systems import multi_graph, read_features
@@ -36,8 +36,8 @@ from .tools.device import FLOAT32, free_bytes, rows_that_fit
 from .tools.files import locked, one_line
 from .tools.registry import NETWORKS, find
 from .tools.results import ResultsStore
-from .tools.statistics import seed_interval
-from .tools.work import choose_device, code_version, core_count
+from .tools.statistics import measure_interval
+from .tools.work import choose_device, code_version, core_count, environment
 from .tools.run_state import Diverged
 from .training import Recipe, accuracy, embed, fit, make_pair_loss, save_model, start_from
 
@@ -57,16 +57,17 @@ def open_parts(source: str,               # 'scenes', or a folder or list of ima
     return train, query
 
 def _open_parts(source, size, cache, queries, taxonomy, limit):
-    parts = load_parts(source, size, ("train", queries), taxonomy, cache, limit)
-    if queries not in parts:
-        parts[queries] = load_images(source, size, "val", taxonomy, cache, limit)
-    return parts["train"], parts[queries]
+    if source == "scenes":
+        return tuple(load_parts(source, size, ("train", queries), taxonomy, cache, limit).values())
+    files = open_divided(source, taxonomy)
+    parts = ("train", queries if queries in files.split else "val")
+    return tuple(decode(files.part(part), size, cache or default_cache()) for part in parts)
 
 _once = lru_cache(maxsize=2)(_open_parts)      # for a worker, which runs many rows on the same images
 
-def has_test_part(source: str, profile: Profile, cache=None, taxonomy=None) -> bool:
+def has_test_part(source: str, taxonomy=None) -> bool:
     "Does this data set come with (or is it divided into) a test part?"
-    return "test" in load_parts(source, profile.recipe.resize, ("train", "test"), taxonomy, cache, profile.limit)
+    return source == "scenes" or "test" in open_divided(source, taxonomy).split
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-008
 ROW_COLUMNS = ("name", "status", "profile", "source", "data", "setup", "seed", "epochs", "map8", "map8_low",
@@ -95,12 +96,21 @@ def _content(features: str) -> str:
     "A descriptor by its name, a file by what is in it."
     return features if features in DESCRIPTORS else hashlib.sha256(Path(features).read_bytes()).hexdigest()
 
+def lines_of(lines: pd.DataFrame,      # of a store
+             experiments: dict[str, Experiment], profile: Profile,
+             data: str,                # the fingerprint
+            ) -> pd.DataFrame:
+    "The lines of these rows with these settings on this data."
+    wanted = {(e.name, setup_of(e, profile)) for e in experiments.values()}
+    mine = np.array([key in wanted for key in zip(lines["name"], lines["setup"])], dtype=bool)
+    return lines[mine & (lines["data"] == data)]
+
 def run_name(experiment: Experiment, profile: Profile, seed: int) -> str:
     "What the files of a row are called: its name, settings and seed."
     return f"{experiment.name}-{setup_of(experiment, profile)}-seed{seed}"
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-014
-def build_network(experiment: Experiment, profile: Profile, taxonomy, seed: int):
+def row_network(experiment: Experiment, profile: Profile, taxonomy, seed: int):
     "The network of a row, with initial weights that follow from the seed (or from the checkpoint `profile.start`)."
     torch.manual_seed(seed)
     own = dict(experiment.network)
@@ -121,7 +131,7 @@ def train_and_assess(experiment: Experiment, profile: Profile, train, query, see
                     ) -> dict:
     "Train a row's network and measure it; returns the columns that are known only then."
     recipe, line = recipe_of(experiment, profile, seed), dict(epochs=0, minutes=0.0)
-    model = build_network(experiment, profile, train.taxonomy, seed).to(choose_device())
+    model = row_network(experiment, profile, train.taxonomy, seed).to(choose_device())
     if experiment.trains:
         loss = make_pair_loss(experiment.loss, train.taxonomy, model.dim, **experiment.loss_settings)
         done = fit(model, train, recipe, loss, valid=valid, out=run, images_on=profile.images_on, **settings)
@@ -202,12 +212,11 @@ def measure_row(experiment: Experiment, profile: Profile, source: str, train, qu
             line |= train_and_assess(experiment, profile, train, query, seed, Path(run), network, **settings)
     except Diverged as e:
         line |= dict(status="diverged", remark=one_line(str(e))[:300])
-    return line | dict(finished=time.strftime("%Y-%m-%d %H:%M"))
+    return line
 
 def _failed(reason, *facts) -> dict:
     "The line of a row that could not be run."
-    return _facts_of(*facts) | dict(status="failed", remark=one_line(reason)[:300],
-                                    finished=time.strftime("%Y-%m-%d %H:%M"))
+    return _facts_of(*facts) | dict(status="failed", remark=one_line(reason)[:300])
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-018-c
 def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, out, cache=None,
@@ -222,18 +231,10 @@ def run_row(experiment: Experiment, profile: Profile, source: str, seed: int, ou
         return _failed(f"{type(e).__name__}: {e}", experiment, profile, source, fingerprints(train, query), seed)
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-020
-@contextmanager
 def _worker_environment(threads: int):
     "Environment for worker processes: threads of each, and an allocator that keeps its memory (glibc)."
-    wanted = dict(OMP_NUM_THREADS=str(threads), MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(2**34),
-                  MALLOC_TOP_PAD_=str(2**28))
-    before = {k: os.environ.get(k) for k in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for k, v in before.items():
-            os.environ.pop(k) if v is None else os.environ.update({k: v})
+    return environment(OMP_NUM_THREADS=str(threads), MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(2**34),
+                       MALLOC_TOP_PAD_=str(2**28))
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-022
 def _start_worker() -> None:
@@ -308,6 +309,20 @@ def _outcome(line: dict) -> str:
         return f"mAP8 {line['map8']:.3f}, mAP2 {line['map2']:.3f} in {line['minutes']:.1f} min"
     return "diverged" if line["status"] == "diverged" else f"FAILED: {line['remark']}"
 
+def _run_job(job, run_row, store: ResultsStore, profile: Profile, source: str, data: str, out: Path, *further) -> str:
+    "Have a row with a seed run (`further` as in `run_row`) and store its line; how that ended, as a text."
+    e, seed = job
+    try:
+        line = run_row(e, profile, source, seed, out, *further)
+    except Exception as error:
+        reason = ("its process was ended from outside, perhaps for lack of memory"
+                  if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}")
+        line = _failed(reason, e, profile, source, data, seed)
+    store.add(line)
+    if line["status"] != "failed":      # the checkpoint is not needed any more
+        (out/"runs"/run_name(e, profile, seed)/"last.safetensors").unlink(missing_ok=True)
+    return f"{e.name} seed {seed}: {_outcome(line)}"
+
 def _worker_count(profile: Profile, train, report) -> int:
     "Rows side by side: one for each core, on a GPU as many as its memory holds; 0 for a profile of few images."
     if profile.limit:
@@ -335,7 +350,7 @@ def run_rows(experiments: dict[str, Experiment],
              taxonomy=None,
             ) -> pd.DataFrame:               # the store's lines of these rows, these settings and this data
     """Run all rows with all seeds (rows without training once), side by side, skipping finished ones; a failed row is
-    reported and the others go on."""
+    reported and the others are run."""
     out = Path(out)
     store = row_store(out/"results.csv")
     parts = open_parts(source, profile, cache, queries, taxonomy)     # decodes once, before the workers share the cache
@@ -348,36 +363,23 @@ def run_rows(experiments: dict[str, Experiment],
                   if not store.has(name=e.name, setup=setup_of(e, profile), data=data, seed=seed)]
         if len(wanted) < len(jobs):
             report(f"{len(jobs) - len(wanted)} of {len(jobs)} rows are finished already and are skipped")
-        finished = []
+        number = count(1)
 
         def run(job, run_row):
-            e, seed = job
-            try:
-                line = run_row(e, profile, source, seed, out, cache, queries, taxonomy)
-            except Exception as error:
-                reason = ("its process was ended from outside, perhaps for lack of memory"
-                          if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}")
-                line = _failed(reason, e, profile, source, data, seed)
-            store.add(line)
-            if line["status"] != "failed":      # the checkpoint is not needed any more
-                (out/"runs"/run_name(e, profile, seed)/"last.safetensors").unlink(missing_ok=True)
-            finished.append(job)
-            report(f"[{len(finished)}/{len(wanted)}] {e.name} seed {seed}: {_outcome(line)}")
+            said = _run_job(job, run_row, store, profile, source, data, out, cache, queries, taxonomy)
+            report(f"[{next(number)}/{len(wanted)}] {said}")
 
         if wanted:
             _side_by_side(wanted, _worker_count(profile, parts[0], report) if workers is None else workers, run)
-    lines = store.frame()
-    setups = {(e.name, setup_of(e, profile)) for e in experiments.values()}
-    mine = (lines["data"] == data) & np.array([key in setups for key in zip(lines["name"], lines["setup"])], dtype=bool)
     # a run counted twice would look like two seeds
-    return lines[mine].drop_duplicates(["name", "setup", "seed"], keep="last")
+    return lines_of(store.frame(), experiments, profile, data).drop_duplicates(["name", "setup", "seed"], keep="last")
 
 # %% ../nbs/11_experiments.ipynb #16-experiments-037
 def tune(candidates: dict[str, list[Experiment]],   # row name -> the same row with different settings
          profile: Profile, source: str, out, cache=None, report=print, taxonomy=None,
         ) -> dict[str, Experiment]:                 # row name -> the candidate with the best validation mAP8 (seed 0)
     "Spend the tuning budget on validation images; a row whose candidates all diverged keeps its first one."
-    if not has_test_part(source, profile, cache, taxonomy):
+    if not has_test_part(source, taxonomy):
         raise ValueError("This data set has no test part, so tuning on its validation images would look at the very "
                          "queries that the table reports: divide it into three parts, or run the rows of --table 1, "
                          "which are not tuned.")
@@ -407,12 +409,10 @@ def summary(lines: pd.DataFrame,                     # of `run_rows` or a store
             continue
         row = dict(row=e.title, seeds=len(mine))
         for m in measures:
-            row[m] = mine[m].mean()
-            bounds = seed_interval(mine[m]) if len(mine) > 1 else (mine[f"{m}_low"].iloc[0], mine[f"{m}_high"].iloc[0])
-            row[f"{m} interval"] = f"{bounds[0]:.3f} to {bounds[1]:.3f}"
-            row[f"{m} paper (FI)"] = e.paper.get(m, np.nan)
-        rows.append(row | dict(interval="over seeds" if len(mine) > 1 else "over queries",
-                               query_accuracy=mine["query_accuracy"].mean(),
+            low, high, over = measure_interval(mine, m)
+            row |= {m: mine[m].mean(), f"{m} interval": f"{low:.3f} to {high:.3f}",
+                    f"{m} paper (FI)": e.paper.get(m, np.nan)}
+        rows.append(row | dict(interval=f"over {over}", query_accuracy=mine["query_accuracy"].mean(),
                                train_accuracy=mine["train_accuracy"].mean(),
                                own_map8=mine["own_map8"].mean(), minutes=mine["minutes"].mean()))
     if not rows:

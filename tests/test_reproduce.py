@@ -22,7 +22,7 @@ from PIL import Image
 
 from apse_nb import experiments
 from apse_nb.emotions import MIKELS
-from apse_nb.experiments import build_network, open_parts, row_store, run_name, run_rows
+from apse_nb.experiments import open_parts, row_network, row_store, run_name, run_rows
 from apse_nb.pair_losses import NPairLoss
 from apse_nb.report.tables import find_profile, table2
 from apse_nb.scenes import make_scenes
@@ -97,7 +97,7 @@ def test_a_row_cut_off_half_way_goes_on(tmp_path):
     train, _ = open_parts("scenes", profile)
     cut = tmp_path/"cut"/"runs"/run_name(row, profile, 0)
     with pytest.raises(RuntimeError, match="lights"):
-        fit(build_network(row, profile, MIKELS, 0), train, profile.recipe, PowerCut(), out=cut, checkpoint_seconds=0,
+        fit(row_network(row, profile, MIKELS, 0), train, profile.recipe, PowerCut(), out=cut, checkpoint_seconds=0,
             progress=False)
     assert read_checkpoint(cut/"last.safetensors")[1]["progress"]["step"] == 3
     lines = [run_rows({"n_pair": row}, profile, "scenes", tmp_path/place, workers=1, report=lambda text: None)

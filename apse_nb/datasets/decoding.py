@@ -27,7 +27,7 @@ from ..tools.files import RefusedFile, locked, one_line, printable, read_regular
 from ..tools.work import ahead, core_count, groups_of
 
 # %% auto #0
-__all__ = ['DecodedImages', 'load_images']
+__all__ = ['DecodedImages', 'load_images', 'open_divided']
 
 # %% ../../nbs/datasets/decoding.ipynb #02-datasets-114
 class _PixelStore:
@@ -237,11 +237,12 @@ def load_images(source: str,                     # a folder or list, or 'scenes'
             raise ValueError("The scenes show the emotions of the taxonomy 'mikels': choose that one.")
         n, seed = _SCENE_PARTS[split or "test"]
         return replace(_drawn(min(n, limit or n), size, seed))
-    files = open_dataset(source, taxonomy=taxonomy)
-    return decode(files if split is None else _divided(files).part(split), size, cache=cache or default_cache())
+    files = open_dataset(source, taxonomy=taxonomy) if split is None else open_divided(source, taxonomy).part(split)
+    return decode(files, size, cache=cache or default_cache())
 
-def _divided(files: ImageFiles) -> ImageFiles:
-    "The files with the parts that they come with, or else with ours."
+def open_divided(source: str, taxonomy=None) -> ImageFiles:
+    "The files of a folder or list with the parts that they come with, or else with ours; nothing is decoded."
+    files = open_dataset(source, taxonomy=None if taxonomy is None else find_taxonomy(taxonomy))
     if not any(files.split):
         files.split = stable_split(files)
     return files
@@ -253,7 +254,7 @@ def load_parts(source: str, size: int, parts: tuple[str, ...] = ("train", "val",
     `ValueError` if there is no first one."""
     if source == "scenes":
         return {part: load_images(source, size, part, taxonomy, cache, limit) for part in parts}
-    files = _divided(open_dataset(source, taxonomy=None if taxonomy is None else find_taxonomy(taxonomy)))
+    files = open_divided(source, taxonomy)
     return {part: decode(files.part(part), size, cache=cache or default_cache()) for part in parts
             if part == parts[0] or part in files.split}
 

@@ -133,7 +133,7 @@ def fine_tune_folds(start,                               # checkpoint file, or a
         line = common | dict(fold=k) | _one_fold(origin, before, images, np.flatnonzero(fold == k), recipe,
                                                  pair_loss, run)
         if store is not None:
-            store.add(line)                               # other processes may add folds of other methods
+            line = store.add(line)                        # other processes may add folds of other methods
             shutil.rmtree(run, ignore_errors=True)        # the way back is not needed any more
         lines.append(line)
         report(f"fold {k}: {line['queries']} queries, mAP8 {line['before_map8']:.3f} before, "
@@ -169,9 +169,9 @@ def _one_fold(origin, before: Embedded, images: LabelledImages, test: np.ndarray
         fit(model, images.subset(anchors), recipe, copy.deepcopy(pair_loss), out=out, progress=False)
         after = embed(model, images, **recipe.look)
     except Diverged:
-        return line | dict(status="diverged", finished=time.strftime("%Y-%m-%d %H:%M"))
+        return line | dict(status="diverged")
     line |= fold_measures(after.embeddings, images, test) | dict(query_accuracy=head(after))
-    return line | dict(minutes=round((time.perf_counter() - began)/60, 2), finished=time.strftime("%Y-%m-%d %H:%M"))
+    return line | dict(minutes=round((time.perf_counter() - began)/60, 2))
 
 # %% ../../nbs/report/folds.ipynb #folds-028
 def fold_summary(folds: pd.DataFrame,             # of `fine_tune_folds`, one method or several
@@ -186,7 +186,7 @@ def fold_summary(folds: pd.DataFrame,             # of `fine_tune_folds`, one me
                 for m in ("map8", "map2"):
                     values = mine[f"{stage}{prefix}{m}"].dropna().astype(float)
                     row[m] = values.mean()
-                    row[f"{m} low"], row[f"{m} high"] = seed_interval(values) if len(values) > 1 else (np.nan, np.nan)
+                    row[f"{m} low"], row[f"{m} high"] = seed_interval(values)
                     row[f"{m} floor"] = mine[f"floor_{prefix}{m}"].astype(float).mean()
                 rows.append(row)
     return pd.DataFrame(rows).set_index(["method", "gallery", "network"])

@@ -5,7 +5,6 @@
 # %% ../../nbs/report/query_luck.ipynb #query-luck-003
 from __future__ import annotations
 
-import time
 from functools import cache
 from pathlib import Path
 
@@ -13,13 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..experiments import open_parts, run_name, setup_of
+from ..experiments import lines_of, open_parts, run_name, setup_of
 from ..metrics import evaluate
 from .claims import printed_values, row_titles
 from .tables import Experiment, Profile, recipe_of
 from ..scenes import make_scenes
 from ..tools.results import ResultsStore
-from ..tools.statistics import crossed_interval
+from ..tools.plotting import BLUE, SKY
+from ..tools.statistics import crossed_interval, paired
 from ..tools.work import code_version
 from ..training import embed, load_model
 
@@ -28,13 +28,13 @@ __all__ = []
 
 # %% ../../nbs/report/query_luck.ipynb #query-luck-005
 FIRST_SET, SET_SIZE = 101, 400              # the seed of the first query set, and queries in each
-COLUMNS = ("name", "status", "profile", "source", "data", "setup", "seed", "query_set", "queries", "map8", "map2", "nn",
-           "commit", "finished")
+QUERY_SET_COLUMNS = ("name", "status", "profile", "source", "data", "setup", "seed", "query_set", "queries", "map8",
+                     "map2", "nn", "commit", "finished")
 ONE_OF_A_KIND = ("name", "setup", "data", "seed", "query_set")
 
 def query_store(path) -> ResultsStore:
     "The store of networks on query sets in this CSV file."
-    return ResultsStore(path, COLUMNS, texts=("name", "source", "data", "setup", "commit"))
+    return ResultsStore(path, QUERY_SET_COLUMNS, texts=("name", "source", "data", "setup", "commit"))
 
 @cache
 def query_set(seed: int, size: int, count: int = SET_SIZE):
@@ -54,7 +54,7 @@ def measure_query_sets(experiments: dict[str, Experiment],    # rows whose netwo
                       ) -> pd.DataFrame:                      # the store's lines of these networks
     "Measure trained networks on fresh query sets; one line for each network and set in OUT/query_luck.csv."
     store, train = query_store(Path(out)/"query_luck.csv"), open_parts("scenes", profile)[0]
-    data, names = train.fingerprint(), {(e.name, setup_of(e, profile)) for e in experiments.values()}
+    data = train.fingerprint()
     for e in experiments.values():
         for seed in range(seeds if e.trains else 1):
             file, key = Path(out)/"models"/f"{run_name(e, profile, seed)}.safetensors", dict(
@@ -68,9 +68,7 @@ def measure_query_sets(experiments: dict[str, Experiment],    # rows whose netwo
                     store.add(key | line)
                 report(f"{e.name} seed {seed}: mAP8 {min(x['map8'] for x in lines):.3f} to "
                        f"{max(x['map8'] for x in lines):.3f} over {len(lines)} query sets")
-    lines = store.frame()
-    mine = (lines["data"] == data) & np.array([key in names for key in zip(lines["name"], lines["setup"])], dtype=bool)
-    return lines[mine]
+    return lines_of(store.frame(), experiments, profile, data)
 
 def _on_sets(file, experiment, profile, train, wanted, count) -> list[dict]:
     "One network on these query sets: the columns that are known only then."
@@ -81,7 +79,7 @@ def _on_sets(file, experiment, profile, train, wanted, count) -> list[dict]:
         seen = evaluate(embed(model, asked, **look).embeddings, asked.labels, gallery, train.labels, train.taxonomy)
         found.append(dict(status="ok", profile=profile.name, source="scenes", query_set=k, queries=count,
                           map8=round(seen.map8, 5), map2=round(seen.map2, 5), nn=round(seen.nn, 5),
-                          commit=code_version(), finished=time.strftime("%Y-%m-%d %H:%M")))
+                          commit=code_version()))
     return found
 
 # %% ../../nbs/report/query_luck.ipynb #query-luck-012
@@ -90,9 +88,7 @@ CONTRASTS = (("gep", "clb"), ("clb", "concat_linear"), ("sa", "mo"), ("ep", "n_p
 
 def differences(lines: pd.DataFrame, row: str, base: str, measure: str = "map8") -> pd.DataFrame:
     "Seeds x query sets: `row` less `base`, for the seeds and sets that both have in full."
-    a, b = (lines[(lines["name"] == name) & (lines["status"] == "ok")].drop_duplicates(["seed", "query_set"],
-            keep="last").pivot(index="seed", columns="query_set", values=measure) for name in (row, base))
-    return (a - b).dropna(axis=1, how="all").dropna()
+    return paired(lines, row, base, measure, ("seed", "query_set")).unstack().dropna()
 
 def luck_table(lines: pd.DataFrame,             # of `measure_query_sets` or data/results/query_luck_scenes.csv
                contrasts=CONTRASTS,
@@ -120,8 +116,8 @@ def figure_luck(lines: pd.DataFrame, contrasts=CONTRASTS) -> plt.Figure:
         for line in table[table["measure"] == measure].to_dict("records"):
             y = len(pairs) - 1 - pairs.index((line["row"], line["base"]))
             sets = differences(lines, line["row"], line["base"], measure).mean()
-            ax.plot(sets, y + np.linspace(.1, .34, len(sets)), ".", color="#56B4E9", markersize=5)
-            ax.errorbar(line["mean"], y, xerr=line["high"] - line["mean"], fmt="o", color="#0072B2", capsize=3)
+            ax.plot(sets, y + np.linspace(.1, .34, len(sets)), ".", color=SKY, markersize=5)
+            ax.errorbar(line["mean"], y, xerr=line["high"] - line["mean"], fmt="o", color=BLUE, capsize=3)
             ax.plot(line["printed"], y, "|", color="black", markersize=12, markeredgewidth=1.5)
         ax.axvline(0, color="gray", linewidth=.8)
         ax.set(xlabel=f"difference in {title}", ylim=(-.5, len(pairs) - .3))
