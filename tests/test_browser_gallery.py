@@ -7,20 +7,27 @@ import pytest
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 COLLECTION = f"""
 import numpy as np
+from ipywidgets import HBox
 from apse_nb.search.encoder import load_encoder
 from apse_nb.widgets.collection import Collection
-from apse_nb.widgets.map import LinkedBrowser
+from apse_nb.widgets.browser import RetrievalBrowser
+from apse_nb.widgets.map import EmbeddingMap
 from apse_nb.datasets.decoding import load_images
 images = load_images("scenes", 96, "test", limit=120)
 images.names[::3] = [f"{{i}}{HOSTILE}\\n.png" for i in range(0, 120, 3)]
 collection = Collection.from_images(images, load_encoder("scenes"))
+def linked(collection, query, k=12, **of_map):
+    points, browser = EmbeddingMap(collection, **of_map), RetrievalBrowser(collection, query, k)
+    points.link(browser)
+    browser.layout.flex = "1 1 420px"
+    return HBox([points, browser], layout=dict(flex_flow="row wrap", grid_gap="12px"))
 """
 UNLABELLED = """
 def thumbnail(i):
     if i == 3: raise OSError("gone")
     return images.pixels[i]
-LinkedBrowser(Collection(collection.embeddings[:20], thumbnail, images.taxonomy), query=2, k=30,
-              flat=np.arange(40).reshape(20, 2))
+linked(Collection(collection.embeddings[:20], thumbnail, images.taxonomy), query=2, k=30,
+       flat=np.arange(40).reshape(20, 2))
 """
 
 
@@ -47,7 +54,7 @@ def test_browser_and_map(page, serve, shot, known):
     from apse_nb.widgets.map import on_canvas
     from apse_nb.tools.embedding_map import flatten
     expect.set_options(timeout=30_000)
-    page.goto(serve(COLLECTION, 'LinkedBrowser(collection, query=0, method="pca")', UNLABELLED))
+    page.goto(serve(COLLECTION, 'linked(collection, query=0, method="pca")', UNLABELLED))
     grid = page.get_by_role("group", name="results, most similar first").first
     canvas, card = page.locator(".apse-map > canvas").first, page.locator(".apse-card").first
     picture = page.locator('img[alt^="query: "]').first

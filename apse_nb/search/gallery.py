@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .database import erase, indexing
-from .records import FileRecord, as_image, as_vector, decoded, digest_of, read_record, thumbnail_bytes
+from .records import FileRecord, as_image, as_vector, decoded, digest_of, read_record, jpeg_bytes
 from .entries import Contents, Entry, ImageRow, QueryImage, Update
 from .store import Store
 from ..tools.files import RefusedFile, file_bytes, one_line
@@ -137,7 +137,8 @@ class Gallery:
             return _nearest(self, asked, k)
         asked = asked or self.query(query)
         if self.facts.get("head"):
-            return _nearest(self, np.append(asked.embedding, asked.confidences)/2, k, asked.digest)
+            from apse_nb.search.teach import taught_query
+            return _nearest(self, taught_query(asked.embedding, asked.confidences), k, asked.digest)
         return _nearest(self, asked.embedding, k, asked.digest)
 
     def by_emotion(self,
@@ -312,7 +313,7 @@ def _query_image(gallery: Gallery, image) -> QueryImage:
     else:
         from apse_nb.images import as_square
         upright = as_image(image)
-        pixels, small = as_square(upright, gallery.encoder.resize), thumbnail_bytes(upright)
+        pixels, small = as_square(upright, gallery.encoder.resize), jpeg_bytes(upright)
     return QueryImage(*_parts(gallery, _vectors_of(gallery, pixels[None])[0]), small, digest)
 
 def _wanted_emotions(gallery: Gallery, name: str) -> np.ndarray:

@@ -36,10 +36,11 @@ def digest_of(data: bytes) -> bytes:
     "16 bytes for the content of a file."
     return hashlib.blake2b(data, digest_size=16).digest()
 
-def thumbnail_bytes(image: Image.Image) -> bytes:
-    "A small JPEG drawn anew: nothing of the file survives but the look, no place and no date."
+def jpeg_bytes(image: Image.Image, side: int = THUMBNAIL) -> bytes:
+    """A JPEG of at most `side` pixels a side, drawn anew: nothing of the file survives but the look, no place and no
+    date."""
     small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((side, side))
     small.info.clear()                     # Pillow would copy a comment
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
@@ -60,7 +61,7 @@ def decoded(data: bytes,         # content of an image file
     "The square the network wants (as `decode_square` makes it), a thumbnail, width and height of the original."
     from apse_nb.images import as_square, decode_bytes
     image = decode_bytes(data, name, at_least=2*resize)
-    return as_square(image, resize), thumbnail_bytes(image), _upright_size(data)
+    return as_square(image, resize), jpeg_bytes(image), _upright_size(data)
 
 def read_record(folder: str, name: str, resize: int, known) -> FileRecord:
     """Read one file. Content that is `known` is not decoded. `FileNotFoundError`, `RefusedFile` (perhaps only now) or

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from ..emotions import TAXONOMIES, Taxonomy
 
@@ -52,15 +53,17 @@ class Head(NamedTuple):
     chance: float           # of always naming the most frequent emotion
     images: int             # it was trained on
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    scores = np.exp(scores - scores.max(1, keepdims=True))
-    return scores/scores.sum(1, keepdims=True)
-
 # %% ../../nbs/search/teach.ipynb #search-teach-008-b
 def probabilities_of(embeddings: np.ndarray, head: dict) -> np.ndarray:
     "Class probabilities (N x K, float32) of embeddings (N x D) by a head as an index keeps it."
     scores = embeddings @ np.asarray(head["weight"], np.float32) + np.asarray(head["bias"], np.float32)
-    return _softmax(scores).astype(np.float32)
+    return softmax(scores, axis=1).astype(np.float32)
+
+def taught_query(embeddings: np.ndarray,       # f: D, or B x D
+                 probabilities: np.ndarray,    # p: K, or B x K
+                ) -> np.ndarray:               # (f, p)/2: D + K, or B x (D + K)
+    "What a taught index is searched with: the product with a vector (f', p') is the mean of f·f' and p·p'."
+    return np.concatenate([embeddings, probabilities], axis=-1)/2
 
 def _fit(x: np.ndarray, y: np.ndarray, classes: int, strength: float) -> np.ndarray:      # (D + 1) x K, float64
     "Weights and, in the last row, biases of the least loss: mean cross-entropy and the squared weights."
@@ -103,7 +106,7 @@ def train_head(embeddings: np.ndarray,     # N x D, unit vectors
         for p in range(5):
             w = _fit(x[part != p], y[part != p], classes, strength)
             scores[part == p] = x[part == p] @ w[:-1] + w[-1]
-        sureness = np.log(_softmax(scores)[np.arange(len(y)), y] + 1e-12).mean()
+        sureness = np.log(softmax(scores, axis=1)[np.arange(len(y)), y] + 1e-12).mean()
         if sureness > best[0]:
             best = (sureness, strength, float((scores.argmax(1) == y).mean()))
     w = _fit(x, y, classes, best[1])

@@ -19,7 +19,7 @@ from ..images import decode_square
 from ..search.encoder import Encoder, load_encoder
 from ..search.gallery import Contents, Gallery
 from ..search.results import Query as Asked, model_words, result_page
-from ..tools.files import one_line, read_regular
+from ..tools.files import file_bytes, one_line
 from .attention import AttentionExplorer
 from .browser import RetrievalBrowser
 from .circle import NegativeGeometry
@@ -52,14 +52,14 @@ class Explorer(widgets.Tab):
         self.encoder, self.collection, self.images, self.labelled = encoder, collection, images, labelled
         side = 190 if callable(collection.thumbnails) else 112             # scenes in memory are small images
         self.search = RetrievalBrowser(collection, typical_query(collection), 24, encoder, side, **of_search)
-        self.map, self.attention = None, None
+        self.attention = None
         self._makers: dict[str, Callable] = {"Search": lambda: self.search, "Map": self._make_map}
         if getattr(encoder.network, "taxonomy", None) is not None and encoder.taxonomy is not None:
             self._makers["Attention"] = self._make_attention
         self._makers |= {"Negatives": NegativeGeometry, "Losses": LossPlayground}
         super().__init__([widgets.VBox() for _ in self._makers], titles=tuple(self._makers))
         self.observe(lambda change: self.make_tab(self.titles[change.new or 0]), "selected_index")
-        self.search.observe(lambda change: self._follow(), ["query", "shown"])
+        self.search.observe(lambda change: self._follow(), "query")
         self.selected_index = 0
         self.make_tab("Search")
 
@@ -72,10 +72,10 @@ class Explorer(widgets.Tab):
             self._follow()
 
     def _make_map(self) -> widgets.Widget:
-        self.map = EmbeddingMap(self.collection)
-        self.map.on_choose(self.search.choose)
+        points = EmbeddingMap(self.collection)
+        points.link(self.search)
         beside = widgets.VBox([self.search.heading, self.search.results], layout=dict(flex="1 1 420px", min_width="0"))
-        return widgets.HBox([self.map, beside], layout=dict(flex_flow="row wrap", grid_gap="12px"))
+        return widgets.HBox([points, beside], layout=dict(flex_flow="row wrap", grid_gap="12px"))
 
     def _make_attention(self) -> widgets.Widget:
         try:
@@ -86,10 +86,8 @@ class Explorer(widgets.Tab):
         return self.attention
 
     def _follow(self) -> None:
-        "Show the query of the search on the map and in the attention explorer."
+        "Show the query of the search in the attention explorer."
         query = self.search.query
-        if self.map is not None:
-            self.map.mark(query, self.search.shown)
         if self.attention is None or query == self._looked_at:
             return
         self._looked_at = query
@@ -103,7 +101,7 @@ class Explorer(widgets.Tab):
     def _look_at_file(self, position: int) -> None:
         name = self.collection.names[position]
         try:
-            content = read_regular(self.collection.files[position], 2**27)[0]
+            content = file_bytes(self.collection.files[position])
         except (OSError, ValueError):
             self.attention.message.warn(f"{name} is no longer there: run apse_index again.")
             return

@@ -18,10 +18,9 @@ from ..emotions import LabelledImages
 from ..explore import (
     GradCamView, NetworkView, VARIANTS, answer_sentence, as_variant, cut_middle, describe, draw_attention, grad_cam,
     hit_sentence, look_at)
-from ..images import as_square, decode_bytes
-from ..tools.files import one_line
+from ..images import as_square
 from ..tools.plotting import png
-from .parts import ImageView, Message, OwnKeys, Slider, UPLOAD_LIMIT, Upload, short
+from .parts import ImageView, Message, OwnKeys, Slider, Upload, decode_upload
 
 # %% auto #0
 __all__ = ['AttentionState', 'AttentionExplorer']
@@ -88,13 +87,9 @@ class AttentionState:
               ) -> None:
         """Take an image from outside, resized to a square like all others (Section IV-D); `ValueError` with one
         sentence if it cannot be read."""
-        name = short(one_line(name), 60)
-        if len(content) > UPLOAD_LIMIT:
-            raise ValueError(f"{name} has {len(content)/1e6:.1f} MB, and {UPLOAD_LIMIT/1e6:g} are allowed: choose a "
-                             f"smaller file.")
         size = self.images.pixels.shape[1]
-        self.upload_pixels = as_square(decode_bytes(content, name, at_least=2*size), size)
-        self.upload_name, self.choice = name, replace(self.choice, uploaded=True)
+        image, self.upload_name = decode_upload(content, name, at_least=2*size)
+        self.upload_pixels, self.choice = as_square(image, size), replace(self.choice, uploaded=True)
 
     @property
     def image(self) -> np.ndarray:      # H x W x 3 bytes

@@ -5,10 +5,10 @@
 # %% ../../nbs/widgets/browser.ipynb #browser-003
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import anywidget
 import ipywidgets as widgets
@@ -16,14 +16,15 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from ..images import as_square, decode_bytes
+from ..images import as_square
+from ..search.records import THUMBNAIL, jpeg_bytes
 from ..search.teach import probabilities_of
 from ..tools.files import one_line
 from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES
 from ..tools.ranking import unit_rows
-from .collection import (
-    Collection, Filter, THUMBNAIL, data_address, failure_cases, nearest_images, result_frames)
-from .parts import ImageView, Message, Slider, Upload, short, static_file
+from .collection import Collection, Filter, data_address, failure_cases, nearest_images, result_frames
+from .parts import (
+    ImageView, Message, Slider, Upload, decode_upload, short, static_file, when_sent)
 
 # %% auto #0
 __all__ = ['query_by_position', 'query_by_image', 'query_by_emotions', 'RetrievalBrowser']
@@ -40,18 +41,12 @@ class ImageGrid(anywidget.AnyWidget):
 
     def on_choose(self, call: Callable[[int], None]) -> None:
         "`call(id)` whenever an image is chosen."
-        self._on("choose", call)
+        when_sent(self, "choose", int, call)
 
     def on_open(self, call: Callable[[int], dict]) -> None:
         "`call(id)` whenever the large image is asked for; it returns src, alt and perhaps path."
         self.large = True
-        self._on("open", lambda i: self.send(call(i) | dict(large=True)))
-
-    def _on(self, word: str, call: Callable) -> None:
-        def hear(widget, content, buffers):
-            if isinstance(content, dict) and isinstance(content.get(word), int):
-                call(content[word])
-        self.on_msg(hear)
+        when_sent(self, "open", int, lambda i: self.send(call(i) | dict(large=True)))
 
 # %% ../../nbs/widgets/browser.ipynb #browser-009
 class SaveButtons(anywidget.AnyWidget):
@@ -61,11 +56,11 @@ class SaveButtons(anywidget.AnyWidget):
 
     def on_save(self, call: Callable[[str], tuple[str, str]]) -> None:
         "`call(kind)` returns the file's name and its text."
-        def hear(widget, content, buffers):
-            if isinstance(content, dict) and content.get("save") in self.kinds:
-                name, text = call(content["save"])
+        def save(kind):
+            if kind in self.kinds:
+                name, text = call(kind)
                 self.send(dict(name=name, text=text))
-        self.on_msg(hear)
+        when_sent(self, "save", str, save)
 
 # %% ../../nbs/widgets/browser.ipynb #browser-011
 @dataclass(eq=False)
@@ -92,21 +87,17 @@ def query_by_image(collection: Collection,
                    name: str,
                   ) -> Query:
     "An image from outside as the query; `ValueError` with one sentence if it cannot be read."
-    name = short(one_line(name), 60)
-    image = decode_bytes(content, name, at_least=max(2*encoder.resize, THUMBNAIL))
+    image, name = decode_upload(content, name, at_least=max(2*encoder.resize, THUMBNAIL))
     embeddings, confidences = encoder(as_square(image, encoder.resize)[None])
     embeddings = unit_rows(embeddings, "query").astype(np.float32)
     if collection.head:
         confidences = probabilities_of(embeddings, collection.head)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
     seen = ""
     if confidences is not None:
         best = int(confidences[0].argmax())
         seen = f"; guess: {collection.taxonomy.fine[best]} {confidences[0, best]:.0%}"
     similarity = collection.similarity_to(embeddings[0], None if confidences is None else confidences[0])
-    return Query(f"your image {name}{seen}", similarity, image=buffer.getvalue())
+    return Query(f"your image {name}{seen}", similarity, image=jpeg_bytes(image))
 
 def query_by_emotions(collection: Collection,
                       weights: dict[str, float],    # fine emotion or polarity -> weight above 0
@@ -131,54 +122,72 @@ def _tile(collection: Collection, i: int, caption: list[str], frame: Frame, word
     return dict(id=i, src=collection.source(i), alt="; ".join([*words, collection.words(i)]), caption=caption,
                 border=f"{5 if frame.sign else 2}px {frame.css} {frame.colour}", sign=frame.sign)
 
-class Results(widgets.VBox):
-    "The images of a collection that are nearest to a query."
-    def __init__(self, collection: Collection, k: int, side: int, name: str = "",
-                 label: str = "results, most similar first"):
-        if k < 1:
-            raise ValueError(f"Ask for at least one result, not {k}.")
-        self.collection, self.k, self.name = collection, k, name and f"{name}: "
-        self.found, self.similarity = np.zeros(0, int), np.zeros(0)
-        self.message, self.grid = Message(), ImageGrid(label=label, side=side)
-        super().__init__([self.message, self.grid], layout=dict(flex="1 1 320px", min_width="0"))
+def _large_tile(collection: Collection, i: int) -> dict:
+    "The large image, its words and its path."
+    if not 0 <= i < len(collection):
+        return dict(src="", alt="There is no such image.")
+    return dict(src=data_address(collection.large(i)), alt=collection.words(i),
+                path="" if collection.files is None else one_line(collection.files[i]))
 
-    def show(self,
-             query: Query,
-             allowed: np.ndarray,               # N booleans
-             first: Results | None = None,      # of the other model, where two are compared
-            ) -> None:
-        "Search, and say how many results are right, where that is known, and how many the other model found too."
-        c = self.collection
-        self.found, self.similarity = nearest_images(c, query.similarity, self.k, allowed)
-        framed, score = result_frames(c, query.label, self.found), "{:.0%}" if query.shares else "{:.2f}"
-        self.grid.tiles = [_tile(c, i, [score.format(s), *c.facts(i), short(c.names[i])], frame,
-                                 [*filter(None, [frame.words]), f"similarity {s:.2f}"])
-                           for i, s, frame in zip(self.found.tolist(), self.similarity, framed)]
-        kinds = ", ".join(f"{sum(mine is f for mine in framed)} {f.sign} {f.words}" for f in TIER_FRAMES)
-        known = "." if c.labels is None or query.label is None else f": {kinds}."
-        both = "" if first is None else f" {len(np.intersect1d(first.found, self.found))} of them are found by both."
-        self.message.say(f"{self.name}{len(self.found)} nearest of {allowed.sum():,} images{known}{both}"
-                         if allowed.any() else "No image passes the filters: open one of them.")
-
-# %% ../../nbs/widgets/browser.ipynb #browser-015c
-class Kept(widgets.VBox):
-    "A query and its results that stay while the search goes on beside them; hidden until there is one."
-    def __init__(self, side: int):      # of a result on the page, pixels
-        self.words, self.results = Message(), ImageGrid(label="kept results, most similar first", side=side)
-        close = widgets.Button(description="Close", layout=dict(width="70px"))
-        head = widgets.HBox([self.words, close], layout=dict(flex_flow="row wrap"))
-        super().__init__([head, self.results], layout=dict(flex="1 1 320px", min_width="0", display="none"))
-        close.on_click(lambda _: self.hide())
+class ImageList(widgets.VBox):
+    "A sentence over a grid of images; it can be hidden."
+    def __init__(self, label: str, side: int, *buttons: widgets.Button, **layout):     # as in `ImageGrid`; buttons
+        self.message, self.grid = Message(), ImageGrid(label=label, side=side)         # beside the sentence
+        head = widgets.HBox([self.message, *buttons], layout=dict(flex_flow="row wrap")) if buttons else self.message
+        super().__init__([head, self.grid], layout=layout)
 
     def show(self, words: str, tiles: list[dict]) -> None:
-        "Show these tiles."
-        self.words.say(f"Kept: {words}")
-        self.results.tiles = tiles
+        "Show these images, and say this about them."
+        self.grid.tiles = tiles
+        self.message.say(words)
         self.layout.display = ""
 
     def hide(self) -> None:
         "Show nothing."
         self.layout.display = "none"
+
+_BESIDE = dict(flex="1 1 320px", min_width="0")      # lists that stand side by side where there is room
+
+class Results(ImageList):
+    "The images of a collection that are nearest to a query."
+    def __init__(self, collection: Collection, k: int, side: int, name: str = "",
+                 label: str = "results, most similar first"):
+        if k < 1:
+            raise ValueError(f"Ask for at least one result, not {k}.")
+        super().__init__(label, side, **_BESIDE)
+        self.collection, self.k, self.name = collection, k, name and f"{name}: "
+        self.found, self.similarity = np.zeros(0, int), np.zeros(0)
+
+    def search(self,
+               query: Query,
+               allowed: np.ndarray,               # N booleans
+               first: Results | None = None,      # of the other model, where two are compared
+              ) -> None:
+        "Search, and say how many results are right, where that is known, and how many the other model found too."
+        c = self.collection
+        self.found, self.similarity = nearest_images(c, query.similarity, self.k, allowed)
+        framed, score = result_frames(c, query.label, self.found), "{:.0%}" if query.shares else "{:.2f}"
+        tiles = [_tile(c, i, [score.format(s), *c.facts(i), short(c.names[i])], frame,
+                       [*filter(None, [frame.words]), f"similarity {s:.2f}"])
+                 for i, s, frame in zip(self.found.tolist(), self.similarity, framed)]
+        kinds = ", ".join(f"{sum(mine is f for mine in framed)} {f.sign} {f.words}" for f in TIER_FRAMES)
+        known = "." if c.labels is None or query.label is None else f": {kinds}."
+        both = "" if first is None else f" {len(np.intersect1d(first.found, self.found))} of them are found by both."
+        self.show(f"{self.name}{len(self.found)} nearest of {allowed.sum():,} images{known}{both}"
+                  if allowed.any() else "No image passes the filters: open one of them.", tiles)
+
+# %% ../../nbs/widgets/browser.ipynb #browser-015c
+def _button(words: str, width: int, call: Callable[[], None], **more) -> widgets.Button:     # width: pixels
+    made = widgets.Button(description=words, layout=dict(width=f"{width}px"), **more)
+    made.on_click(lambda _: call())
+    return made
+
+def kept_results(side: int) -> ImageList:      # side: of an image on the page, pixels
+    "For a query and its results that stay while the search goes on beside them; hidden until there is one."
+    close = _button("Close", 70, lambda: kept.hide())
+    kept = ImageList("kept results, most similar first", side, close, **_BESIDE)
+    kept.hide()
+    return kept
 
 # %% ../../nbs/widgets/browser.ipynb #browser-015e
 class Second(Results):
@@ -192,29 +201,32 @@ class Second(Results):
         try:
             self.query = make(self.collection, self.encoder)
         except ValueError as e:
-            self.query, self.grid.tiles = None, []
-            self.message.say(f"{self.name}{e}")
+            self.query = None
+            self.show(f"{self.name}{e}", [])
 
     def compare(self, first: Results, allowed: np.ndarray) -> None:      # N booleans
         "Search, beside the first model's results."
         if self.query is not None:
-            self.show(self.query, allowed, first)
+            self.search(self.query, allowed, first)
 
 # %% ../../nbs/widgets/browser.ipynb #browser-015g
-class Failures(widgets.VBox):
+class Failures(ImageList):
     "The most wrong queries; hidden until they are asked for."
     def __init__(self, collection: Collection, side: int):
-        self.collection, self._table = collection, None
-        self.message, self.grid = Message(), ImageGrid(label="failures, the most wrong first", side=side)
-        super().__init__([self.message, self.grid], layout=dict(display="none"))
+        super().__init__("failures, the most wrong first", side)
+        self.collection = collection
+        self.hide()
 
-    def show(self, many: int = 12) -> None:
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        "All queries judged."
+        return failure_cases(self.collection)
+
+    def judge(self) -> None:
         "Judge all queries, once, and show the worst."
-        self._table = failure_cases(self.collection) if self._table is None else self._table
-        self.message.say(f"The most wrong of {len(self._table):,} queries, judged by their first ten results without "
-                         f"filters. 1 is the worst; how many results are right ✓, nearly right ≈, wrong ✗:")
-        self.grid.tiles = [self._failure(int(i), line) for i, line in self._table.head(many).iterrows()]
-        self.layout.display = ""
+        self.show(f"The most wrong of {len(self.table):,} queries, judged by their first ten results without filters. "
+                  f"1 is the worst; how many results are right ✓, nearly right ≈, wrong ✗:",
+                  [self._failure(int(i), line) for i, line in self.table.head(12).iterrows()])
 
     def _failure(self, i: int, line: pd.Series) -> dict:
         right, near, opposite = (int(line[name]) for name in ("right", "same polarity", "opposite polarity"))
@@ -260,8 +272,13 @@ class SearchControls:
         self.panel = widgets.HBox([self.file, self.feeling], layout=_ROW)
         self.more = widgets.HBox([self.second, self.balance], layout=_ROW)
         self.file.observe(lambda _: image(), "count")
+
+        def felt(_):
+            if self.weights:
+                feel(self.weights)
+
         for control in (self.feeling, self.second, self.balance):
-            control.observe(lambda _: self.weights and feel(self.weights), "value")
+            control.observe(felt, "value")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -282,33 +299,22 @@ def _results_file(kind: str, words: str, shown: Results) -> tuple[str, str]:    
     return "results.csv", pd.DataFrame(rows, columns=columns).to_csv(index=False)
 
 # %% ../../nbs/widgets/browser.ipynb #browser-016c
-def _arranged(browser) -> list[widgets.Widget]:
-    "The parts in their places."
-    def button(words: str, width: int, call: Callable, **more) -> widgets.Button:
-        made = widgets.Button(description=words, layout=dict(width=f"{width}px"), **more)
-        made.on_click(lambda _: call())
-        return made
-
-    browser.back_button = button("Back", 70, browser.back, disabled=True)
-    browser.options_button = button("", 110, lambda: browser.show_options(browser.options.layout.display == "none"))
-    keep = button("Keep beside", 110, browser.keep, tooltip="keep these results on the left and search on")
-    browser.failures_button = button("", 120, lambda: browser.show_failures(browser.failures.layout.display == "none"),
-                                  disabled=browser.collection.labels is None,
-                                  tooltip="the queries with the most wrong results first")
-    panel, more = ([browser.controls.panel], [browser.controls.more]) if browser.controls else ([], [])
-    buttons = [browser.back_button, browser.options_button, *([] if browser.second else [keep])]
-    browser.options = widgets.VBox([*more, browser.filters, browser.failures_button], layout=dict(flex="1 1 100%"))
-    browser.image.layout.flex, browser.image.layout.max_width = "0 0 auto", "min(260px, 30vw)"
-    about = widgets.VBox([browser.heading, widgets.HBox(buttons, layout=_ROW)],
-                         layout=dict(min_width="0", flex="1 1 190px"))
-    asked = widgets.HBox([browser.image, about, browser.options], layout=_ROW | dict(flex="1 1 240px", min_width="0"))
-    browser.found.children = [browser.message, browser.results, browser.save]
-    if browser.second:
-        browser.found.layout.flex = browser.second.layout.flex = "1 1 220px"       # side by side on a small screen, too
-    beside = [browser.found, browser.second] if browser.second else [browser.kept, browser.found]
-    flow = dict(flex_flow="row wrap") if browser.second else dict(flex_flow="row wrap-reverse", align_items="flex-end")
+def _arranged(b: RetrievalBrowser) -> list[widgets.Widget]:
+    "The parts of a browser in their places."
+    b.image.layout.flex, b.image.layout.max_width = "0 0 auto", "min(260px, 30vw)"
+    keep = _button("Keep beside", 110, b.keep, tooltip="keep these results on the left and search on")
+    buttons = [b.back_button, b.options_button, *([] if b.second else [keep])]
+    about = widgets.VBox([b.heading, widgets.HBox(buttons, layout=_ROW)], layout=dict(min_width="0", flex="1 1 190px"))
+    asked = widgets.HBox([b.image, about, b.options], layout=_ROW | dict(flex="1 1 240px", min_width="0"))
+    b.found.children += (b.save,)
+    if b.second:
+        b.found.layout.flex = b.second.layout.flex = "1 1 220px"             # side by side on a small screen, too
+        beside, flow = [b.found, b.second], dict(flex_flow="row wrap")
+    else:
+        beside, flow = [b.kept, b.found], dict(flex_flow="row wrap-reverse", align_items="flex-end")
     found = widgets.HBox(beside, layout=_ROW | flow | dict(flex="50 1 460px", min_width="0"))
-    return [*panel, widgets.HBox([asked, found], layout=_ROW | dict(align_items="flex-start")), browser.failures]
+    return [*([b.controls.panel] if b.controls else []),
+            widgets.HBox([asked, found], layout=_ROW | dict(align_items="flex-start")), b.failures]
 
 # %% ../../nbs/widgets/browser.ipynb #browser-016
 class RetrievalBrowser(widgets.VBox):
@@ -330,19 +336,24 @@ class RetrievalBrowser(widgets.VBox):
             raise ValueError("The two models know different images: bring both indexes up to date with apse_index.")
         self.collection, self.encoder, self.history, self._now, self._page = collection, encoder, [], None, page
         self.image, self.heading = ImageView(), Message()
-        self.found, self.kept = Results(collection, k, side, name), Kept(side)
-        self.failures = Failures(collection, side)
+        self.found, self.kept, self.failures = (
+            Results(collection, k, side, name), kept_results(side), Failures(collection, side))
         self.second = second and Second(*second, k, side)
         self.results, self.message = self.found.grid, self.found.message
         self.controls = encoder and SearchControls(collection, self._received, self.search_emotions)
         self.filters = FilterControls(collection, self._search)
         self.save = SaveButtons(kinds=["CSV", "JSON", *(["HTML"] if page else [])])
+        self.back_button = _button("Back", 70, self.back, disabled=True)
+        self.failures_button = _button("Show failures", 120, self._toggle_failures, disabled=collection.labels is None,
+                                       tooltip="the queries with the most wrong results first")
+        more = [self.controls.more] if self.controls else []
+        self.options = widgets.VBox([*more, self.filters, self.failures_button],
+                                    layout=dict(flex="1 1 100%", display="none"))
+        self.options_button = _button("Options", 110, self._toggle_options)
         super().__init__(_arranged(self), layout=dict(min_width="0"))
-        self.show_failures(False)
-        self.show_options(False)
-        for grid in (self.results, self.kept.results, self.failures.grid, *([self.second.grid] if second else [])):
-            grid.on_choose(self.choose)
-            grid.on_open(self._large)
+        for part in (self.found, self.kept, self.failures, *([self.second] if second else [])):
+            part.grid.on_choose(self.choose)
+            part.grid.on_open(lambda i: _large_tile(collection, i))
         self.save.on_save(self.table)
         self.choose(query)
 
@@ -361,33 +372,29 @@ class RetrievalBrowser(widgets.VBox):
         "Search for a feeling, or several with weights."
         self._ask(lambda collection, encoder: query_by_emotions(collection, weights))
 
-    def set_filter(self, emotion: str | None = None, polarity: str | None = None, confidence: float = 0.) -> None:
-        "Set the three filters; those left out are opened."
-        Filter(emotion, polarity, confidence).allowed(self.collection)      # refused before anything changes
-        for control, value in zip(self.filters.children, (emotion or "", polarity or "", confidence)):
-            control.value = value
-
     def keep(self) -> None:
         "Keep the query and its results beside those that come."
-        self.kept.show(self._now[0].words, self.results.tiles)
+        self.kept.show(f"Kept: {self._now[0].words}", self.results.tiles)
 
     def back(self) -> None:
         "The query before this one."
         if self.history:
             self._start(*self.history.pop())
 
-    def show_options(self, show: bool = True) -> None:
-        "A second feeling, the filters and the failures, or hide them."
-        self.options.layout.display = "" if show else "none"
-        self.options_button.description = "Fewer options" if show else "Options"
+    def _toggle_options(self) -> None:
+        "Show a second feeling, the filters and the failures, or hide them."
+        hidden = self.options.layout.display == "none"
+        self.options.layout.display = "" if hidden else "none"
+        self.options_button.description = "Fewer options" if hidden else "Options"
 
-    def show_failures(self, show: bool = True) -> None:
-        "The most wrong queries below the results, or hide them."
-        if show:
-            self.failures.show()
+    def _toggle_failures(self) -> None:
+        "Show the most wrong queries below the results, or hide them."
+        hidden = self.failures.layout.display == "none"
+        if hidden:
+            self.failures.judge()
         else:
-            self.failures.layout.display = "none"
-        self.failures_button.description = "Hide failures" if show else "Show failures"
+            self.failures.hide()
+        self.failures_button.description = "Hide failures" if hidden else "Show failures"
 
     def table(self, kind: str) -> tuple[str, str]:     # file name, text
         "The results as a CSV or JSON file, or as the page that apse_search makes."
@@ -423,7 +430,7 @@ class RetrievalBrowser(widgets.VBox):
         query, allowed = self._now[0], self.filters.value.allowed(self.collection)
         if query.position >= 0:
             allowed[query.position] = False
-        self.found.show(query, allowed)
+        self.found.search(query, allowed)
         if self.second:
             self.second.compare(self.found, allowed)
         self.shown = tuple(self.found.found.tolist())
@@ -434,11 +441,3 @@ class RetrievalBrowser(widgets.VBox):
             self.search_image(file.take(), file.name)
         except ValueError as e:
             self.message.warn(str(e))
-
-    def _large(self, i: int) -> dict:
-        "The large image, its words and its path."
-        if not 0 <= i < len(self.collection):
-            return dict(src="", alt="There is no such image.")
-        files = self.collection.files
-        return dict(src=data_address(self.collection.large(i)), alt=self.collection.words(i),
-                    path="" if files is None else one_line(files[i]))

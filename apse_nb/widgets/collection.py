@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,8 +19,9 @@ from ..emotions import LabelledImages, MIKELS, Taxonomy, tiers
 from ..images import decode_bytes
 from ..tools.ranking import unit_rows
 from ..search.entries import Contents
-from ..search.teach import folder_labels
-from ..tools.files import one_line, read_regular
+from ..search.records import THUMBNAIL, jpeg_bytes
+from ..search.teach import folder_labels, taught_query
+from ..tools.files import file_bytes, one_line
 from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES
 from ..tools.registry import check_number, check_probabilities
 
@@ -29,15 +29,7 @@ from ..tools.registry import check_number, check_probabilities
 __all__ = ['Collection', 'nearest_images', 'Filter', 'failure_cases']
 
 # %% ../../nbs/widgets/collection.ipynb #collection-helpers
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
-
-_GREY = _jpeg(Image.new("RGB", (112, 112), "#bbbbbb"))
-
-def _content(path: Path) -> bytes:
-    return read_regular(path, 2**27)[0]
+_GREY = jpeg_bytes(Image.new("RGB", (112, 112), "#bbbbbb"))
 
 def _decoded(fetch: Callable, side: int) -> Image.Image | None:
     "What `fetch` returns (an array, or the bytes of a file) as an image of at most `side` pixels; None if it fails."
@@ -55,7 +47,7 @@ def data_address(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 # %% ../../nbs/widgets/collection.ipynb #12b-browser-007
-THUMBNAIL, LARGE = 256, 1600      # longest side of a thumbnail and of a large image, pixels
+LARGE = 1600      # longest side of a large image, pixels
 
 # %% ../../nbs/widgets/collection.ipynb #12b-browser-007-b
 @dataclass(eq=False)
@@ -106,7 +98,7 @@ class Collection:
 
     @classmethod
     def from_contents(cls, found: Contents, taxonomy: Taxonomy) -> Collection:
-        "What `Gallery.contents` read, with the taxonomy of its confidences; labels by `folder_labels`, if all have one."
+        "What `Gallery.contents` read, and the taxonomy of its confidences; labels by `folder_labels`, if all have one."
         names = [e.name for e in found.entries]
         labels = folder_labels(names, taxonomy)
         return cls(found.embeddings, found.thumbnail, taxonomy, names, labels if (labels >= 0).all() else None,
@@ -120,8 +112,10 @@ class Collection:
                       confidences: np.ndarray | None,    # K, or B x K: their class probabilities
                      ) -> np.ndarray:                    # N, or B x N
         "How similar each image is, as `Gallery.search` defines it."
-        cosines = embeddings @ self.embeddings.T
-        return cosines if self.head is None else (cosines + confidences @ self.confidences.T)/2
+        if self.head is None:
+            return embeddings @ self.embeddings.T
+        query, dim = taught_query(embeddings, confidences), embeddings.shape[-1]
+        return query[..., :dim] @ self.embeddings.T + query[..., dim:] @ self.confidences.T
 
     def similarity_of(self, i) -> np.ndarray:      # N, or B x N
         "How similar each image is to the one at this position, or to the ones at these."
@@ -148,12 +142,12 @@ class Collection:
 
     def large(self, i: int) -> bytes:
         "The image itself, at most `LARGE` pixels a side, as a JPEG file; the thumbnail where the file is gone."
-        found = _decoded(lambda: _content(self.files[i]), LARGE) if self.files else None
-        return self.jpeg(i) if found is None else _jpeg(found)
+        found = _decoded(lambda: file_bytes(self.files[i]), LARGE) if self.files else None
+        return self.jpeg(i) if found is None else jpeg_bytes(found, LARGE)
 
     def _encode(self, i: int) -> bytes | None:
         found = self.image(i)
-        return None if found is None else _jpeg(found)
+        return None if found is None else jpeg_bytes(found)
 
     def jpeg(self, i: int) -> bytes:
         "The thumbnail as a file; a grey square if it cannot be read."

@@ -5,8 +5,6 @@
 # %% ../../nbs/widgets/map.ipynb #map-003
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import anywidget
 import ipywidgets as widgets
 import numpy as np
@@ -15,10 +13,10 @@ import traitlets
 from ..tools.embedding_map import flatten
 from .browser import RetrievalBrowser
 from .collection import Collection
-from .parts import Message, short, static_file
+from .parts import Message, short, static_file, when_sent
 
 # %% auto #0
-__all__ = ['EmbeddingMap', 'LinkedBrowser']
+__all__ = ['EmbeddingMap']
 
 # %% ../../nbs/widgets/map.ipynb #12b-browser-067
 class PointMap(anywidget.AnyWidget):
@@ -66,7 +64,7 @@ class EmbeddingMap(widgets.VBox):
             raise ValueError("Coordinates contain NaN or infinity: give numbers for all images.")
         if method == "tsne" and len(collection) > slow_above:
             raise ValueError(f"t-SNE of {len(collection):,} images would take long: take 'pca', or raise slow_above.")
-        self.collection, self._listeners = collection, []
+        self.collection = collection
         self._made = {} if flat is None else {"given": (np.asarray(flat, dtype=float), "coordinates as given")}
         self.points, self.message = self._point_map(), Message()
         known = [name for name, m in METHODS.items() if m == "pca" or len(collection) <= slow_above]
@@ -76,7 +74,7 @@ class EmbeddingMap(widgets.VBox):
                                        description="projection", layout=dict(width="210px"))
         super().__init__([self.method, self.points, self.message], layout=dict(flex="1 1 560px", min_width="0"))
         self.method.observe(lambda _: self._draw(), "value")
-        self.points.on_msg(self._hear)
+        when_sent(self.points, "hover", int, self._send_image)
         self._draw()
 
     def _point_map(self) -> PointMap:
@@ -101,41 +99,23 @@ class EmbeddingMap(widgets.VBox):
             what = f"Colour is the emotion{guess}, shape and outline are the polarity."
         self.message.say(f"{remark}. {what} Hover over a point to see its image, click it to search with it.")
 
-    def on_choose(self, call: Callable[[int], None]) -> None:
-        "`call(position)` when a point is clicked or Enter is pressed on it."
-        self._listeners.append(call)
+    def link(self, browser: RetrievalBrowser) -> None:
+        "What is chosen on the map becomes the browser's query; what the browser shows is marked on the map."
+        def choose(i):
+            if 0 <= i < len(self.collection):
+                browser.choose(i)
 
-    def _hear(self, _, content, buffers) -> None:
-        "The page asks for the image of a point, or a point was chosen."
-        c, i = self.collection, (content.get("hover", content.get("choose")) if isinstance(content, dict) else None)
-        if not isinstance(i, int) or not 0 <= i < len(c):
-            return
-        if "hover" in content:
-            return self.points.send(dict(image=i, src=c.source(i), alt=c.words(i),
-                                         caption=[short(c.names[i]), *c.facts(i)]))
-        for call in self._listeners:
-            call(i)
+        when_sent(self.points, "choose", int, choose)
+        browser.observe(lambda _: self.mark(browser.query, browser.shown), ["query", "shown"])
+        self.mark(browser.query, browser.shown)
 
     def mark(self, query: int, results) -> None:
         "Cross hair and rings."
         with self.points.hold_sync():
             self.points.query, self.points.results = int(query), [int(i) for i in results]
 
-# %% ../../nbs/widgets/map.ipynb #12b-browser-074
-class LinkedBrowser(widgets.HBox):
-    "Map and browser of one collection: what is chosen in one is shown in both."
-    def __init__(self,
-                 collection: Collection,
-                 query: int = 0,
-                 k: int = 12,        # results
-                 **of_map,           # further arguments of `EmbeddingMap`
-                ):
-        self.map, self.browser = EmbeddingMap(collection, **of_map), RetrievalBrowser(collection, query, k)
-        self.browser.layout.flex = "1 1 420px"
-        super().__init__([self.map, self.browser], layout=dict(flex_flow="row wrap", grid_gap="12px"))
-        self.map.on_choose(self.browser.choose)
-        self.browser.observe(lambda _: self._mark(), ["query", "shown"])
-        self._mark()
-
-    def _mark(self) -> None:
-        self.map.mark(self.browser.query, self.browser.shown)
+    def _send_image(self, i: int) -> None:
+        "The image of a point for the page, which hovers over it."
+        c = self.collection
+        if 0 <= i < len(c):
+            self.points.send(dict(image=i, src=c.source(i), alt=c.words(i), caption=[short(c.names[i]), *c.facts(i)]))

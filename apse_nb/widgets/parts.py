@@ -5,12 +5,15 @@
 # %% ../../nbs/widgets/parts.ipynb #parts-003
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import anywidget
 import traitlets
+from PIL import Image
 
 import apse_nb
+from ..images import decode_bytes
 from ..tools.files import one_line
 
 # %% auto #0
@@ -20,6 +23,14 @@ __all__ = []
 def static_file(name: str) -> Path:
     "A JavaScript or CSS file of this package; anywidget takes the path."
     return Path(apse_nb.__file__).parent/"static"/name
+
+# %% ../../nbs/widgets/parts.ipynb #parts-004-b
+def when_sent(widget: anywidget.AnyWidget, word: str, kind: type, call: Callable) -> None:
+    "`call(value)` whenever the page sends {word: value} with a value of this kind; nothing else is listened to."
+    def hear(_, content, buffers):
+        if isinstance(content, dict) and isinstance(content.get(word), kind):
+            call(content[word])
+    widget.on_msg(hear)
 
 # %% ../../nbs/widgets/parts.ipynb #parts-006
 class ImageView(anywidget.AnyWidget):
@@ -64,15 +75,13 @@ class Slider(anywidget.AnyWidget):
     _esm = static_file("slider.js")
 
 # %% ../../nbs/widgets/parts.ipynb #parts-012
-UPLOAD_LIMIT = 8_000_000        # bytes; the server cuts messages above 10 MB
-
 class Upload(anywidget.AnyWidget):
     """A field for one file. Observe `count`; then either `problem` holds a sentence, or `name` and `content` hold a
     file."""
     label = traitlets.Unicode("upload an image").tag(sync=True)
     accept = traitlets.Unicode("image/*").tag(sync=True)     # what the file dialogue offers; a hint, not a check
     paste = traitlets.Bool(False).tag(sync=True)             # take images that are pasted on the page
-    limit = traitlets.Int(UPLOAD_LIMIT).tag(sync=True)       # bytes
+    limit = traitlets.Int(8_000_000).tag(sync=True)          # bytes; the server cuts messages above 10 MB
     name = traitlets.Unicode("").tag(sync=True)              # of the last file
     # it arrives as a memoryview
     content = traitlets.Bytes(b"").tag(sync=True, from_json=lambda value, widget: bytes(value))
@@ -85,11 +94,22 @@ class Upload(anywidget.AnyWidget):
         "The content of the last file, forgotten here; `ValueError` with a sentence if there is a problem."
         content, self.content = self.content, b""
         if self.problem:
-            raise ValueError(f"{short(one_line(self.name), 60)} was not taken. {self.problem}")
+            raise ValueError(f"{_shown_name(self.name)} was not taken. {self.problem}")
         if len(content) > self.limit:
-            raise ValueError(f"{short(one_line(self.name), 60)} has {len(content)/1e6:.1f} MB, and "
-                             f"{self.limit/1e6:g} are allowed: choose a smaller file.")
+            raise ValueError(f"{_shown_name(self.name)} has {len(content)/1e6:.1f} MB, and {self.limit/1e6:g} are "
+                             f"allowed: choose a smaller file.")
         return content
+
+def _shown_name(name: str) -> str:
+    return short(one_line(name), 60)
+
+def decode_upload(content: bytes,       # of an image file
+                  name: str,            # what the file is called
+                  at_least: int,        # as in `decode_bytes`
+                 ) -> tuple[Image.Image, str]:
+    "An image from outside, and its name as it can be shown; `ValueError` with one sentence if it cannot be read."
+    name = _shown_name(name)
+    return decode_bytes(content, name, at_least=at_least), name
 
 # %% ../../nbs/widgets/parts.ipynb #parts-014
 class OwnKeys(anywidget.AnyWidget):
