@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-STATIC = [*sorted((ROOT/"apse_nb"/"static").glob("*.*")), *sorted((ROOT/".ci"/"site_builder"/"live").glob("*.js"))]
+STATIC = [*sorted((ROOT/"apse_nb"/"static").rglob("*.*")), *sorted((ROOT/".ci"/"site_builder"/"live").glob("*.js"))]
 
 
 @pytest.mark.parametrize("path", [p for p in STATIC if p.suffix == ".js"], ids=lambda p: p.name)

@@ -42,7 +42,7 @@ def read_table(path,                     # a text file
                            skipinitialspace=not exact)
         rows = [row if exact else [cell.strip() for cell in row] for row in table]
     except (csv.Error, ValueError) as e:
-        raise ValueError(f"{one_line(path)} is not a table of text ({e}): check the file.") from None
+        raise ValueError(f"{one_line(path)} is not a table of texts ({e}): check the file.") from None
     return [row for row in rows if any(row)]
 
 # %% ../../nbs/datasets/readers.ipynb #readers-tidy-path

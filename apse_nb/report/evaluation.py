@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ..tools.files import one_line
+from ..tools.files import one_line, replacing, write_rows, write_whole
 
 # %% auto #0
 __all__ = []
@@ -47,15 +47,8 @@ def open_sets(query, gallery, query_split, gallery_split, size, taxonomy, cache)
 
 def _read_labels(path: Path, taxonomy):      # names (None without a column of names), labels
     "A CSV file with a label in each row, after the image's name if there are two columns; a heading is recognised."
-    import csv
-    from apse_nb.tools.files import read_regular
-    try:
-        rows = [row for row in csv.reader(read_regular(path, 2**28)[0].decode("utf-8-sig").splitlines()) if row]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file of labels {one_line(path)}.") from None
-    except (ValueError, csv.Error) as e:
-        why = e if isinstance(e, ValueError) and not isinstance(e, UnicodeDecodeError) else "is not a table of texts"
-        raise ValueError(f"{one_line(path)} {why}: give a CSV file with a label in each row.") from None
+    from apse_nb.datasets.readers import read_table
+    rows = read_table(path, exact=True)
     width = {len(row) for row in rows}
     if width not in ({1}, {2}):
         raise ValueError(f"{one_line(path)} should have one column (label) or two (name, label) in every row.")
@@ -93,21 +86,14 @@ def show_report(report, out) -> None:
     frame = report.frame()
     click.echo(f"{frame.round(4).to_string()}\n{report.at_k.round(4).to_string()}")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(out)
+        write_whole(out, frame.to_csv())
 
 def export_embeddings(folder: Path, **sets) -> None:
     "Write embeddings as FOLDER/ROLE.npy, with FOLDER/ROLE.csv (name, label) beside each."
-    import csv
-    import io
     import numpy as np
-    from apse_nb.tools.files import write_whole
     for role, (embeddings, images) in sets.items():
-        data = io.BytesIO()
-        np.save(data, embeddings.cpu().numpy(), allow_pickle=False)
-        write_whole(folder/f"{role}.npy", data.getvalue())
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("name", "label"), *(
-            (one_line(name), images.taxonomy.fine[label]) for name, label in zip(images.names, images.labels))])
-        write_whole(folder/f"{role}.csv", table.getvalue())
+        with replacing(folder/f"{role}.npy") as unfinished, open(unfinished, "wb") as file:
+            np.save(file, embeddings.cpu().numpy(), allow_pickle=False)
+        write_rows(folder/f"{role}.csv", ("name", "label"), zip(map(one_line, images.names),
+                                                                (images.taxonomy.fine[k] for k in images.labels)))
     click.echo(f"embeddings: {folder}")

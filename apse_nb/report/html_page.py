@@ -12,8 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-import apse_nb
-from ..tools.files import one_line
+from ..tools.files import one_line, shipped, write_whole
 from ..tools.work import own_kernel
 
 # %% auto #0
@@ -37,23 +36,6 @@ def equations_as_text(markdown: str) -> str:
     return re.sub(r"`[^`\n]*`|\$([^$\n]+)\$", convert, markdown)
 
 # %% ../../nbs/report/html_page.ipynb #html-009
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.55 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto; padding: 0 1.5rem }}
-h1, h2, h3 {{ line-height: 1.25; margin-top: 2em }} p, ul, ol {{ max-width: 52em }} nav ol {{ columns: 2 }}
-img {{ max-width: 100%; height: auto; display: block; margin: 1em 0 }} pre {{ font-size: 13px; white-space: pre-wrap }}
-.table {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 13px; margin: 1em 0 }}
-th, td {{ padding: .3em .6em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }}
-th {{ border-bottom: 2px solid #888 }}
-</style></head><body>
-<h1>{title}</h1>
-<nav aria-label="contents"><ol>{contents}</ol></nav>
-{body}
-</body></html>
-"""
-
 def _markdown(text: str) -> str:
     "Markdown as HTML: tables scroll in boxes of their own, links to notebooks are text."
     import mistune
@@ -81,10 +63,11 @@ def _output(output: dict, heading: str, folder: Path) -> str:
 
 def report_page(notebook: dict,       # an executed notebook
                 folder,               # where the page will lie, for links to the files beside it
-                title: str = "APSE, reproduced",
                ) -> str:
-    "The page of an executed notebook; its first cell (title) is replaced by `title`."
-    parts, contents, heading = [], [], title
+    "The page of an executed notebook; its first cell, the notebook's title, is left out."
+    from jinja2 import Template
+    title = heading = "APSE, reproduced"
+    parts, contents = [], []              # pieces of HTML; anchor and heading of each section
     for cell in notebook["cells"][1:]:
         if cell["cell_type"] == "markdown":
             pieces = [_markdown("".join(cell["source"]))]
@@ -95,20 +78,13 @@ def report_page(notebook: dict,       # an executed notebook
                 anchor, heading = f"section-{len(contents) + 1}", html.unescape(re.sub(r"<[^>]*>", "", name))
                 old = f"<h{level}>{name}</h{level}>"
                 piece = piece.replace(old, old.replace(">", f' id="{anchor}">', 1), 1)
-                contents.append(f'<li><a href="#{anchor}">{html.escape(heading)}</a></li>')
+                contents.append((anchor, heading))
             parts.append(piece)
-    return _PAGE.format(title=html.escape(title), contents="".join(contents), body="\n".join(parts))
+    static = shipped("static/report")
+    return Template((static/"page.html").read_text(encoding="utf-8"), trim_blocks=True).render(
+        title=title, style=(static/"page.css").read_text(encoding="utf-8"), contents=contents, parts=parts)
 
 # %% ../../nbs/report/html_page.ipynb #publish-004
-def final_notebook() -> Path:
-    "Where chapter 13 lies: in the repo, or inside an installed package."
-    package = Path(apse_nb.__file__).parent
-    for place in (package/"nbs", package.parent/"nbs"):
-        if (place/"13_reproduce.ipynb").exists():
-            return place/"13_reproduce.ipynb"
-    raise FileNotFoundError("The notebook 13_reproduce.ipynb is missing from this installation: install apse_nb again "
-                            "from a complete copy of the repo.")
-
 def _without_stored(notebook) -> None:
     "Leave out the cells that only tell results out of data/results, and say so where the first of them was."
     import nbformat
@@ -127,7 +103,7 @@ def execute_report(out: Path, **parameters) -> Path:
     from nbclient.exceptions import DeadKernelError
     logging.getLogger("papermill").setLevel(logging.CRITICAL)        # its errors are exceptions, too
     out.mkdir(parents=True, exist_ok=True)
-    notebook, cells = out/"13_reproduce.ipynb", nbformat.read(final_notebook(), 4)
+    notebook, cells = out/"13_reproduce.ipynb", nbformat.read(shipped("nbs/13_reproduce.ipynb"), 4)
     if parameters.get("profile_name") == "tiny":
         _without_stored(cells)
         os.environ.setdefault("OMP_NUM_THREADS", "1")        # a second thread would mostly wait
@@ -150,5 +126,5 @@ def execute_report(out: Path, **parameters) -> Path:
         raise ValueError(f"The notebook's process did not start ({one_line(str(e))}): install ipykernel beside apse_nb "
                          f"with {sys.executable} -m pip install ipykernel.") from e
     page = out/"report.html"
-    page.write_text(report_page(nbformat.read(notebook, 4), out), encoding="utf-8")
+    write_whole(page, report_page(nbformat.read(notebook, 4), out))
     return page

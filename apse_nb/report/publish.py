@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..experiments import IDENTITY, row_store, summary
 from .tables import Experiment
-from ..tools.files import data_path, one_line
+from ..tools.files import data_path, one_line, write_whole
 
 # %% auto #0
 __all__ = ['publish']
@@ -26,8 +26,7 @@ def write_table(name: str, lines: pd.DataFrame, experiments: dict[str, Experimen
         click.echo(f"{row}: {len(found)} of {(lines['name'] == row).sum()} runs {status}: {remark}")
     table = summary(lines, experiments)
     path = out/"tables"/f"table_{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path)
+    write_whole(path, table.to_csv())
     click.echo(table.drop(columns=["interval", "minutes"]).round(3).to_string())
     return path
 

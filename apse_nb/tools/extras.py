@@ -14,8 +14,8 @@ __all__ = []
 _EXTRAS = {
     "dev": "faiss",
     "methods": "sklearn skimage pytorch_metric_learning",
-    "book": "ipywidgets anywidget traitlets voila papermill nbclient nbconvert nbformat matplotlib seaborn "
-            "statsmodels pytorch_grad_cam"}
+    "book": "ipywidgets anywidget traitlets voila tornado jupyter_core papermill nbclient nbconvert nbformat mistune "
+            "matplotlib seaborn statsmodels pytorch_grad_cam"}
 
 def extra_of(module: str,  # such as 'matplotlib.pyplot'
             ) -> str:      # the extra that brings it, or ''
