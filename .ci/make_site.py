@@ -26,13 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from site_builder.book import ROOT, read_settings, sidebar_yml
 from site_builder.check import check
+from site_builder.live_pages import write_live_pages
 from site_builder.pages import Site
 
 
 def build(out: Path) -> Site:
     "The whole site."
     sys.path.insert(0, str(ROOT))     # commands are asked for their --help
-    return Site(out).build()
+    return Site(out).build(write_live_pages)
 
 
 def main() -> int:
@@ -53,7 +54,7 @@ def main() -> int:
     if not arguments.check:
         return 0
     wrong = check(arguments.out, site.chapters, site.modules)
-    print("\n".join(wrong) if wrong else "every link, anchor, picture and equation is in its place")
+    print("\n".join(wrong) if wrong else "every link, anchor, image and equation is in its place")
     return bool(wrong)
 
 

@@ -34,7 +34,7 @@ def live(tmp_path_factory):
     if str(ROOT/".ci") not in sys.path:
         sys.path.insert(0, str(ROOT/".ci"))
     pytest.importorskip("math_core", reason="the site needs the packages of the extra 'dev'")
-    module, pages = importlib.import_module("site_builder.live"), importlib.import_module("site_builder.pages")
+    module, pages = importlib.import_module("site_builder.live_pages"), importlib.import_module("site_builder.pages")
     site = pages.Site(tmp_path_factory.mktemp("site"))
     for name in ("site.css", "site.js"):
         shutil.copy(pages.TEMPLATES/name, site.out/name)

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from apse_nb.bench import measures, speed, steps
 from apse_nb.tools.files import data_path
 from apse_nb.bench.commands import apse_bench
-from apse_nb.bench.speed import PARTS
-from apse_nb.bench.stopwatch import COLUMNS, GOALS, read_table, row
+from apse_nb.bench.speed import BENCHMARKS
+from apse_nb.bench.stopwatch import SPEED_COLUMNS, GOALS, read_speeds, row
 
 
 def run(*arguments):
@@ -20,7 +20,7 @@ def run(*arguments):
 
 def check(table):
     "What holds for every table."
-    assert list(table.columns) == COLUMNS and table["figure"].is_unique and set(table["part"]) <= set(PARTS)
+    assert list(table.columns) == SPEED_COLUMNS and table["figure"].is_unique and set(table["part"]) <= set(BENCHMARKS)
     for line in table.itertuples():
         if line.status.startswith("not measured: "):
             assert line.repeats == 0 and math.isnan(line.value), line.figure
@@ -39,21 +39,21 @@ def check(table):
 def test_help():
     result = run("--help")
     assert result.exit_code == 0 and all(part in result.output
-                                         for part in [*PARTS, "all"]) and "speed.csv" in result.output
+                                         for part in [*BENCHMARKS, "all"]) and "speed.csv" in result.output
 
 
 def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setitem(PARTS, "losses", lambda: steps.losses(repeats=2))
+    monkeypatch.setitem(BENCHMARKS, "losses", lambda: steps.losses(repeats=2))
     out = tmp_path/"new"/"speed.csv"
     result = run("--part", "losses", "--out", out)
     assert result.exit_code == 0, result.output
-    first = read_table(out)
+    first = read_speeds(out)
     check(first)
     assert set(first["part"]) == {"losses"} and {"GEP",
                                                  "loops / GEP"} <= set(first["figure"]) and str(out) in result.output
-    monkeypatch.setitem(PARTS, "vector", lambda: [row("sentiment vector / step", [.01, .02, .03])])
+    monkeypatch.setitem(BENCHMARKS, "vector", lambda: [row("sentiment vector / step", [.01, .02, .03])])
     assert run("--part", "vector", "--out", out).exit_code == 0
-    both = read_table(out)
+    both = read_speeds(out)
     check(both)
     kept = both[both["part"] == "losses"].reset_index(drop=True)
     assert kept["value"].tolist() == first["value"].tolist() and set(both["part"]) == {"losses", "vector"}
@@ -64,7 +64,7 @@ def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
 def test_what_needs_a_gpu_says_so(tmp_path):
     result = run("--part", "gpu", "--out", tmp_path/"speed.csv")
     assert result.exit_code == 0 and "not measured: needs a GPU" in result.output
-    table = read_table(tmp_path/"speed.csv")
+    table = read_speeds(tmp_path/"speed.csv")
     check(table)
     assert set(table["figure"]) == {name for name, goal in GOALS.items()
                                     if goal.part == "gpu"} and set(table["status"]) == {"not measured: needs a GPU"}
@@ -95,9 +95,9 @@ def test_evaluate_memory_is_measured_in_a_process_of_its_own():
 
 
 def test_the_committed_table_has_every_goal():
-    table = read_table(data_path("results/speed_cpu.csv"))
+    table = read_speeds(data_path("results/speed_cpu.csv"))
     check(table)
-    assert set(GOALS) <= set(table["figure"]) and set(table["part"]) == set(PARTS)
+    assert set(GOALS) <= set(table["figure"]) and set(table["part"]) == set(BENCHMARKS)
     on_gpu = table[table["part"] == "gpu"]
     assert set(on_gpu["status"]) == {"not measured: needs a GPU"}
     missing = table[table["status"].str.startswith("not measured") & (table["part"] != "gpu")]

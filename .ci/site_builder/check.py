@@ -18,15 +18,17 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.links: list[tuple[str, str, str]] = []   # element, attribute, address
         self.no_alt: list[str] = []
-        self.title, self.h1, self.text, self.equations, self.open = "", 0, [], 0, []
+        self.title, self.text = "", []
+        self.h1 = self.equations = 0
+        self.open = []                                # elements whose text is no prose
         self.feed(re.sub(r"<pre\b.*?</pre>", "", text, flags=re.S))    # code and what it prints hold no links
 
     def handle_starttag(self, tag, attributes):
         a = dict(attributes)
         if "srcdoc" in a:  # a page on show within the page: it must ask for nothing; its links are those of the exhibit
             inner = Page(a.pop("srcdoc"))
-            self.links, self.no_alt = self.links + [link for link in inner.links
-                                                    if link[0] != "a"], self.no_alt + inner.no_alt
+            self.links += [link for link in inner.links if link[0] != "a"]
+            self.no_alt += inner.no_alt
             if a.get("src") == "about:blank":
                 del a["src"]
         if "id" in a:
@@ -74,7 +76,7 @@ def check(out: Path, chapters: list[Chapter], modules: dict[str, list[Entry]]) -
             wrong.append(f"{name} has {page.h1} first-level headings")
         wrong += [f"{name}: two places are called {i!r}"
                   for i in sorted({i for i in page.ids if page.ids.count(i) > 1})]
-        wrong += [f"{name}: the picture {src} has no description" for src in page.no_alt]
+        wrong += [f"{name}: the image {src} has no description" for src in page.no_alt]
         text = " ".join(page.text)
         wrong += [f"{name}: an equation was left as text: {m!r}"
                   for m in re.findall(r"\$\$.{0,40}|\\(?:frac|sum|mathrm|mathbf|mathcal|lambda|exp|log)\b.{0,40}",

@@ -2,23 +2,12 @@
 the modules beside it and in apse_nb/static that it imports. What the script needs from Python is written into the page.
 
 The bundles are plain scripts: browsers load no modules from a folder, and the site is to open without a server."""
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
-from .book import ROOT, read_settings
 from .live_data import DATA
-from .markup import Renderer, plain
-
-if TYPE_CHECKING:
-    from .pages import Site
 
 SOURCES = Path(__file__).resolve().parent/"live"
-STATIC = ROOT/read_settings()["lib_name"]/"static"
-STYLES = ("circle.css", "message.css", "upload.css")     # of the widgets' parts that the pages show
 PAGES = tuple(DATA)                                       # in the order of the table of contents
 
 
@@ -56,36 +45,15 @@ def _add_module(path: Path, done: dict[Path, str], pieces: list[str]) -> str:
 
 def titles() -> dict[str, str]:
     "Title of each page, by its name."
-    return {name: _source(name)[0] for name in PAGES}
+    return {name: read_source(name)[0] for name in PAGES}
 
 
 def moving_beside(notebook: str) -> dict[str, str]:
     "Title of each page that names this notebook (its path below nbs), by the page's name."
-    return {name: title for name, title in titles().items() if f"]({notebook})" in _source(name)[2]}
+    return {name: title for name, title in titles().items() if f"]({notebook})" in read_source(name)[2]}
 
 
-def _source(name: str) -> tuple[str, str, str]:
+def read_source(name: str) -> tuple[str, str, str]:
     "Title, subtitle and text of a page, as Markdown."
     m = re.match(r"# (.+)\n> (.+)\n", text := (SOURCES/f"{name}.md").read_text(encoding="utf-8"))
     return m[1], m[2], text[m.end():]
-
-
-def write_live_pages(site: "Site") -> None:
-    "All of them, with their scripts, their style and what they load; the search knows them, too."
-    folder = site.out/"live"
-    folder.mkdir(parents=True)
-    sheets = [*(STATIC/name for name in STYLES), SOURCES/"live.css"]
-    (folder/"live.css").write_text("\n".join(s.read_text(encoding="utf-8") for s in sheets), encoding="utf-8")
-    for name in PAGES:
-        title, subtitle, text = _source(name)
-        files = set(folder.rglob("*"))
-        data = json.dumps(DATA[name](folder), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-        (folder/f"{name}.js").write_text(bundle(SOURCES/f"{name}.js"), encoding="utf-8")
-        loaded = set(folder.rglob("*")) - files | {folder/"live.css"}
-        weight = len(data.encode()) + sum(f.stat().st_size for f in loaded if f.is_file())
-        body = Renderer(site, f"live/{name}.md", root="../").convert(text)
-        runtime = [f"onnxruntime/{f.name}" for f in loaded if f.parent.name == "onnxruntime" and f.suffix == ".js"]
-        site.write(f"live/{name}.html", "live.html", title=title, subtitle=subtitle, description=subtitle, name=name,
-                   scripts=[*runtime, f"{name}.js"], body=Markup(body), data=Markup(data), weight=weight)
-        site.search.append(dict(url=f"live/{name}.html", title=title, place="Figures that move",
-                                text=f"{subtitle} {plain(body)}", names=""))

@@ -2,7 +2,6 @@
 import html
 import posixpath
 import re
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from markupsafe import Markup
@@ -13,8 +12,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-if TYPE_CHECKING:
-    from .pages import Site
+from .index import Index
 
 
 def plain(fragment: str) -> str:
@@ -62,14 +60,15 @@ class Renderer(IPythonRenderer):
     become links to their entry."""
 
     def __init__(self,
-                 site: "Site",
+                 site: Index,
                  where: str,         # what a complaint names
                  module: str = "",   # names of this module come first
                  root: str = "",     # from the page to the site's first folder
                  folder: str = "",   # of the notebook that links are written in, within nbs/
                 ):
         super().__init__(escape=False)
-        self.site, self.where, self.module, self.root, self.folder = site, where, module, root, folder
+        self.site, self.where = site, where
+        self.module, self.root, self.folder = module, root, folder
         self.headings: list[tuple[int, str, str]] = []   # of the table of contents: level, anchor, HTML
         self.taken: set[str] = set()                     # anchors
         self.deeper, self.listed = 0, True
@@ -79,9 +78,8 @@ class Renderer(IPythonRenderer):
 
     def convert_output(self, text: str) -> str:
         "Markdown that a cell printed: its headings go below the page's and not into the table of contents."
-        before, (self.deeper, self.listed) = (self.deeper,
-                                              self.listed), (max([3, *(level for level, _,
-                                                                       _ in self.headings[-1:])]), False)
+        before = self.deeper, self.listed
+        self.deeper, self.listed = max([3, *(level for level, _, _ in self.headings[-1:])]), False
         try:
             return self.convert(text)
         finally:
@@ -151,8 +149,8 @@ class Renderer(IPythonRenderer):
         return f'<img src="{html.escape(url)}" alt="{html.escape(plain(text))}"{size}>'
 
     def codespan(self, text: str) -> str:
-        shown, target = f"<code>{html.escape(html.unescape(text))}</code>", self.site.entry_of(html.unescape(text),
-                self.module)
+        shown = f"<code>{html.escape(html.unescape(text))}</code>"
+        target = self.site.entry_of(html.unescape(text), self.module)
         return f'<a class="name" href="{self.root}{target}">{shown}</a>' if target else shown
 
     def block_code(self, code: str, info: str | None = None) -> str:

@@ -4,19 +4,19 @@ import json
 import posixpath
 import re
 import shutil
-import struct
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from math_core import LatexToMathML
 from nbconvert.filters import strip_ansi
 
-from .book import ROOT, WINGS, Chapter, exported_to, find_chapters, read_settings, split_directives, split_parts
-from .entries import Entry, read_entries
-from .live import moving_beside, titles, write_live_pages
+from .book import ROOT, WINGS, Chapter, exported_to, split_directives, split_parts
+from .entries import Entry
+from .index import Index
+from .live import moving_beside
 from .markup import Renderer, colour, first_sentences, keep_short, plain, ticked
 
 TEMPLATES = Path(__file__).resolve().parent/"templates"      # with style and script
@@ -29,61 +29,21 @@ def weigh(size: int) -> str:
     return f"{size/1e6:.1f} MB" if size >= 1e6 else f"{size/1e3:.0f} kB"
 
 
-class Site:
+class Site(Index):
     "Everything that goes into one build."
 
     def __init__(self,
                  out: Path,                     # folder to write; emptied first
                  notebooks: Path = ROOT/"nbs",  # where the chapters lie
                 ):
-        self.out, self.notebooks, self.settings = out, notebooks, read_settings()
-        self.latex = LatexToMathML(fancy_error=False)
-        self.chapters = find_chapters(notebooks)
-        self.live = titles() if notebooks == ROOT/"nbs" else {}     # pages without a kernel, of this book only
-        self.wanted: set[str] = set()               # files beside the notebooks that pages show
+        super().__init__(notebooks)
+        self.out = out
         self.search: list[dict] = []
         self.characters: set[str] = set(ITALIC)     # of all equations, for the font
         self.env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                lstrip_blocks=True)
         self.env.globals.update(site=self, settings=self.settings, colour=lambda code: Markup(colour(code)),
                                 docstring=self.docstring, ticked=ticked, weigh=weigh)
-        self.modules: dict[str, list[Entry]] = {}
-        commands = {entry.split("=")[0] for entry in self.settings.get("console_scripts", "").split()}
-        for chapter in self.chapters:
-            for cell in chapter.notebook.cells:
-                directives, source = split_directives(cell.source) if cell.cell_type == "code" else ({}, "")
-                if module := exported_to(directives, chapter):
-                    self.modules.setdefault(module, []).extend(read_entries(source, module, chapter, cell.id, commands))
-        # a module whose names are for the house only has no page
-        self.modules = {module: entries for module, entries in self.modules.items() if entries}
-        self.by_name: dict[str, list[Entry]] = {}
-        for entry in (e for entries in self.modules.values() for top in entries for e in (top, *top.methods)):
-            self.by_name.setdefault(entry.name, []).append(entry)
-
-    # what pages ask for
-
-    def entry_of(self, text: str, module: str) -> str:
-        """Address of the entry for a name in backticks, or nothing: other chapters' names are only followed where they
-        cannot be ordinary words."""
-        if text.removeprefix("live/") in self.live and "/" in text:
-            return f"{text}.html"
-        if "/" in text:      # a notebook of a wing
-            return next((c.url for c in self.chapters if c.folder and f"{c.folder}/{c.path.stem}" == text), "")
-        name = text.removesuffix("()").removeprefix(f"{self.settings['lib_name']}.")
-        if name in self.modules and text != name:
-            return f"api/{name}.html"
-        known = self.by_name.get(name, [])
-        own = [e for e in known if e.module == module]
-        if not own and (len(known) != 1 or not re.search(r"[A-Z_]|\(\)$", text)):
-            return ""
-        entry = (own or known)[0]
-        return f"api/{entry.module}.html#{entry.name}"
-
-    def size_of(self, picture: Path) -> str:
-        "Width and height as attributes, so that the page does not jump while pictures load."
-        head = picture.read_bytes()[:24] if picture.is_file() else b""
-        return ' width="{}" height="{}"'.format(*struct.unpack(">II",
-                                                               head[16:24])) if head.startswith(b"\x89PNG") else ""
 
     def docstring(self, entry: Entry) -> Markup:
         "A docstring is Markdown, as nbdev reads it."
@@ -133,7 +93,9 @@ class Site:
         cutter.subset(font)
         subset.save_font(font, self.out/"equations.woff", options)
 
-    def build(self) -> "Site":
+    def build(self,
+              further: Callable[["Site"], None] | None = None,     # writes more pages, of which font and search know
+             ) -> "Site":
         if self.out.exists():
             if any(self.out.iterdir()) and not (self.out/"site.css").exists():
                 raise ValueError(f"{self.out} is not empty and holds no site; give another folder or empty it.")
@@ -144,8 +106,8 @@ class Site:
         for chapter in self.chapters:
             ChapterPage(self, chapter).write()
         self.api()
-        if self.live:
-            write_live_pages(self)
+        if further is not None:
+            further(self)
         for name in sorted(self.wanted):
             source, target = (self.notebooks/unquote(name)).resolve(), (self.out/unquote(name)).resolve()
             # anything else is left for the checker to report
@@ -171,7 +133,7 @@ class ChapterPage:
                                      for text in chapter.head[:2])
         self.blocks: list[str] = []
         self.sections = [dict(anchor="", title="", text=plain(self.subtitle), names=[])]     # for the search
-        self.said, self.pictures = "", 0  # the last paragraph; pictures so far
+        self.said, self.images = "", 0  # the last paragraph; images so far
         texts = [chapter.head[2], *(c.source for c in chapter.notebook.cells[1:] if c.cell_type == "markdown")]
         if any(re.search(r"^# ", re.sub(r"^(```|~~~).*?^\1", "", t, flags=re.M | re.S), re.M) for t in texts):
             self.render.deeper = 1    # a page has one first heading
@@ -186,7 +148,7 @@ class ChapterPage:
         for name, files in cell.get("attachments", {}).items():
             kind, data = next(iter(files.items()))
             text = re.sub(r"!\[([^\]]*)\]\(attachment:" + re.escape(name) + r"\)",
-                          lambda m: self.picture(kind, data, m[1]), text)
+                          lambda m: self.image_tag(kind, data, m[1]), text)
         fragment = self.render.convert(text)
         self.blocks.append(f'<div id="{html.escape(cell.id)}" class="prose">{fragment}</div>')
         for piece in re.split(r"(?=<h[1-6] id=)", fragment):
@@ -227,7 +189,7 @@ class ChapterPage:
         for kind in ("image/png", "image/jpeg", "image/svg+xml"):
             if kind in data:
                 alt = out.get("metadata", {}).get(kind, {}).get("alt") or directives.get("fig-alt", "").strip("\"'")
-                return f"<figure>{self.picture(kind, data[kind], alt)}</figure>"
+                return f"<figure>{self.image_tag(kind, data[kind], alt)}</figure>"
         if "application/vnd.jupyter.widget-view+json" in data:
             return '<p class="aside">Here the notebook shows a widget; it needs a running kernel.</p>'
         if "text/html" in data:
@@ -237,17 +199,17 @@ class ChapterPage:
                 return f'<div class="printed">{self.render.convert_output(data[kind])}</div>'
         return f'<pre class="out">{html.escape(data["text/plain"])}</pre>' if data.get("text/plain") else ""
 
-    def picture(self, kind: str, data: str, alt: str) -> str:
-        "A picture as a file; without a description it gets the section's title and the sentences before it."
-        self.pictures += 1
+    def image_tag(self, kind: str, data: str, alt: str) -> str:
+        "An image as a file; without a description it gets the section's title and the sentences before it."
+        self.images += 1
         ending = dict(png="png", jpeg="jpg").get(kind[6:], "svg")
         file = "_".join([*filter(None, self.chapter.folder.split("/")), self.chapter.path.stem,
-                         f"{self.pictures}.{ending}"])
+                         f"{self.images}.{ending}"])
         path = self.site.out/"figures"/file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.encode() if kind.endswith("xml") else b64decode(data))
         where = self.site.settings["title"] if self.chapter.name == "start" else self.chapter.name.capitalize()
-        alt = alt or f"{where}, picture {self.pictures}, {self.sections[-1]['title'] or plain(self.title)}: {self.said}"
+        alt = alt or f"{where}, picture {self.images}, {self.sections[-1]['title'] or plain(self.title)}: {self.said}"
         return (f'<img src="{self.chapter.root}figures/{quote(path.name)}" alt="{html.escape(alt)}"'
                 f'{self.site.size_of(path)} loading="lazy">')
 

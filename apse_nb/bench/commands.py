@@ -36,15 +36,7 @@ def apse_bench(part, out):
       apse_bench --part losses --out losses.csv
     """
     from apse_nb.bench.speed import benchmark
-    from apse_nb.bench.stopwatch import COLUMNS, read_table
 
-    if out.exists():
-        try:
-            known = list(read_table(out).columns) == COLUMNS
-        except ValueError:
-            known = False
-        if not known:
-            raise ValueError(f"{out} is not a table of apse_bench: choose another file.")
     start = time.perf_counter()
     table = benchmark(list(_PARTS) if part == "all" else [part], out, click.echo)
     judged = table[table["goal"].ne("")]

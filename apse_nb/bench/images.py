@@ -86,8 +86,9 @@ def decoding_parts(paths: list[Path], size: int, repeats: int) -> dict[str, np.n
                                                         for array in arrays]}
     return rounds(functions, repeats)
 
-def decoding(size: int = 256, repeats: int = 5) -> list[dict]:
+def decoding() -> list[dict]:
     "Our reader against other ways from a JPEG file to a small square, on one core."
+    size, repeats = 256, 5
     lines = []
     with tempfile.TemporaryDirectory() as folder, set_torch_threads(1):
         for kind, longer in SIZES.items():
@@ -111,8 +112,9 @@ def decoding(size: int = 256, repeats: int = 5) -> list[dict]:
     return lines
 
 # %% ../../nbs/bench/images.ipynb #18-speed-077
-def index(n: int = 64, repeats: int = 3) -> list[dict]:
+def index() -> list[dict]:
     "`apse_index` on a folder, against its two halves alone: reading the images, and the network."
+    n = 64
     encoder = Encoder(PooledFeatures(Backbone("resnet18", stages="conv5")),
                       dict(crop=224, bf16=True, channels_last=True), 256, "random", "random")
     with tempfile.TemporaryDirectory() as many, tempfile.TemporaryDirectory() as one:
@@ -127,7 +129,7 @@ def index(n: int = 64, repeats: int = 3) -> list[dict]:
                 gallery.update()
         seconds = rounds({"whole": lambda: whole(many), "reading": read,
                           "network": lambda: [encoder(pixels[i:i + 64]) for i in range(0, n, 64)],
-                          "one image": lambda: whole(one)}, repeats)
+                          "one image": lambda: whole(one)}, 3)
         single = seconds.pop("one image")
     text = f"{n} JPEGs of {SIZES['web']} px, ResNet-18 at 224 px, bf16"
     slower, both = np.maximum(seconds["reading"], seconds["network"]), seconds["reading"] + seconds["network"]

@@ -15,7 +15,7 @@ from .gpu import gpu
 from .images import decoding, index
 from .measures import measures
 from .steps import losses, pooling, step, training, vector
-from .stopwatch import COLUMNS, read_table
+from .stopwatch import SPEED_COLUMNS, read_speeds
 from ..tools.files import write_whole
 from ..tools.work import code_version, machine_facts
 
@@ -23,30 +23,30 @@ from ..tools.work import code_version, machine_facts
 __all__ = ['benchmark']
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-084
-PARTS = {"measures": measures, "losses": losses, "pooling": pooling, "step": step, "training": training,
-         "decoding": decoding, "index": index, "vector": vector, "gpu": gpu}
+BENCHMARKS = {"measures": measures, "losses": losses, "pooling": pooling, "step": step, "training": training,
+              "decoding": decoding, "index": index, "vector": vector, "gpu": gpu}
 
 def measured_with() -> dict:
     "Where and with what a line was measured."
     return machine_facts() | dict(threads=torch.get_num_threads(), torch=torch.__version__, commit=code_version())
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-084-b
-def benchmark(parts,                 # names in `PARTS`
+def benchmark(parts,                 # names in `BENCHMARKS`
               out,                   # CSV file; lines of other parts that it has are kept
               say: Callable = print, # is told every line
              ) -> pd.DataFrame:      # the table as written
     "Measure these parts, one after the other, and write the table after each."
     out, facts = Path(out), measured_with()
-    lines = read_table(out).astype(object).to_dict("records") if out.exists() else []
+    lines = read_speeds(out).astype(object).to_dict("records") if out.exists() else []
     for part in parts:
         lines = [line for line in lines if line["part"] != part]
-        for line in PARTS[part]():
+        for line in BENCHMARKS[part]():
             lines.append(dict(part=part) | line | facts)
             say(one_figure(line))
-        lines.sort(key=lambda line: list(PARTS).index(line["part"]))
-        table = pd.DataFrame(lines, columns=COLUMNS)
+        lines.sort(key=lambda line: list(BENCHMARKS).index(line["part"]))
+        table = pd.DataFrame(lines, columns=SPEED_COLUMNS)
         write_whole(out, table.to_csv(index=False, float_format="%.4g").encode())
-    return read_table(out)
+    return read_speeds(out)
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-084-c
 def one_figure(line: dict) -> str:

@@ -64,21 +64,20 @@ def gep_by_loops(embeddings: torch.Tensor,    # B x D unit vectors
     return total/(K*(K - 1)*len(classes))
 
 # %% ../../nbs/bench/steps.ipynb #18-speed-044
-def batch_of_embeddings(classes: int = 8, images: int = 4, dim: int = 512, dtype=torch.float32, seed: int = 0):
-    """Random unit vectors (B x dim) that want a gradient, their labels, and the confidences (B x classes) of an
+def batch_of_embeddings(dim: int = 512, dtype=torch.float32):
+    """Random unit vectors (32 x dim) that want a gradient, their labels (8 classes), and the confidences (32 x 8) of an
     undecided head, which want one too."""
-    g = torch.Generator().manual_seed(seed)
-    x = F.normalize(torch.randn(classes*images, dim, generator=g, dtype=dtype), dim=1)
-    confidences = torch.randn(classes*images, classes, generator=g, dtype=dtype).softmax(1)
-    return x.requires_grad_(), torch.arange(classes).repeat_interleave(images), confidences.requires_grad_()
+    g = torch.Generator().manual_seed(0)
+    x = F.normalize(torch.randn(32, dim, generator=g, dtype=dtype), dim=1)
+    confidences = torch.randn(32, 8, generator=g, dtype=dtype).softmax(1)
+    return x.requires_grad_(), torch.arange(8).repeat_interleave(4), confidences.requires_grad_()
 
 def losses(repeats: int = 40) -> list[dict]:
     "GEP against its loops and its peers, on one core."
     x, labels, confidences = batch_of_embeddings()
     gep, ep, n_pair = GeneratedEmotionPairLoss(MIKELS), EmotionPairLoss(MIKELS), NPairLoss()
     functions = {"GEP": lambda: gep(x, labels, confidences), "EP": lambda: ep(x, labels),
-                 "N-pair": lambda: n_pair(x, labels), "Gram matrix alone": lambda: gram(x).sum(),
-                 "loops": lambda: gep_by_loops(x, labels, confidences, MIKELS)}
+                 "N-pair": lambda: n_pair(x, labels), "Gram matrix alone": lambda: gram(x).sum()}
     if installed("pytorch-metric-learning"):
         from pytorch_metric_learning.losses import MultiSimilarityLoss, NPairsLoss
         functions |= {"N-pair of pytorch-metric-learning": lambda loss=NPairsLoss(): loss(x, labels),
@@ -87,13 +86,12 @@ def losses(repeats: int = 40) -> list[dict]:
     def both(function):
         return lambda: torch.autograd.grad(function(), (x, confidences), allow_unused=True)
 
-    # ten at a time, so that a single hiccup weighs little
-    def few(function):
+    def ten(function):        # at a time, so that a single hiccup weighs little
         return lambda: [function() for _ in range(10)]
 
-    loops = both(functions.pop("loops"))
+    loops = both(lambda: gep_by_loops(x, labels, confidences, MIKELS))
     with set_torch_threads(1):
-        seconds = rounds({name: few(both(function)) for name, function in functions.items()} | {"loops": loops},
+        seconds = rounds({name: ten(both(function)) for name, function in functions.items()} | {"loops": loops},
                          repeats)
     loops, seconds = seconds.pop("loops"), {name: s/10 for name, s in seconds.items()}
     text = "forward and backward, 8 classes x 4 images x 512 numbers, one core"
@@ -102,9 +100,10 @@ def losses(repeats: int = 40) -> list[dict]:
     return lines + [row(f"loss: {name}", 1e3*s, "ms", text) for name, s in seconds.items()]
 
 # %% ../../nbs/bench/steps.ipynb #18-speed-053
-def pooling(low_channels: int = 512, high_channels: int = 2048, side: int = 7, batch: int = 8,
-            repeats: int = 9) -> list[dict]:
+def pooling() -> list[dict]:
     "Every kind of pooling, forward and backward; low_rank against its three matrix products."
+    low_channels, high_channels = 512, 2048
+    side, batch = 7, 8
     g = torch.Generator().manual_seed(0)
     low, high = (torch.rand(batch, c, side, side, generator=g).requires_grad_() for c in (low_channels, high_channels))
     # 512 outputs of 'full' would take 4 GB
@@ -114,9 +113,9 @@ def pooling(low_channels: int = 512, high_channels: int = 2048, side: int = 7, b
         a, b = project(low, clb.project_low.weight), project(high, clb.project_high.weight)
         return a.sum() + b.sum() + clb.compact(a.mean(1)).sum()
     functions = {kind: lambda pool=pool: pool(low, high).sum().backward() for kind, pool in kinds.items()}
-    seconds = rounds(functions | {"products": lambda: products().backward()}, repeats)
+    seconds = rounds(functions | {"products": lambda: products().backward()}, 9)
     with set_torch_threads(1):
-        alone = rounds({"low_rank": functions["low_rank"]}, repeats)["low_rank"]
+        alone = rounds({"low_rank": functions["low_rank"]}, 9)["low_rank"]
     text = f"forward and backward, {low_channels} x {high_channels} x {side*side}, batch {batch}, float32"
     return [row("CLB", 1e3*seconds["low_rank"], remark=text), row("CLB on one core", 1e3*alone, "ms", text),
             row("CLB / its products", seconds["low_rank"]/seconds["products"], "x", text),
@@ -143,7 +142,7 @@ def for_training(network: nn.Module, device) -> nn.Module:
     keep_freed_memory()
     return network.to(device, memory_format=torch.channels_last).train()
 
-def there_and_back(value: Callable, device: str = "cpu", bf16: bool = True) -> Callable:
+def with_gradients(value: Callable, device: str = "cpu", bf16: bool = True) -> Callable:
     "A function that computes a scalar, in bf16 where that is wanted, and its gradients."
     def forward_and_backward():
         with mixed_precision(torch.device(device), bf16, recorded=device != "cpu"):
@@ -168,10 +167,10 @@ def two_steps(backbone: str, side: int, images_per_class: int, device: str = "cp
                              "plain": stepper(plain, lambda scores: F.cross_entropy(scores.float(), targets), x)}
 
 # %% ../../nbs/bench/steps.ipynb #18-speed-058
-def step(backbone: str = "resnet50", side: int = 224, images_per_class: int = 2, repeats: int = 5) -> list[dict]:
+def step() -> list[dict]:
     "The training step of APSE against that of its bare backbone, and what each part above the backbone takes."
-    apse, x, labels, steps = two_steps(backbone, side, images_per_class)
-    seconds = rounds(steps, repeats)
+    apse, x, labels, steps = two_steps("resnet50", 224, images_per_class=2)
+    seconds = rounds(steps, 5)
     with torch.no_grad(), mixed_precision(x.device, bf16=True):
         features = apse.backbone(x)
     low, high = (features[stage].detach().requires_grad_() for stage in (apse.low, apse.high))
@@ -186,9 +185,9 @@ def step(backbone: str = "resnet50", side: int = 224, images_per_class: int = 2,
     parts = {"lower head": lambda: head(apse.low_head, low), "upper head": lambda: head(apse.high_head, high),
              "CLB": lambda: apse.pool(low, high).sum(), "losses": losses_alone}
     new = torch.optim.SGD([p for name, p in apse.named_parameters() if not name.startswith("backbone.")], **SGD)
-    split = rounds({name: there_and_back(function) for name, function in parts.items()}
-                   | {"update of the new weights": new.step}, 2*repeats)
-    text = f"{backbone}, {side} px, batch {len(x)}, bf16, channels_last, random weights"
+    split = rounds({name: with_gradients(function) for name, function in parts.items()}
+                   | {"update of the new weights": new.step}, 10)
+    text = f"resnet50, 224 px, batch {len(x)}, bf16, channels_last, random weights"
     return [row("APSE step / plain step", seconds["APSE"]/seconds["plain"], remark=text),
             *(row(f"step: {name}", 1e3*s, "ms", text) for name, s in seconds.items()),
             *(row(f"step part: {name}", 1e3*s, "ms", text + "; on stored features") for name, s in split.items())]
@@ -202,15 +201,15 @@ def noise_images(n: int, side: int) -> LabelledImages:
 def bare_pass(backbone: str, x: torch.Tensor, bf16: bool = True) -> Callable:
     "A function that runs the bare backbone forwards and backwards on the batch `x`."
     network = for_training(Backbone(backbone, stages="conv5"), x.device)
-    return there_and_back(lambda: network(x)["conv5"].float().sum(), x.device.type, bf16)
+    return with_gradients(lambda: network(x)["conv5"].float().sum(), x.device.type, bf16)
 
 def fit_and_limit(backbone: str, recipe: Recipe, steps: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
     """Images a second of `fit`, and of forward and backward of the bare backbone on a batch that is already there; one
     of each for every repetition."""
     device = choose_device()
     batch = recipe.images_per_class*len(MIKELS)
-    images, apse, gep = noise_images(batch*steps,
-                                       recipe.resize), APSE(backbone=backbone), GeneratedEmotionPairLoss(MIKELS)
+    images = noise_images(batch*steps, recipe.resize)
+    apse, gep = APSE(backbone=backbone), GeneratedEmotionPairLoss(MIKELS)
     bare = bare_pass(backbone, random_images(batch, recipe.crop, device), recipe.bf16)
     rates, limits = [], []
     for _ in range(repeats + 1):
@@ -218,10 +217,10 @@ def fit_and_limit(backbone: str, recipe: Recipe, steps: int, repeats: int) -> tu
         limits.append(batch/np.median(rounds({"bare": bare}, steps//2)["bare"]))
     return np.array(rates[1:]), np.array(limits[1:])
 
-def training(backbone: str = "resnet18", steps: int = 10, repeats: int = 3) -> list[dict]:
+def training() -> list[dict]:
     "`fit` against the bare backbone, what a step is made of, and the speed of embedding."
-    recipe = Recipe.cpu(epochs=1, lr=1e-4)
-    rates, limits = fit_and_limit(backbone, recipe, steps, repeats)
+    backbone, recipe = "resnet18", Recipe.cpu(epochs=1, lr=1e-4)
+    rates, limits = fit_and_limit(backbone, recipe, steps=10, repeats=3)
     apse, x, _, functions = two_steps(backbone, recipe.crop, recipe.images_per_class)
     images, update = noise_images(len(x), recipe.resize), torch.optim.SGD(apse.parameters(), **SGD)
     functions = {"bare backbone": bare_pass(backbone, x), "APSE's step on a batch that is there": functions["APSE"],
@@ -240,16 +239,16 @@ def training(backbone: str = "resnet18", steps: int = 10, repeats: int = 3) -> l
     return lines
 
 # %% ../../nbs/bench/steps.ipynb #18-speed-081
-def vector(backbone: str = "resnet18", side: int = 112, images_per_class: int = 4, repeats: int = 6) -> list[dict]:
+def vector() -> list[dict]:
     """The sentiment vector of the notebook `methods/adml`, forward and backward, against a training step of the same
     batch."""
-    _, x, _, steps = two_steps(backbone, side, images_per_class)
-    stages = Backbone(backbone, stages=("conv2", "conv3", "conv4", "conv5")).to(memory_format=torch.channels_last)
+    _, x, _, steps = two_steps("resnet18", 112, images_per_class=4)
+    stages = Backbone("resnet18", stages=("conv2", "conv3", "conv4", "conv5")).to(memory_format=torch.channels_last)
     textures = StageVectors(stages.channels, 16)
     with torch.no_grad(), mixed_precision(x.device, bf16=True):
         features = {stage: f.detach().requires_grad_() for stage, f in stages(x).items()}
-    seconds = rounds({"plain": steps["plain"], "vector": there_and_back(lambda: textures(features).sum())}, repeats)
-    text = f"{backbone}, {side} px, batch {len(x)}, bf16; textures of four stages on stored features"
+    seconds = rounds({"plain": steps["plain"], "vector": with_gradients(lambda: textures(features).sum())}, 6)
+    text = f"resnet18, 112 px, batch {len(x)}, bf16; textures of four stages on stored features"
     return [row("sentiment vector / step", seconds["vector"]/seconds["plain"], remark=text),
             row("vector: alone", 1e3*seconds["vector"], "ms", text),
             row("vector: step", 1e3*seconds["plain"], "ms", text)]

@@ -62,8 +62,8 @@ GOALS = {              # figure -> goal
 }
 
 # %% ../../nbs/bench/stopwatch.ipynb #18-speed-009
-COLUMNS = ["part", "figure", "value", "low", "high", "repeats", "unit", "goal", "status", "remark", "cpu", "cores",
-           "threads", "torch", "python", "date", "commit"]
+SPEED_COLUMNS = ["part", "figure", "value", "low", "high", "repeats", "unit", "goal", "status", "remark",
+                 "cpu", "cores", "threads", "torch", "python", "date", "commit"]
 
 def row(figure: str,       # its name, unique in the table
         values=(),         # one for each repetition
@@ -86,10 +86,17 @@ def row(figure: str,       # its name, unique in the table
     return line
 
 # %% ../../nbs/bench/stopwatch.ipynb #bench-stopwatch-read
-def read_table(path) -> pd.DataFrame:
-    "The table of a benchmark; texts that are missing are empty, numbers that are missing are NaN."
-    return pd.read_csv(path, dtype={"python": str, "commit": str}, keep_default_na=False,
-                       na_values={c: [""] for c in ("value", "low", "high")})
+def read_speeds(path) -> pd.DataFrame:
+    """The table of a benchmark; texts that are missing are empty, numbers that are missing are NaN. `ValueError` for
+    any other file."""
+    try:
+        table = pd.read_csv(path, dtype={"python": str, "commit": str}, keep_default_na=False,
+                            na_values={c: [""] for c in ("value", "low", "high")})
+        if list(table.columns) == SPEED_COLUMNS:
+            return table
+    except ValueError:          # not a table at all
+        pass
+    raise ValueError(f"{path} is not a table of apse_bench: choose another file.")
 
 # %% ../../nbs/bench/stopwatch.ipynb #18-speed-012
 def rounds(functions: dict[str, Callable],   # name -> function without arguments
