@@ -44,7 +44,7 @@ setup(
     packages=[*find_packages(include=["apse_nb", "apse_nb.*"]), "apse_nb.data", "apse_nb.nbs"],
     package_dir={"apse_nb.data": "data", "apse_nb.nbs": "nbs"},
     package_data={"apse_nb": ["py.typed", "static/*", "static/**/*"],
-                  "apse_nb.data": ["paper/*", "results/*.csv", "weights/*.safetensors", "weights/*.json"],
+                  "apse_nb.data": ["paper/*", "results/*.csv", "weights/*.safetensors"],
                   "apse_nb.nbs": ["13_reproduce.ipynb"]},
     install_requires=settings["requirements"].split(),
     extras_require=extras,

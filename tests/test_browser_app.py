@@ -95,21 +95,17 @@ def ask(port: int, path: str, host: str | None = None, **headers) -> http.client
     return connection.getresponse()
 
 
-def test_apse_explore(explore, page, shot, tmp_path):
-    process, said, errors = explore
-    assert "40 images, 1 file skipped" in said
+def try_without_a_token(page, said: str, process, errors) -> str:
+    "Nobody gets in. The address with the token."
     address, plain = re.search(r"^((http://127\.0\.0\.1:\d+/)\?token=\S{20,})$", said, re.M).groups()
     wait_for(plain + "login", process, errors)
     page.goto(plain)
-    # nobody gets in without the token
     assert "/login" in page.url and page.get_by_label("Password or token").is_visible()
+    return address
 
-    page.goto(address, wait_until="commit")
-    # something to look at while the network is loaded
-    page.get_by_text(re.compile("Running|Executing|Starting|Loading")).first.wait_for()
-    results = page.locator("[aria-label='results, most similar first'] button")
-    results.first.wait_for()
-    assert page.get_by_text(re.compile("40 images of .*mine; searched with the small network")).is_visible()
+
+def look_at_all_widths(page, results, shot) -> None:
+    "Nothing is cut off, and a result is in sight."
     for width in (1280, 800, 390):
         page.set_viewport_size(dict(width=width, height=900))
         page.wait_for_timeout(300)
@@ -119,15 +115,13 @@ def test_apse_explore(explore, page, shot, tmp_path):
         shot(page, f"app_search_{width}")
     page.set_viewport_size(dict(width=1280, height=900))
 
-    # an image from outside, dropped as a file: it finds itself; its name is shown as text
-    drawn = next(p for p in (tmp_path/"mine"/"amusement").iterdir() if p.name == HOSTILE)
-    page.locator(".apse-upload input").first.set_input_files(drawn)
-    page.get_by_text(f"Query: your image {HOSTILE}").wait_for()
-    found = results.first.locator("img")
-    assert found.get_attribute("alt").find(f"amusement/{HOSTILE}") > 0
-    assert page.locator("img[src=x]").count() == 0 and page.title() != "hit"                     # not obeyed
 
-    # pasted
+def ask_with_an_image(page, results, folder) -> None:
+    "From outside, dropped as a file: it finds itself, its name is shown as text. Then one that is pasted."
+    page.locator(".apse-upload input").first.set_input_files(folder/"amusement"/HOSTILE)
+    page.get_by_text(f"Query: your image {HOSTILE}").wait_for()
+    assert results.first.locator("img").get_attribute("alt").find(f"amusement/{HOSTILE}") > 0
+    assert page.locator("img[src=x]").count() == 0 and page.title() != "hit"                     # not obeyed
     page.evaluate("""async () => {
         const image = document.querySelector("[aria-label^='results'] button:nth-child(3) img");
         const blob = await (await fetch(image.src)).blob(), data = new DataTransfer();
@@ -135,32 +129,36 @@ def test_apse_explore(explore, page, shot, tmp_path):
         document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true })); }""")
     page.get_by_text("Query: your image pasted.jpg").wait_for()
 
-    # a feeling
+
+def ask_with_a_feeling(page, shot) -> None:
     page.get_by_label("feeling").select_option("awe")
     page.get_by_text("Query: awe", exact=True).wait_for()
     page.wait_for_function(
         """() => document.querySelector("[aria-label^='results'] .apse-line").textContent.endsWith("%")""")
     shot(page, "app_feeling")
 
-    # the large image, by keyboard, with the path to copy
+
+def enlarge_and_save(page, results, folder) -> None:
+    "The large image, by keyboard, with the path to copy; the results as CSV and HTML."
     results.first.focus()
     page.keyboard.press("o")
     box = page.locator("dialog[open]")
     box.wait_for()
-    assert str(tmp_path/"mine") in box.locator("code").inner_text()
+    assert str(folder) in box.locator("code").inner_text()
     assert box.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)") == 96
     page.keyboard.press("Escape")
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()
     lines = download.value.path().read_text(encoding="utf-8").splitlines()
     assert lines[0] == "rank,name,path,similarity,emotion" and len(lines) == 25
-
     with page.expect_download() as download:
         page.get_by_role("button", name="HTML").click()
     saved = download.value.path().read_text(encoding="utf-8")
     assert saved.count('src="data:image/jpeg') == 24 and "<script" not in saved and "<img src=x" not in saved
 
-    # two queries side by side; the first one stays and can still be walked from
+
+def compare_two_queries(page, results, shot) -> None:
+    "Side by side; the first one stays and can still be walked from."
     page.get_by_role("button", name="Keep beside").click()
     page.get_by_text("Kept: awe", exact=True).wait_for()
     page.get_by_label("feeling").select_option("fear")
@@ -177,13 +175,17 @@ def test_apse_explore(explore, page, shot, tmp_path):
     page.get_by_role("button", name="Close").click()
     kept.first.wait_for(state="hidden")
 
-    # options are out of the way until they are asked for
+
+def open_the_options(page) -> None:
+    "They are out of the way until they are asked for."
     assert not page.get_by_label("confidence", exact=True).is_visible()
     page.get_by_role("button", name="Options").click()
     page.get_by_label("confidence", exact=True).wait_for()
     page.get_by_role("button", name="Fewer options").click()
 
-    # the other tabs follow
+
+def go_through_the_tabs(page, results, shot) -> None:
+    "They follow the query of the search, and fit; so does the dark scheme."
     name = re.search(r"\w+/scene_\w+\.png", results.nth(2).locator("img").get_attribute("alt"))[0]
     results.nth(2).click()
     page.get_by_text(f"Query: {name}").first.wait_for()
@@ -205,12 +207,36 @@ def test_apse_explore(explore, page, shot, tmp_path):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 24, 27)"
     shot(page, "app_search_dark")
 
+
+def end_with_ctrl_c(process, errors) -> None:
+    "One process a page, and none stays behind."
     assert len(kernels(process)) == 1
     behind = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
-    assert not psutil.wait_procs(behind, 10)[1]  # no process stays behind
-    assert "Traceback" not in errors.read_text() and not (tmp_path/"executed").exists()
+    assert not psutil.wait_procs(behind, 10)[1]
+    assert "Traceback" not in errors.read_text()
+
+
+def test_apse_explore(explore, folder, page, shot, tmp_path):
+    process, said, errors = explore
+    assert "40 images, 1 file skipped" in said
+    address = try_without_a_token(page, said, process, errors)
+    page.goto(address, wait_until="commit")
+    # something to look at while the network is loaded
+    page.get_by_text(re.compile("Running|Executing|Starting|Loading")).first.wait_for()
+    results = page.locator("[aria-label='results, most similar first'] button")
+    results.first.wait_for()
+    assert page.get_by_text(re.compile("40 images of .*mine; searched with the small network")).is_visible()
+    look_at_all_widths(page, results, shot)
+    ask_with_an_image(page, results, folder)
+    ask_with_a_feeling(page, shot)
+    enlarge_and_save(page, results, folder)
+    compare_two_queries(page, results, shot)
+    open_the_options(page)
+    go_through_the_tabs(page, results, shot)
+    end_with_ctrl_c(process, errors)
+    assert not (tmp_path/"executed").exists()
 
 
 def test_two_models_side_by_side(folder, tmp_path, page, shot):

@@ -10,6 +10,11 @@ import pytest
 
 from conftest import free_port
 
+try:
+    from playwright.sync_api import expect
+except ImportError:          # the tests of a browser are skipped then
+    expect = None
+
 WIDGET = """
 from apse_nb.tools.files import data_path
 from apse_nb.widgets.attention import AttentionExplorer
@@ -105,78 +110,80 @@ def test_the_words_agree_with_the_scores():
     assert said == {True, False}
 
 
-def test_attention_explorer_in_voila(page, serve, shot, files):
-    from playwright.sync_api import expect
-    page.goto(serve(WIDGET))
-    img, status, alert, upload = (
-        page.locator("img[alt]"),
-        page.get_by_role("status"),
-        page.get_by_role("alert"),
-        page.get_by_label("upload an image"),
-    )
-    def said(words):
-        return expect(img).to_have_attribute("alt", re.compile(words))
-    expect(status).to_contain_text("of it inside")
-    said(r"^Image 0, amusement\. Polarity map: (posi|nega)tive \d+ % .*, highest .*Emotion map: \w+ \d+ % and \w+ "
-         r"\d+ %, highest ")
-    first = shown(page)
+def say(page, words: str) -> None:
+    "The description of the image reads so (a regular expression)."
+    expect(page.locator("img[alt]")).to_have_attribute("alt", re.compile(words))
 
-    expect(page.get_by_label("spatial")).to_be_hidden()              # folded away, until it is asked for by keyboard
+
+def press_on(page, control: str, key: str, before: str) -> str:
+    "A key on a control that Tab leads to; the image changes."
+    tab_to(page, control)
+    page.keyboard.press(key)
+    return after(page, before)
+
+
+def walk_through_the_controls(page) -> None:
+    "Those of Eq. 1 and 2 are folded away, until they are asked for by keyboard; Tab reaches all in their order."
+    expect(page.get_by_label("spatial")).to_be_hidden()
     tab_to(page, FOLD)
     page.keyboard.press("Space")
     expect(page.get_by_label("spatial")).to_be_visible()
     page.get_by_role("slider", name="image").focus()
-    reached = []                                                     # every control, in the order of Tab
+    reached = []
     for _ in range(25):
         if (name := focused(page)) and name not in reached:
             reached.append(name)
         page.keyboard.press("Tab")
     assert [name for name in reached if name in CONTROLS] == CONTROLS, reached
 
-    tab_to(page, "image")                                          # another picture, by keyboard
-    page.keyboard.press("ArrowRight")
-    second = after(page, first)
-    said("^Image 1, awe")
-    tab_to(page, "opacity")                                          # opacity, by keyboard and by mouse
-    page.keyboard.press("Home")
-    clear = after(page, second)
-    assert page.get_by_role("slider", name="opacity").input_value() == "0"
-    said("^Image 1, awe")
-    box = page.get_by_role("slider", name="opacity").bounding_box()
+
+def change_image_and_opacity(page, first: str, shot) -> str:
+    "By keyboard, the opacity by mouse too."
+    second = press_on(page, "image", "ArrowRight", first)
+    say(page, "^Image 1, awe")
+    clear = press_on(page, "opacity", "Home", second)
+    opacity = page.get_by_role("slider", name="opacity")
+    assert opacity.input_value() == "0"
+    say(page, "^Image 1, awe")
+    box = opacity.bounding_box()
     page.mouse.click(box["x"] + .9*box["width"], box["y"] + box["height"]/2)
     dense = after(page, clear)
     shot(page, "explore_attention")
+    return dense
 
-    before = img.get_attribute("alt")                                # another reading of Eq. 1, and back
-    tab_to(page, "spatial")
-    page.keyboard.press("ArrowDown")
-    letter = after(page, dense)
-    assert page.get_by_label("spatial").input_value() == "sum" and img.get_attribute("alt") != before
-    tab_to(page, "as trained")
-    page.keyboard.press("Enter")
-    assert after(page, letter) == dense and img.get_attribute("alt") == before
+
+def read_eq_1_otherwise(page, dense: str) -> None:
+    "And back."
+    before = page.locator("img[alt]").get_attribute("alt")
+    letter = press_on(page, "spatial", "ArrowDown", dense)
+    assert page.get_by_label("spatial").input_value() == "sum"
+    assert page.locator("img[alt]").get_attribute("alt") != before
+    assert press_on(page, "as trained", "Enter", letter) == dense
+    assert page.locator("img[alt]").get_attribute("alt") == before
     expect(page.get_by_role("button", name="as trained")).to_be_disabled()
 
-    tab_to(page, "outline of the true region")
-    page.keyboard.press("Space")
-    outlined = after(page, dense)
-    tab_to(page, "grad-cam towards the reference")
-    page.keyboard.press("Space")
-    compared = after(page, outlined)
-    said(r"Grad-cam towards image 1, awe \(cosine 1.00\): highest nowhere")      # the picture itself
-    tab_to(page, "reference")
-    page.keyboard.press("ArrowRight")
-    compared = after(page, compared)
-    said(r"Grad-cam towards image 2, contentment \(cosine -?0\.\d\d\)")
+
+def compare_with_grad_cam(page, dense: str, shot) -> str:
+    "The true region's outline, grad-cam towards this image and another one, the map of every class."
+    outlined = press_on(page, "outline of the true region", "Space", dense)
+    compared = press_on(page, "grad-cam towards the reference", "Space", outlined)
+    say(page, r"Grad-cam towards image 1, awe \(cosine 1.00\): highest nowhere")      # the image itself
+    compared = press_on(page, "reference", "ArrowRight", compared)
+    say(page, r"Grad-cam towards image 2, contentment \(cosine -?0\.\d\d\)")
     page.get_by_label("map of every class").check()
     many = after(page, compared)
     shot(page, "explore_attention_everything")
     page.get_by_label("map of every class").uncheck()
     assert after(page, many) == compared
+    return compared
 
-    upload.set_input_files(files["good"])                            # a picture from outside
-    own = after(page, compared)
-    said("^Your image harbour.png")
+
+def upload_images(page, files, before: str, shot) -> str:
+    "One from outside, two that are refused, one with a hostile name."
+    status, alert, upload = page.get_by_role("status"), page.get_by_role("alert"), page.get_by_label("upload an image")
+    upload.set_input_files(files["good"])
+    own = after(page, before)
+    say(page, "^Your image harbour.png")
     expect(status).to_contain_text("harbour.png")
     expect(page.get_by_label("outline of the true region")).to_be_disabled()
     for file, words in (("text", "notes.png cannot be read as an image"),
@@ -184,23 +191,33 @@ def test_attention_explorer_in_voila(page, serve, shot, files):
         upload.set_input_files(files[file])
         expect(alert).to_contain_text(words)
         assert shown(page) == own
-        said("^Your image harbour.png")
+        say(page, "^Your image harbour.png")
     shot(page, "explore_attention_refused")
     upload.set_input_files(files["hostile"])
     hostile = after(page, own)
-    said(r"^Your image \$\\frac\{<img src=x onerror='window.hacked=1'>.png\. Polarity map")
+    say(page, r"^Your image \$\\frac\{<img src=x onerror='window.hacked=1'>.png\. Polarity map")
     expect(alert).to_have_count(0)
     assert page.evaluate("window.hacked") is None and page.locator("img").count() == 1
     shot(page, "explore_attention_hostile")
+    return hostile
 
-    tab_to(page, "image")                                          # back to the collection
-    page.keyboard.press("End")
-    after(page, hostile)
-    said("^Image 7, sadness")
+
+def test_attention_explorer_in_voila(page, serve, shot, files):
+    page.goto(serve(WIDGET))
+    expect(page.get_by_role("status")).to_contain_text("of it inside")
+    say(page, r"^Image 0, amusement\. Polarity map: (posi|nega)tive \d+ % .*, highest .*Emotion map: \w+ \d+ % and \w+ "
+        r"\d+ %, highest ")
+    first = shown(page)
+    walk_through_the_controls(page)
+    dense = change_image_and_opacity(page, first, shot)
+    read_eq_1_otherwise(page, dense)
+    compared = compare_with_grad_cam(page, dense, shot)
+    hostile = upload_images(page, files, compared, shot)
+    press_on(page, "image", "End", hostile)                            # back to the collection
+    say(page, "^Image 7, sadness")
 
 
 def test_chapter_runs_in_jupyterlab(page, launch, shot, tmp_path):
-    from playwright.sync_api import expect
     pytest.importorskip("jupyterlab", reason="this test needs JupyterLab: pip install jupyterlab")
     shutil.copy(Path(__file__).parent.parent/"nbs"/"widgets"/"attention.ipynb", tmp_path/"chapter.ipynb")
     port = free_port()

@@ -4,6 +4,12 @@ import re
 import numpy as np
 import pytest
 
+pytest.importorskip("anywidget", reason="the widgets need anywidget: pip install anywidget")
+expect = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright").expect
+from apse_nb.tools.embedding_map import flatten
+from apse_nb.widgets.collection import Filter, failure_cases, nearest_images
+from apse_nb.widgets.map import on_canvas
+
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 COLLECTION = f"""
 import numpy as np
@@ -47,29 +53,28 @@ def alts(grid) -> list[str]:
     return grid.locator("img").evaluate_all("all => all.map(i => i.alt)")
 
 
-def test_browser_and_map(page, serve, shot, known):
-    from playwright.sync_api import expect
+class Browser:
+    "The first browser of the page, with its map."
 
-    from apse_nb.widgets.collection import Filter, failure_cases, nearest_images
-    from apse_nb.widgets.map import on_canvas
-    from apse_nb.tools.embedding_map import flatten
-    expect.set_options(timeout=30_000)
-    page.goto(serve(COLLECTION, 'linked(collection, query=0, method="pca")', UNLABELLED))
-    grid = page.get_by_role("group", name="results, most similar first").first
-    canvas, card = page.locator(".apse-map > canvas").first, page.locator(".apse-card").first
-    picture = page.locator('img[alt^="query: "]').first
+    def __init__(self, page, known):
+        self.page, self.known = page, known
+        self.grid = page.get_by_role("group", name="results, most similar first").first
+        self.canvas, self.card = page.locator(".apse-map > canvas").first, page.locator(".apse-card").first
+        self.query = page.locator('img[alt^="query: "]').first
+        self.tiles = self.grid.locator(".apse-tile")
 
-    def shows(query: int, allowed=None) -> list[int]:
+    def shows(self, query: int, allowed=None) -> list[int]:
         "Wait until this is the query; results, frames, words and marks on the map must be what the library says."
+        known, grid = self.known, self.grid
         found, _ = nearest_images(known, query, 12, allowed)
         text = " ".join(map(str, found))
-        page.wait_for_function("([g, want]) => [...g.children].map(b => b.dataset.id).join(' ') === want",
-                               arg=[grid.element_handle(), text])
-        expect(canvas).to_have_attribute("data-query", str(query))
-        expect(canvas).to_have_attribute("data-results", text)
-        expect(picture).to_have_attribute("alt", "query: " + known.words(query))
+        self.page.wait_for_function("([g, want]) => [...g.children].map(b => b.dataset.id).join(' ') === want",
+                                    arg=[grid.element_handle(), text])
+        expect(self.canvas).to_have_attribute("data-query", str(query))
+        expect(self.canvas).to_have_attribute("data-results", text)
+        expect(self.query).to_have_attribute("alt", "query: " + known.words(query))
         # a hostile name too, letter by letter
-        expect(page.get_by_text("Query: " + known.names[query], exact=False).first).to_be_visible()
+        expect(self.page.get_by_text("Query: " + known.names[query], exact=False).first).to_be_visible()
         tiers = [0 if known.labels[i] == known.labels[query] else 1 if known.taxonomy.parent[known.labels[i]]
                  == known.taxonomy.parent[known.labels[query]] else 2 for i in found]
         frames = grid.locator(".apse-frame").evaluate_all("all => all.map(f => "
@@ -82,133 +87,165 @@ def test_browser_and_map(page, serve, shot, known):
                    for i, t, alt in zip(found, tiers, alts(grid)))
         return found.tolist()
 
-    # a click makes a result the query, Back undoes it
-    first = shows(0)
-    assert len(first) == 12 and any(HOSTILE in known.names[i] for i in first)
-    shot(page, "12b_start")
-    before = picture.get_attribute("src")
-    grid.locator(".apse-tile").nth(2).click()
-    second = shows(first[2])
-    assert picture.get_attribute("src") != before
-    grid.locator(".apse-tile").nth(11).click()
-    shows(second[11])
-    back = page.get_by_role("button", name="Back").first
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+
+class Places:
+    "Where the points of the first browser's map lie."
+
+    def __init__(self, browser: Browser):
+        flat = np.frombuffer(on_canvas(flatten(browser.known.embeddings, "pca")[0]), np.float32)
+        self.places = flat.reshape(-1, 2).astype(float)
+        # as in the widget's JavaScript, and its border
+        scale = (browser.canvas.bounding_box()["width"] - 2)/620
+        self.pixels = scale*np.stack([310 + self.places[:, 0]*432, 230 - self.places[:, 1]*432], 1) + 1
+        self.apart = np.sqrt(((self.pixels[:, None] - self.pixels[None])**2).sum(-1)) + 1e9*np.eye(len(flat)//2)
+
+    def of(self, i: int) -> dict[str, float]:
+        "In the canvas, for the mouse."
+        return dict(x=self.pixels[i][0], y=self.pixels[i][1])
+
+
+def click_results(browser: Browser, shot) -> list[int]:
+    "A click makes a result the query, Back undoes it. The results of image 0."
+    first = browser.shows(0)
+    assert len(first) == 12 and any(HOSTILE in browser.known.names[i] for i in first)
+    shot(browser.page, "12b_start")
+    before = browser.query.get_attribute("src")
+    browser.tiles.nth(2).click()
+    second = browser.shows(first[2])
+    assert browser.query.get_attribute("src") != before
+    browser.tiles.nth(11).click()
+    browser.shows(second[11])
+    back = browser.page.get_by_role("button", name="Back").first
     back.click()
-    shows(first[2])
+    browser.shows(first[2])
     back.click()
-    shows(0)
+    browser.shows(0)
     expect(back).to_be_disabled()
+    return first
 
-    # the same with the keyboard: one stop for Tab, arrows walk, Enter chooses, the focus stays in the grid
-    grid.locator(".apse-tile").first.focus()
-    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "End", "ArrowRight", "Home", "ArrowLeft", "ArrowRight"):
-        page.keyboard.press(key)
+
+def choose_a_result_by_keyboard(browser: Browser, first: list[int]) -> int:
+    "One stop for Tab, arrows walk, Enter chooses, the focus stays in the grid. The new query."
+    page = browser.page
+    browser.tiles.first.focus()
+    browser.press("ArrowRight", "ArrowDown", "ArrowLeft", "End", "ArrowRight", "Home", "ArrowLeft", "ArrowRight")
     assert page.evaluate("Number(document.activeElement.dataset.id)") == first[1]
-    assert grid.locator('.apse-tile[tabindex="0"]').count() == 1
-    page.keyboard.press("Enter")
-    query = first[1]
-    second = shows(query)
+    assert browser.grid.locator('.apse-tile[tabindex="0"]').count() == 1
+    browser.press("Enter")
+    second = browser.shows(first[1])
     assert page.evaluate("Number(document.activeElement.dataset.id)") == second[0]
+    return first[1]
 
-    # filters: everything shown satisfies them
+
+def filter_results(browser: Browser, query: int, shot) -> None:
+    "Everything shown satisfies the filters."
+    page, known = browser.page, browser.known
     page.get_by_role("button", name="Options").first.click()
     emotion, polarity = page.get_by_label("emotion").first, page.get_by_label("polarity").first
     emotion.select_option("fear")
-    shows(query, Filter("fear").allowed(known))
-    assert all("guess: fear" in alt for alt in alts(grid))
+    browser.shows(query, Filter("fear").allowed(known))
+    assert all("guess: fear" in alt for alt in alts(browser.grid))
     emotion.select_option("any")
     polarity.select_option("positive")
-    shows(query, Filter(polarity="positive").allowed(known))
+    browser.shows(query, Filter(polarity="positive").allowed(known))
     slider = page.get_by_role("slider", name="confidence").first
     slider.focus()
     for _ in range(14):
         slider.press("ArrowRight")
-    shows(query, Filter(polarity="positive", confidence=.7).allowed(known))
-    for alt in alts(grid):
+    browser.shows(query, Filter(polarity="positive", confidence=.7).allowed(known))
+    for alt in alts(browser.grid):
         guess, percent = re.search(r"guess: (\w+) (\d+)%", alt).groups()
         assert guess in known.taxonomy.fine[:4] and int(percent) >= 70
     shot(page, "12b_filter")
     emotion.select_option("fear")
-    expect(grid.locator(".apse-tile")).to_have_count(0)
+    expect(browser.tiles).to_have_count(0)
     expect(page.get_by_text("No image passes the filters: open one of them.").first).to_be_visible()
     emotion.select_option("any")
     polarity.select_option("any")
     slider.focus()
     slider.press("Home")
-    shows(query)
+    browser.shows(query)
     expect(emotion.locator("option:checked")).to_have_text("any")
 
-    # failures, the most wrong first
+
+def look_at_failures(browser: Browser, shot) -> int:
+    "The most wrong first; a click makes one the query, which is returned."
+    page, table = browser.page, failure_cases(browser.known)
     page.get_by_role("button", name="Show failures").first.click()
     failures = page.get_by_role("group", name="failures, the most wrong first").first
     expect(failures.locator(".apse-tile")).to_have_count(12)
-    table = failure_cases(known)
     assert ids(failures) == table.index[:12].tolist()
     wrong = [float(re.match(r"([.\d]+) wrong", alt).group(1)) for alt in alts(failures)]
     assert wrong == sorted(wrong, reverse=True) == [round(w, 2) for w in table["how wrong"][:12]]
     failures.locator(".apse-tile").first.click()
     worst = int(table.index[0])
-    shows(worst)
+    browser.shows(worst)
     failures.scroll_into_view_if_needed()
     shot(page, "12b_failures")
     page.get_by_role("button", name="Hide failures").first.click()
     expect(failures).to_be_hidden()
+    return worst
 
-    # the map: hover shows the picture under the pointer
-    places = np.frombuffer(on_canvas(flatten(known.embeddings, "pca")[0]), np.float32).reshape(-1, 2).astype(float)
-    # as in the widget's JavaScript, and its border
-    scale = (canvas.bounding_box()["width"] - 2)/620
-    pixels = scale*np.stack([310 + places[:, 0]*432, 230 - places[:, 1]*432], 1) + 1
-    apart = np.sqrt(((pixels[:, None] - pixels[None])**2).sum(-1)) + 1e9*np.eye(len(pixels))
-    lonely = [int(i) for i in np.argsort(-apart.min(1)) if i != worst][:2]  # points that no other one is near
+
+def hover_over_the_map(browser: Browser, map_: Places, query: int, shot) -> int:
+    "The image under the pointer is shown, and a click makes it the query, which is returned."
+    canvas, image = browser.canvas, browser.card.locator("img")
+    lonely = [int(i) for i in np.argsort(-map_.apart.min(1)) if i != query][:2]  # points that no other one is near
     sources = []
     canvas.scroll_into_view_if_needed()
     for i in lonely:
-        canvas.hover(position=dict(x=pixels[i][0], y=pixels[i][1]))
+        canvas.hover(position=map_.of(i))
         expect(canvas).to_have_attribute("data-current", str(i))
-        expect(card.locator("img")).to_have_attribute("alt", known.words(i))
-        expect(card).to_be_visible()
-        sources.append(card.locator("img").get_attribute("src"))
-        assert sources[-1] == known.source(i) and card.locator("img").evaluate("i => i.naturalWidth") > 50
+        expect(image).to_have_attribute("alt", browser.known.words(i))
+        expect(browser.card).to_be_visible()
+        sources.append(image.get_attribute("src"))
+        assert sources[-1] == browser.known.source(i) and image.evaluate("i => i.naturalWidth") > 50
     assert sources[0] != sources[1]
-    shot(page, "12b_map_hover")
+    shot(browser.page, "12b_map_hover")
+    canvas.click(position=map_.of(lonely[1]))
+    browser.shows(lonely[1])
+    browser.page.mouse.move(5, 5)
+    expect(browser.card).to_be_hidden()
+    return lonely[1]
 
-    # a click on a point makes it the query
-    canvas.click(position=dict(x=pixels[lonely[1]][0], y=pixels[lonely[1]][1]))
-    shows(lonely[1])
-    page.mouse.move(5, 5)
-    expect(card).to_be_hidden()
 
-    # the same with the keyboard
+def walk_over_the_map(browser: Browser, map_: Places, query: int, shot) -> None:
+    "The same with the keyboard."
+    page, canvas, card, places = browser.page, browser.canvas, browser.card, map_.places
     canvas.focus()
-    page.keyboard.press("ArrowLeft")  # the first arrow shows where we are
-    expect(canvas).to_have_attribute("data-current", str(lonely[1]))
-    arrow, sign = ("ArrowLeft", -1) if places[lonely[1], 0] > 0 else ("ArrowRight", 1)
-    page.keyboard.press(arrow)
-    page.wait_for_function("([c, i]) => c.dataset.current !== i", arg=[canvas.element_handle(), str(lonely[1])])
+    browser.press("ArrowLeft")  # the first arrow shows where we are
+    expect(canvas).to_have_attribute("data-current", str(query))
+    arrow, sign = ("ArrowLeft", -1) if places[query, 0] > 0 else ("ArrowRight", 1)
+    browser.press(arrow)
+    page.wait_for_function("([c, i]) => c.dataset.current !== i", arg=[canvas.element_handle(), str(query)])
     there = int(canvas.get_attribute("data-current"))
-    ahead = sign*(places[:, 0] - places[lonely[1], 0])
-    cone = (ahead > 0) & (np.abs(places[:, 1] - places[lonely[1], 1]) <= ahead)
-    assert there == np.where(cone, apart[lonely[1]], np.inf).argmin()  # the nearest point in that direction
-    expect(card.locator("img")).to_have_attribute("alt", known.words(there))
-    expect(page.locator(".apse-spoken").first).to_have_text(known.words(there))
-    for _ in range(3):
-        page.keyboard.press("+")
+    ahead = sign*(places[:, 0] - places[query, 0])
+    cone = (ahead > 0) & (np.abs(places[:, 1] - places[query, 1]) <= ahead)
+    assert there == np.where(cone, map_.apart[query], np.inf).argmin()  # the nearest point in that direction
+    expect(card.locator("img")).to_have_attribute("alt", browser.known.words(there))
+    expect(page.locator(".apse-spoken").first).to_have_text(browser.known.words(there))
+    browser.press("+", "+", "+")
     shot(page, "12b_map_zoomed")
-    page.keyboard.press("0")
-    page.keyboard.press("Escape")
+    browser.press("0", "Escape")
     expect(card).to_be_hidden()
-    for key in ("ArrowLeft", arrow, "Enter"):
-        page.keyboard.press(key)
-    shows(there)
+    browser.press("ArrowLeft", arrow, "Enter")
+    browser.shows(there)
 
-    # names are text, wherever they appear
-    hostile = next(i for i in range(0, 120, 3) if (apart[i] > 3).all())
-    canvas.hover(position=dict(x=pixels[hostile][0], y=pixels[hostile][1]))
-    expect(card.locator("img")).to_have_attribute("alt", known.words(hostile))
-    assert page.locator('img[src="x"]').count() == 0 and page.evaluate("window.hacked") is None
 
-    # own pictures: no labels, no emotion head, a file that has vanished
+def read_a_hostile_name(browser: Browser, map_: Places) -> None:
+    "Names are text, wherever they appear."
+    hostile = next(i for i in range(0, 120, 3) if (map_.apart[i] > 3).all())
+    browser.canvas.hover(position=map_.of(hostile))
+    expect(browser.card.locator("img")).to_have_attribute("alt", browser.known.words(hostile))
+    assert browser.page.locator('img[src="x"]').count() == 0 and browser.page.evaluate("window.hacked") is None
+
+
+def look_at_own_images(page, shot) -> None:
+    "The second browser: no labels, no emotion head, a file that has vanished."
     own = page.get_by_role("group", name="results, most similar first").nth(1)
     expect(own.locator(".apse-tile")).to_have_count(19)
     assert own.locator(".apse-sign").count() == 0
@@ -223,3 +260,18 @@ def test_browser_and_map(page, serve, shot, known):
     expect(page.locator(".apse-map > canvas").nth(1)).not_to_have_attribute("data-query", "2")
     own.scroll_into_view_if_needed()
     shot(page, "12b_unlabelled")
+
+
+def test_browser_and_map(page, serve, shot, known):
+    expect.set_options(timeout=30_000)
+    page.goto(serve(COLLECTION, 'linked(collection, query=0, method="pca")', UNLABELLED))
+    browser = Browser(page, known)
+    first = click_results(browser, shot)
+    query = choose_a_result_by_keyboard(browser, first)
+    filter_results(browser, query, shot)
+    worst = look_at_failures(browser, shot)
+    map_ = Places(browser)
+    query = hover_over_the_map(browser, map_, worst, shot)
+    walk_over_the_map(browser, map_, query, shot)
+    read_a_hostile_name(browser, map_)
+    look_at_own_images(page, shot)

@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
 
 from apse_nb.emotions import EKMAN, MIKELS
 from apse_nb.metrics import evaluate
 from apse_nb.network import APSE
 from apse_nb.report.commands import apse_evaluate, apse_train
-from apse_nb.scenes import make_scenes
+from apse_nb.scenes import make_scenes, save_scenes
 from apse_nb.training import Recipe, load_model, save_model
 
 ROOT = Path(__file__).parent.parent
@@ -31,21 +30,12 @@ def run(command, *words, status=0) -> str:
     return done.output
 
 
-def write_images(folder: Path, names, count: int, seed: int) -> None:
-    "The first scenes of a seed as PNG files in class folders of these names."
-    scenes = make_scenes(count, size=48, seed=seed, workers=1)
-    for i, pixels in enumerate(scenes.pixels):
-        place = folder/names[i % len(names)]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(place/f"{i}.png")
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     "A folder with two parts of 32 images, a checkpoint that was trained on the first one, and a cache."
     folder = tmp_path_factory.mktemp("small")
-    write_images(folder/"small"/"train", MIKELS.fine, 32, seed=1)
-    write_images(folder/"small"/"val", MIKELS.fine, 32, seed=2)
+    for part, seed in (("train", 1), ("val", 2)):
+        save_scenes(make_scenes(32, size=48, seed=seed, workers=1), folder/"small"/part)
     torch.manual_seed(0)
     model = APSE(MIKELS, backbone="scene_net", weights="shapes", dim=16)
     from apse_nb.datasets.decoding import load_images
@@ -169,15 +159,18 @@ def test_names_with_commas_leave_and_come_back(small, tmp_path):
 
 def test_own_emotions_from_a_file_travel_with_the_checkpoint(tmp_path):
     "Train on folders called by one's own words, then evaluate without saying them again."
-    (tmp_path/"mine.json").write_text(json.dumps(dict(classes=dict(good=["calm", "lively"], bad=["dull", "harsh"]))))
+    own = ("calm", "lively", "dull", "harsh")
+    (tmp_path/"mine.json").write_text(json.dumps(dict(classes=dict(good=own[:2], bad=own[2:]))))
     for part, seed in (("train", 1), ("val", 2), ("test", 3)):
-        write_images(tmp_path/"own"/part, ("calm", "lively", "dull", "harsh"), 16, seed)
+        save_scenes(make_scenes(32, size=48, seed=seed, workers=1), tmp_path/"scenes"/part)
+        for emotion, word in zip(MIKELS.fine, own):
+            shutil.copytree(tmp_path/"scenes"/part/emotion, tmp_path/"own"/part/word)
     words = ("--taxonomy", tmp_path/"mine.json", "--cache", tmp_path/"cache")
     out = run(apse_train, tmp_path/"own", "--method", "clb", "--profile", "tiny", "--out", tmp_path/"run", *words,
               "--set", "resize=48", "--set", "crop=40", "--images-per-class", 2, "--lr", 0.003)
     assert "16 training images" in out
     model, facts = load_model(tmp_path/"run"/"best.safetensors")
-    assert model.taxonomy.fine == ("calm", "lively", "dull", "harsh")
+    assert model.taxonomy.fine == own
     assert facts["recipe"]["lr"] == 0.003 and facts["recipe"]["images_per_class"] == 2 and facts["recipe"]["crop"] == 40
     assert "16 queries" in run(apse_evaluate, tmp_path/"run"/"best.safetensors", "--query", tmp_path/"own",
                                "--query-split", "test", "--cache", tmp_path/"cache")
@@ -199,9 +192,9 @@ def test_fine_tuning_starts_from_the_checkpoint(small, tmp_path):
 
 @pytest.mark.parametrize("method, named", [("clb", "last.safetensors"), ("frozen", "best.safetensors")])
 def test_the_named_network_is_the_one_that_was_measured(method, named, small, tmp_path):
-    said = run(apse_train, small/"small", "--profile", "tiny", "--cache", small/"cache", "--dim", 16, "--method", method,
-               "--set", "resize=48", "--set", "crop=40", "--images-per-class", 2, "--epochs", 3, "--lr", .05,
-               "--out", tmp_path)
+    said = run(apse_train, small/"small", "--profile", "tiny", "--cache", small/"cache", "--dim", 16,
+               "--method", method, "--set", "resize=48", "--set", "crop=40", "--images-per-class", 2, "--epochs", 3,
+               "--lr", .05, "--out", tmp_path)
     assert f"measured: {'the network after the last step, ' if method == 'clb' else ''}{tmp_path/named}" in said
     found = measures(run(apse_evaluate, tmp_path/named, "--query", small/"small", "--query-split", "val",
                          "--gallery-split", "train", "--cache", small/"cache"))
@@ -227,7 +220,7 @@ def test_the_shipped_network_goes_by_its_name_anywhere(tmp_path):
     env = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
     (tmp_path/"pandas.py").write_text("raise SystemExit('imported from the current directory')")
     code = "import sys; sys.path.pop(0); from apse_nb.report.commands import apse_evaluate; apse_evaluate()"
-    write_images(tmp_path/"some", MIKELS.fine, 16, seed=3)
+    save_scenes(make_scenes(16, size=48, seed=3, workers=1), tmp_path/"some")
     out = subprocess.run([sys.executable, "-c", code, "scenes", "--query", "some", "--cache", "cache"], cwd=tmp_path,
                          env=env | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert out.returncode == 0 and "16 queries" in out.stdout, out.stderr

@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import free_port
 from PIL import Image
 
 from apse_nb import experiments
@@ -25,7 +27,7 @@ from apse_nb.emotions import MIKELS
 from apse_nb.experiments import open_parts, row_network, row_store, run_name, run_rows
 from apse_nb.pair_losses import NPairLoss
 from apse_nb.report.tables import find_profile, table2
-from apse_nb.scenes import make_scenes
+from apse_nb.scenes import make_scenes, save_scenes
 from apse_nb.tools.checkpoint import read_checkpoint
 from apse_nb.tools.files import locked
 from apse_nb.tools.work import core_count
@@ -201,18 +203,31 @@ def run(name: str, *words) -> str:
 @pytest.fixture(scope="module")
 def album(tmp_path_factory):
     "Three drawn scenes of each emotion, as files in class folders."
-    folder, scenes = tmp_path_factory.mktemp("album"), make_scenes(24, size=64, seed=7, workers=1)
-    for i, (pixels, label) in enumerate(zip(scenes.pixels, scenes.labels)):
-        (folder/MIKELS.fine[label]).mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder/MIKELS.fine[label]/f"{i}.png")
+    folder = tmp_path_factory.mktemp("album")
+    save_scenes(make_scenes(24, size=64, seed=7, workers=1), folder)
     return folder
+
+
+@pytest.fixture
+def explored(monkeypatch):
+    "The pages that apse_explore would serve, made in this process."
+    pages = []
+
+    def make_page(notebook, *_):
+        *start, last = nbformat.read(notebook, 4).cells[0].source.splitlines()
+        names = {}
+        exec("\n".join(start), names)
+        pages.append(eval(last, names))
+        pages[-1].load()
+    monkeypatch.setattr("apse_nb.widgets.server.serve_page", make_page)
+    return pages
 
 
 SMALL = ("--profile", "tiny", "--set", "resize=48", "--set", "crop=40")
 
 
 @pytest.mark.parametrize("method", ["strong", "wscnet", "adml", "yang"])
-def test_every_command_takes_every_network(method, album, tmp_path):
+def test_every_command_takes_every_network(method, album, explored, tmp_path):
     cache = ("--cache", tmp_path/"cache")
     run("apse_train", "scenes", "--method", method, *SMALL, "--out", tmp_path/"run", *cache)
     store, best = pd.read_csv(tmp_path/"run"/"results.csv"), tmp_path/"run"/"best.safetensors"
@@ -223,8 +238,10 @@ def test_every_command_takes_every_network(method, album, tmp_path):
     found = json.loads(run("apse_search", album/"awe"/next((album/"awe").iterdir()).name, "--index", tmp_path/"index",
                            "--k", 3, "--json", "-"))
     assert found
-    from apse_nb.widgets.app import explorer
-    assert len(explorer(tmp_path/"index", best).children) >= 3
+    said = run("apse_explore", album, "--model", best, "--index", tmp_path/"index", "--port", free_port())
+    assert "24 images, 0 files skipped" in said and "Open this address" in said
+    head, tabs = explored[0].children
+    assert "24 images of" in head.words and len(tabs.children) >= 3
 
 
 def test_train_and_reproduce_write_the_same_line(tmp_path):

@@ -36,9 +36,9 @@ class _PixelStore:
                  folder: Path,          # made if missing
                  total: int,            # images that are to be decoded
                  size: int):            # side in pixels
-        self.folder, self.total, self.size, self.row = Path(folder), total, size, size*size*3
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.pixels, self.note = self.folder/"pixels.u8", self.folder/"progress.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.pixels, self.note = folder/"pixels.u8", folder/"progress.json"
+        self.total, self.size, self.row = total, size, size*size*3
         self.done, self.skipped = 0, []           # (position, reason, may it work another time?) of those without a row
         if self.note.exists() and self.pixels.exists():
             done, skipped = self._read_note()

@@ -76,7 +76,8 @@ class AdaptiveSimilarityLoss(nn.Module):
         if not isinstance(margins, (tuple, list)) or len(margins) != 3 or min(margins) < 0:
             raise ValueError(f"Give three margins that are not negative, not {margins}.")
         check_number("strength", strength, at_least=-1, at_most=1)
-        self.taxonomy, self.rule, self.margins, self.strength = taxonomy, rule, tuple(margins), float(strength)
+        self.taxonomy, self.rule = taxonomy, rule
+        self.margins, self.strength = tuple(margins), float(strength)
         self.needs_confidences = rule == "confusion"
         if rule == "wheel":
             self.register_buffer("steps", torch.tensor(taxonomy.wheel_distance()), persistent=False)   # (K, K)

@@ -13,11 +13,9 @@ import pandas as pd
 import torch
 from scipy import stats
 from torch import nn
-from torch.nn import functional as F
 
 from .votes import overlap_distance
 from ..metrics import QueryMeans, check_sets
-from ..negatives import Objective
 from ..pair_losses import check_batch, gram
 from ..tools.ranking import rank_gallery, unit_rows
 
@@ -155,23 +153,3 @@ def evaluate_graded(query,                                    # Q x D embeddings
     floor = dict.fromkeys(GRADED, 0.) | dict(zip(GRADED, np.nanmean(np.concatenate(chance), 0).tolist()))
     return GradedReport(**per_query.mean().to_dict(), left_out=int(per_query["ndcg"].isna().sum()),
                         per_query=per_query, floor=floor)
-
-# %% ../../nbs/methods/distributions.ipynb #14c-distributions-083
-class Pairwise(Objective):
-    "A pair loss alone as an objective: it sees the embeddings, and the targets (the labels where there are none)."
-    def __init__(self, loss: nn.Module):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, output, batch):
-        return dict(loss=self.loss(output.embedding, batch.labels if batch.targets.ndim == 1 else batch.targets))
-
-class Classify(Objective):
-    "Cross-entropy of the emotion head, with labels or with distributions as targets."
-    reads_labels = False
-
-    def forward(self, output, batch):
-        if output.high is None:
-            raise ValueError("A classifier's row needs a network with an emotion head: start from a checkpoint that "
-                             "has one.")
-        return dict(loss=F.cross_entropy(output.high.scores.float(), batch.targets))

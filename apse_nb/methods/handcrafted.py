@@ -62,7 +62,8 @@ class Descriptor:
     learn_from = 500      # `fit` looks at no more images than this
 
     def __init__(self, dim: int, look, seed: int = 0):
-        self.dim, self.look, self.seed, self.fitted = dim, look, seed, False
+        self.dim, self.look, self.seed = dim, look, seed
+        self.fitted = False
         self.blank = 0        # images of the last `transform` in which nothing was seen: their rows are 0
 
     def fit(self, images: LabelledImages) -> Descriptor:

@@ -36,8 +36,8 @@ class BaselineLoss(nn.Module):
                  **settings,             # all numbers the loss depends on
                 ):
         super().__init__()
-        self.name, self.taxonomy, self.dim, self.settings = name, taxonomy, int(dim), settings
-        self.loss, self.miner = loss, miner
+        self.name, self.taxonomy, self.dim = name, taxonomy, int(dim)
+        self.loss, self.miner, self.settings = loss, miner, settings
 
     def forward(self,
                 embeddings: torch.Tensor,  # B x D

@@ -59,7 +59,8 @@ class WSCNet(System):
         if maps_per_class < 1:
             raise ValueError(f"A class needs at least one map, not {maps_per_class}.")
         self.describe(locals())
-        self.taxonomy, self.stage, self.pooling, self.weigh, self.vector = taxonomy, stage, pooling, weigh, vector
+        self.taxonomy, self.stage = taxonomy, stage
+        self.pooling, self.weigh, self.vector = pooling, weigh, vector
         self.backbone = Backbone(backbone, stage, weights, frozen_bn, freeze)
         c, K = self.backbone.channels[stage], len(taxonomy)
         self.detect = nn.Conv2d(c, K*maps_per_class, 1)
