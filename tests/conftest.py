@@ -28,6 +28,23 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: an attack in full; runs with --slow")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config) -> int:
+    "One process more than cores, as several tests wait for a browser or for a minute to pass."
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "One process builds the site and has all tests of it; any other test goes to whoever is free."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneForTheSite(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "site" if "test_site.py" in nodeid else nodeid
+    return OneForTheSite(config, log)
+
+
 ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"       # of the browser
 BLOCKED = "csp"            # a request that the page's own policy forbids is not sent
 SHOTS = Path(os.environ.get("APSE_SHOTS", Path(__file__).parent.parent/"reports"/"browser"))

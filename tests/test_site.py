@@ -10,7 +10,6 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.xdist_group("site")        # one process builds it, and has all tests of it
 
 
 def load_builder():
