@@ -25,18 +25,20 @@ from .negatives import Batch, Objective, PairAndAttention
 from .network import ABLATION, APSE, Network, network_from_config
 from .tools.checkpoint import (
     from_facts, image_digests, load_weights, other_architecture, read_checkpoint, write_checkpoint)
-from .tools.device import (
-    FLOAT32, Captured, enough_memory, has_bf16, mixed_precision, place_images, read_ahead, recorder_of, sgd)
-from .tools.files import clear_unfinished
+from apse_nb.tools.device import (
+    FLOAT32, Captured, enough_memory, has_bf16, memory_format, mixed_precision, place_images, read_ahead, recorder_of,
+    set_rates, sgd)
+from .tools.files import clear_unfinished, data_path, one_line
 from .tools.processes import all_rows, rank_and_world, whole_output
 from .tools.recipe import Recipe
 from .tools.registry import LOSSES, find
-from .tools.run_state import Diverged, RunState, alone_in, data_of, resume_state, save_state
+from .tools.run_state import Diverged, RunState, alone_in, check_outputs, data_of, resume_state, save_state
 from .tools.work import Interrupts, keep_freed_memory
 
 # %% auto #0
 __all__ = ['METHODS', 'SEEN', 'learning_rate', 'Method', 'make_pair_loss', 'Embedded', 'embed', 'Assessment', 'accuracy',
-           'assess', 'save_model', 'trained_on', 'load_model', 'start_from', 'Run', 'epoch_batches', 'fit']
+           'assess', 'save_model', 'checkpoint_path', 'trained_on', 'load_model', 'load_trained', 'start_from', 'Run',
+           'epoch_batches', 'fit']
 
 # %% ../nbs/10_training.ipynb #10-training-008
 def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -69,10 +71,6 @@ def make_pair_loss(name: str | None,       # a key of the registry's `LOSSES`, o
     make, known = find(LOSSES, name, "pair loss"), dict(taxonomy=taxonomy, dim=dim)
     return make(**{k: known[k] for k in known if k in inspect.signature(make).parameters}, **settings)
 
-# %% ../nbs/10_training.ipynb #10-training-036
-def _as_memory_format(x: torch.Tensor, channels_last: bool) -> torch.Tensor:
-    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
 # %% ../nbs/10_training.ipynb #10-training-034
 class Embedded(NamedTuple):
     "A data set seen by a network."
@@ -100,7 +98,7 @@ def embed(model: APSE,
     embeddings, scores = [], []           # on the device: fetching each batch's would make the device wait
     for pixels, _ in tqdm(read_ahead(images, batches, device), total=len(batches), desc="embed",
                           disable=not progress, leave=False):
-        x = _as_memory_format(center_crop(pixels, crop), channels_last)
+        x = center_crop(pixels, crop).contiguous(memory_format=memory_format(channels_last))
         with mixed_precision(device, bf16):
             outputs = [model(x), *([model(x.flip(3))] if mirror else [])]
         embeddings.append(nn.functional.normalize(sum(output.embedding.float() for output in outputs)))
@@ -147,13 +145,19 @@ def save_model(model: Network, path, train: LabelledImages | None = None, **fact
 
 SEEN = "seen.images"      # the tensor with a digest of each training image
 
+def checkpoint_path(source) -> Path:      # a path, or 'scenes': the network that is shipped
+    return data_path("weights/scenes_apse.safetensors") if source == "scenes" else Path(source)
+
 def trained_on(path, images: LabelledImages) -> int | None:
     "How many of these images, decoded at its recipe's size, a checkpoint's network has seen; None if it does not say."
-    seen = read_checkpoint(path)[0].get(SEEN)
+    seen = read_checkpoint(checkpoint_path(path))[0].get(SEEN)
     return None if seen is None else int(np.isin(image_digests(images.pixels), seen.numpy()).sum())
 
+# %% ../nbs/10_training.ipynb #10-training-046-c
 def load_model(path) -> tuple[Network, dict]:
-    "The network in a checkpoint (ready to embed) and the facts stored with it; `facts['recipe']` is complete."
+    """The network in a checkpoint, or in the one that is shipped ('scenes'), ready to embed, and the facts stored with
+    it; `facts['recipe']`, if there is one, is complete."""
+    path = checkpoint_path(path)
     tensors, facts = read_checkpoint(path)
     if "network" not in facts:
         raise ValueError(f"{path} does not describe a network: give a file that apse_train or save_model wrote.")
@@ -170,6 +174,14 @@ def load_model(path) -> tuple[Network, dict]:
     model = network_from_config(facts["network"])
     load_weights(model, tensors, path)
     return model.eval(), facts
+
+def load_trained(path) -> tuple[Network, Recipe]:
+    "The network in a checkpoint, as `load_model` says, and the recipe that it was trained by."
+    model, facts = load_model(path)
+    if "recipe" not in facts:
+        raise ValueError(f"{one_line(path)} does not say with which recipe it was trained, so the size of its images "
+                         f"is not known.")
+    return model, Recipe(**facts["recipe"])
 
 # %% ../nbs/10_training.ipynb #10-training-046b
 def start_from(model: Network, path) -> list[str]:
@@ -210,13 +222,10 @@ def epoch_batches(images: LabelledImages, recipe: Recipe, epoch: int) -> np.ndar
 # %% ../nbs/10_training.ipynb #10-training-062
 class _Step:
     """One training step: crop, forward, objective, backward, update. What changes from step to step is given to
-    `compute` as tensors, or lies in `rates`."""
-    def __init__(self, network, optimizer, recipe, state, share, stored, recorder, rates):
-        self.network, self.optimizer, self.recipe, self.state = network, optimizer, recipe, state
-        self.rank, self.world = share
-        self.stored = stored              # N x H x W x 3 bytes on the device, or None: batches bring their pixels
-        self.recorder, self.rates = recorder, rates
-        self.generator = torch.Generator(next(state.model.parameters()).device)
+    `compute` as tensors, or lies in the loop's `rates`."""
+    def __init__(self, loop: _Loop, recorder):
+        self.loop, self.recorder = loop, recorder
+        self.generator = torch.Generator(next(loop.state.model.parameters()).device)
         self.labels, self.run = None, Captured(self.compute, recorder)
 
     def __call__(self,
@@ -224,49 +233,46 @@ class _Step:
                  batch: Batch,
                  rates,                    # the learning rate of each group: numbers, or a tensor on a GPU
                 ) -> None:
-        seed = self.recipe.seed*1_000_003 + self.state.step
+        seed = self.loop.recipe.seed*1_000_003 + self.loop.state.step
         torch.manual_seed(seed)
         draw = torch.rand(3, len(pixels), generator=self.generator.manual_seed(seed), device=self.generator.device)
         self.labels = batch.labels
-        if self.rates is None:
-            for group, rate in zip(self.optimizer.param_groups, rates):
-                group["lr"] = rate
-        else:
-            self.rates.copy_(rates)
+        set_rates(self.loop.optimizer, self.loop.rates, rates)
         self.run(pixels=pixels, draw=draw, on_device=batch.on_device, targets=batch.targets)
-        self.state.step += 1
+        self.loop.state.step += 1
 
     def compute(self, pixels, draw, on_device, targets) -> None:
         "The work of a step. It adds the losses and the emotion head's accuracy to the sums."
-        recipe, state = self.recipe, self.state
-        pixels = pixels if self.stored is None else self.stored[pixels]                  # (B, H, W, 3)
-        x = augment(pixels, recipe.crop, draw=draw, flip=recipe.flip)[self.rank::self.world]     # (B/W, 3, crop, crop)
+        loop, recipe = self.loop, self.loop.recipe
+        pixels = pixels if loop.feed.stored is None else loop.feed.stored[pixels]        # (B, H, W, 3)
+        x = augment(pixels, recipe.crop, draw=draw, flip=recipe.flip)[loop.rank::loop.world]     # (B/W, 3, crop, crop)
         with mixed_precision(x.device, recipe.bf16, recorded=self.recorder is not None):
-            output = self.network(_as_memory_format(x, recipe.channels_last))
-        output = whole_output(output, self.rank, self.world)
-        batch = Batch(self.labels, on_device, targets)
+            output = loop.network(x.contiguous(memory_format=memory_format(recipe.channels_last)))
+        output, batch = whole_output(output, loop.rank, loop.world), Batch(self.labels, on_device, targets)
         try:
-            values = state.objective(output, batch)
-        except ValueError as e:
-            seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
-            finite, dead = all(x.isfinite().all() for x in seen), not output.embedding.any(1).all()
-            if finite and not dead:
-                raise
-            raise Diverged(f"The network's outputs are {'zero' if finite else 'no longer finite'} at step "
-                           f"{state.step}; lower the learning rate ({recipe.lr}).") from e
-        self.optimizer.zero_grad(set_to_none=True)
-        # the distributed mean over processes divides by their number again
-        (values["loss"] if self.world == 1 else values["loss"]*self.world).backward()
-        for p in state.objective.parameters() if self.world > 1 else ():
-            p.grad /= self.world      # every process has the whole batch's
-        self.optimizer.step()
+            values = loop.state.objective(output, batch)
+        except ValueError:
+            check_outputs(output, loop.state.step, recipe.lr)
+            raise
+        _update(loop, values["loss"])
         if output.high is not None:
-            values["accuracy"] = (output.high.scores.argmax(1) == batch.on_device).float().mean()
-        state.add(values)
+            values["accuracy"] = (output.high.scores.argmax(1) == on_device).float().mean()
+        loop.state.add(values)
+
+# %% ../nbs/10_training.ipynb #10-training-062-c
+def _update(loop: _Loop, loss: torch.Tensor) -> None:
+    "Backward, and one step of the optimiser."
+    loop.optimizer.zero_grad(set_to_none=True)
+    # the distributed mean over processes divides by their number again
+    (loss if loop.world == 1 else loss*loop.world).backward()
+    for p in loop.state.objective.parameters() if loop.world > 1 else ():
+        p.grad /= loop.world      # every process has the whole batch's
+    loop.optimizer.step()
 
 # %% ../nbs/10_training.ipynb #10-training-068
-def _finish_epoch(state: RunState, steps: int, images: int, started: float, valid, recipe: Recipe) -> None:
+def _finish_epoch(loop: _Loop, images: int, started: float, valid: LabelledImages | None) -> None:
     "Add a log row, validate, write log.csv and best.safetensors."
+    state, recipe, steps = loop.state, loop.recipe, loop.feed.steps
     means = state.means(steps)      # waits for the device, so that the time is that of the work
     row = dict(epoch=len(state.log) + 1, step=state.step, lr=learning_rate(state.step - 1, steps, recipe), **means,
                images_per_second=images/(time.perf_counter() - started))
@@ -297,23 +303,22 @@ def _asked_to_stop(callbacks, run: Run) -> bool:
 # %% ../nbs/10_training.ipynb #10-training-069aa
 class _Feed:
     "The batches of each epoch with all that a step is told."
-    def __init__(self, train, recipe, targets, device):
-        self.train, self.recipe, self.targets, self.device = train, recipe, targets, device
+    def __init__(self, train: LabelledImages, recipe: Recipe, targets, accelerator):
+        self.train, self.recipe, self.targets, self.device = train, recipe, targets, accelerator.device
         self.stored, self.highest, self.rates_on = None, [], None
         batches = epoch_batches(train, recipe, 0)
         self.steps, self.batch_size = batches.shape
+        if self.batch_size % accelerator.num_processes:
+            raise ValueError(f"A batch of {self.batch_size} images cannot be shared equally by "
+                             f"{accelerator.num_processes} processes; choose a number of processes that divides it.")
         self.labels = torch.from_numpy(train.labels[batches])       # (steps, B), of the first epoch
-
-    def rates(self, step: int) -> list[float]:
-        "The learning rate of each group of parameters in this step."
-        rate = learning_rate(step, self.steps, self.recipe)
-        return [lr*rate/self.recipe.lr for lr in self.highest]
 
     def __call__(self, epoch: int, first: int):    # yields pixels (or positions), `Batch`, learning rates
         "The batches of an epoch from number `first` on."
         batches = epoch_batches(self.train, self.recipe, epoch)[first:]
         labels, targets = torch.from_numpy(self.train.labels[batches]), self.targets
-        rates = [self.rates(epoch*self.steps + first + i) for i in range(len(batches))]
+        rates = [[lr*learning_rate(step, self.steps, self.recipe)/self.recipe.lr for lr in self.highest]
+                 for step in range(epoch*self.steps + first, (epoch + 1)*self.steps)]      # of each group of parameters
         if self.rates_on is not None:
             rates = torch.tensor(rates).to(self.rates_on)
         on_device = labels.to(self.device)
@@ -346,33 +351,31 @@ def _why_eager(objective: Objective, labels: torch.Tensor, world: int) -> str:
 # %% ../nbs/10_training.ipynb #10-training-069d
 class _Loop:
     "A training, set up: feed, state, step and progress bar."
-    def __init__(self, accelerator, model, train, recipe, objective, out, targets, images_on, progress):
-        rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-        self.feed = feed = _Feed(train, recipe, targets, device)
-        if feed.batch_size % world:
-            raise ValueError(f"A batch of {feed.batch_size} images cannot be shared equally by {world} processes; "
-                             f"choose a number of processes that divides it.")
+    def __init__(self, accelerator, model: APSE, objective: Objective, feed: _Feed, out: Path | None, images_on: str,
+                 progress: bool):
+        self.rank, self.world, device = accelerator.process_index, accelerator.num_processes, feed.device
+        self.feed, self.recipe = feed, feed.recipe
         if device.type == "cpu":
             keep_freed_memory()
-        model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format).train()
+        model.to(device, memory_format=memory_format(self.recipe.channels_last)).train()
         recorder, objective = recorder_of(device), objective.to(device)
-        optimizer, rates, feed.highest = _optimizer(model, objective, recipe, recorder, device)
-        facts = dict(network=model.config, recipe=asdict(recipe), loss=repr(objective), data=data_of(train, targets))
-        self.state = RunState(model, objective, optimizer, out, facts, train)
+        self.optimizer, self.rates, feed.highest = _optimizer(model, objective, self.recipe, recorder, device)
+        facts = dict(network=model.config, recipe=asdict(self.recipe), loss=repr(objective),
+                     data=data_of(feed.train, feed.targets))
+        self.state = RunState(model, objective, self.optimizer, out, facts, feed.train)
         resume_state(self.state)
-        self.notes, self.bar = [], tqdm(total=recipe.epochs*feed.steps, initial=self.state.step, unit="step",
-                                        disable=not progress or rank > 0, mininterval=1)
-        why = _why_eager(objective, feed.labels, world)
-        feed.stored, place = place_images(train, device, images_on)
+        self.notes, self.bar = [], tqdm(total=self.recipe.epochs*feed.steps, initial=self.state.step, unit="step",
+                                        disable=not progress or self.rank > 0, mininterval=1)
+        why = _why_eager(objective, feed.labels, self.world)
+        feed.stored, place = place_images(feed.train, device, images_on)
         feed.rates_on = None if recorder is None else device
-        if recipe.bf16 and not has_bf16(device.type):
+        if self.recipe.bf16 and not has_bf16(device.type):
             self.say(FLOAT32)
         if recorder is not None:
             self.say(place)
             self.say(f"step: eager, since {why}" if why else "step: recorded after a few steps and replayed")
-        network = accelerator.prepare_model(model) if world > 1 else model
-        self.step = _Step(network, optimizer, recipe, self.state, (rank, world), feed.stored,
-                          None if why else recorder, rates)
+        self.network = accelerator.prepare_model(model) if self.world > 1 else model
+        self.step = _Step(self, None if why else recorder)
 
     def say(self, note: str) -> None:
         "A line for whoever watches, and for the `Run`."
@@ -432,12 +435,13 @@ def fit(model: APSE,
     with alone_in(None if rank else out), Interrupts() as interrupts, enough_memory(recipe):
         if out is not None and rank == 0:
             clear_unfinished(out)
-        loop = _Loop(accelerator, model, train, recipe, objective, out, targets, images_on, progress)
-        state, steps = loop.state, loop.feed.steps
+        feed = _Feed(train, recipe, targets, accelerator)
+        loop = _Loop(accelerator, model, objective, feed, out, images_on, progress)
+        state = loop.state
         with loop.bar:
-            while state.step < recipe.epochs*steps and not state.stopped:
+            while state.step < recipe.epochs*feed.steps and not state.stopped:
                 seen, started = _run_epoch(loop, interrupts, checkpoint_seconds)
-                _finish_epoch(state, steps, seen, started, valid, recipe)
+                _finish_epoch(loop, seen, started, valid)
                 state.stopped = _asked_to_stop(callbacks, loop.as_run())
                 save_state(state)
                 if interrupts.asked:

@@ -149,6 +149,17 @@ def sgd(groups: list[dict],      # of parameters
         group["lr"] = rate       # a view: it changes with `rates`
     return optimizer, rates
 
+def set_rates(optimizer: torch.optim.SGD,
+              rates: torch.Tensor | None,      # where they lie, as `sgd` returned it
+              new,                             # one for each group: a tensor, or numbers where `rates` is None
+             ) -> None:
+    "Learning rates for the next step."
+    if rates is not None:
+        rates.copy_(new)
+        return
+    for group, rate in zip(optimizer.param_groups, new):
+        group["lr"] = rate
+
 # %% ../../nbs/tools/device.ipynb #device-bf16
 FLOAT32 = "float32: this processor has no instructions for bfloat16"      # for logs and stores
 
@@ -165,6 +176,9 @@ def has_bf16(device: str = "cpu") -> bool:      # 'cpu' or 'cuda'
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     except (AttributeError, RuntimeError):
         return False
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 def mixed_precision(device: torch.device,
                     bf16: bool,             # is it wanted?

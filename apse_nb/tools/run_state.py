@@ -28,6 +28,15 @@ __all__ = ['Diverged']
 class Diverged(ValueError):
     "The loss or the embeddings are no longer finite numbers."
 
+# %% ../../nbs/tools/run_state.ipynb #run-state-004-b
+def check_outputs(output, step: int, lr: float) -> None:      # an `APSEOutput`
+    "`Diverged` if what a network says is zero or no longer finite."
+    seen = [output.embedding, *(head.scores for head in (output.low, output.high) if head is not None)]
+    finite = all(x.isfinite().all() for x in seen)
+    if not finite or not output.embedding.any(1).all():
+        raise Diverged(f"The network's outputs are {'zero' if finite else 'no longer finite'} at step {step}; lower "
+                       f"the learning rate ({lr}).")
+
 # %% ../../nbs/tools/run_state.ipynb #10-training-053
 class RunState:
     """Step, log, sums of the running epoch, best measure and seconds of a run; the other tensors live in `model`,
