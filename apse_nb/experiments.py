@@ -29,7 +29,7 @@ from .datasets.decoding import decode, default_cache, load_parts, open_divided
 from .images import center_crop, warn_of_copies
 from .methods.handcrafted import DESCRIPTORS
 from .methods.systems import multi_graph, read_features
-from .metrics import MEASURES, evaluate, evaluate_similarities
+from .metrics import MEASURES, RetrievalReport, evaluate, evaluate_similarities
 from .network import APSE
 from .report.tables import Experiment, Profile, recipe_of
 from .tools.device import FLOAT32, free_bytes, rows_that_fit
@@ -39,7 +39,7 @@ from .tools.results import ResultsStore
 from .tools.statistics import measure_interval
 from .tools.work import choose_device, code_version, core_count, environment
 from .tools.run_state import Diverged
-from .training import Recipe, accuracy, embed, fit, make_pair_loss, save_model, start_from
+from .training import Recipe, assess, fit, make_pair_loss, save_model, start_from
 
 # %% auto #0
 __all__ = ['row_store', 'measure_row', 'run_rows', 'tune', 'summary', 'attention_maps']
@@ -137,19 +137,18 @@ def train_and_assess(experiment: Experiment, profile: Profile, train, query, see
         done = fit(model, train, recipe, loss, valid=valid, out=run, images_on=profile.images_on, **settings)
         line = dict(epochs=recipe.epochs, minutes=round(done.minutes, 2))
         line |= {"remark": FLOAT32} if FLOAT32 in done.notes else {}
-    device = next(model.parameters()).device                # similarities are sorted there (chapter 09)
-    asked, kept = (embed(model, images, **recipe.look) for images in (query, train))
-    line |= _measures_of_vectors(asked.embeddings.to(device), kept.embeddings.to(device), query, train)
-    if asked.scores is not None:
-        line |= dict(query_accuracy=round(accuracy(asked, query), 4), train_accuracy=round(accuracy(kept, train), 4))
+    found = assess(model, query, train, recipe)
+    asked = found.query.embeddings.to(next(model.parameters()).device)      # sorted there (chapter 09)
+    line |= measures_of(found.report, _among_queries(asked, query))
+    if found.query_accuracy is not None:
+        line |= dict(query_accuracy=round(found.query_accuracy, 4), train_accuracy=round(found.gallery_accuracy, 4))
     if network is not None:
         save_model(model, network, train if experiment.trains else None, recipe=asdict(recipe), row=line)
     return line
 
-def _measures_of_vectors(q, g, query, train) -> dict:
-    "The columns of a row that has vectors of queries and gallery."
-    return measures_of(evaluate(q, query.labels, g, train.labels, train.taxonomy),
-                       evaluate(q, query.labels, q, query.labels, train.taxonomy, same_set=True))
+def _among_queries(vectors, query) -> RetrievalReport:
+    "Each query searches the others."
+    return evaluate(vectors, query.labels, vectors, query.labels, query.taxonomy, same_set=True)
 
 def measures_of(seen, own) -> dict:
     "The measures of two reports (queries in the gallery; queries among themselves) as columns of the store."
@@ -180,7 +179,8 @@ def describe_and_assess(experiment: Experiment, train, query) -> dict:
     started, taxonomy = time.perf_counter(), train.taxonomy
     queries, galleries = zip(*(_describe(name, train, query) for name in experiment.features))
     if len(queries) == 1:
-        measures = _measures_of_vectors(queries[0], galleries[0], query, train)
+        measures = measures_of(evaluate(queries[0], query.labels, galleries[0], train.labels, taxonomy),
+                               _among_queries(queries[0], query))
     else:
         among = multi_graph(queries, queries, same_set=True)
         measures = measures_of(

@@ -187,7 +187,7 @@ def load_trained(path) -> tuple[Network, Recipe]:
 def start_from(model: Network, path) -> list[str]:
     """Fine-tuning: take over the weights of a checkpoint in place; returns the names of those that stay fresh, because
     the other network had none or has other classes. `ValueError` when the backbone is another one."""
-    tensors, _ = read_checkpoint(path)
+    tensors, _ = read_checkpoint(checkpoint_path(path))
     own = model.state_dict()
     fitting = {k: tensors[f"model.{k}"] for k, v in own.items()
                if f"model.{k}" in tensors and tensors[f"model.{k}"].shape == v.shape}

@@ -16,13 +16,12 @@ except ImportError:          # the tests of a browser are skipped then
     expect = None
 
 WIDGET = """
-from apse_nb.tools.files import data_path
 from apse_nb.widgets.attention import AttentionExplorer
 from apse_nb.scenes import make_scenes
-from apse_nb.training import Recipe, load_model
+from apse_nb.training import load_trained
 
-model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
-AttentionExplorer(model, make_scenes(8, seed=1), Recipe(**facts["recipe"]).crop)
+model, recipe = load_trained("scenes")
+AttentionExplorer(model, make_scenes(8, seed=1), recipe.crop)
 """
 FOLD = "advanced: variants of Eq. 1-2"
 CONTROLS = ["image", "upload an image", "opacity", "outline of the true region", "map of every class",

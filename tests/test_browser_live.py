@@ -17,8 +17,7 @@ from apse_nb.emotions import MIKELS
 from apse_nb.images import center_crop
 from apse_nb.metrics import MEASURES, evaluate_similarities, random_floor
 from apse_nb.negatives import total_loss
-from apse_nb.tools.files import data_path
-from apse_nb.training import embed, load_model
+from apse_nb.training import embed, load_trained
 from apse_nb.widgets.circle import (
     Circle, circle_values, losses_sentence, marks, point_texts, positive_strip, strip_sentence)
 from apse_nb.widgets.playground import BATCH_LOSSES, BATCHES, WITHOUT_SCALE, loss_on_batch, loss_sentence, make_batch
@@ -220,9 +219,9 @@ def open_network(live, page, launch):
 
 def test_network_computes_what_python_computes(open_network, shot):
     page = open_network
-    model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
-    scenes = load_images("scenes", facts["recipe"]["resize"], "test", limit=208)
-    crop = facts["recipe"]["crop"]
+    model, recipe = load_trained("scenes")
+    scenes = load_images("scenes", recipe.resize, "test", limit=208)
+    crop = recipe.crop
     gallery = embed(model, scenes.subset(np.arange(8, 208)), crop=crop).embeddings.numpy()
     for k in (0, 3, 6):
         page.evaluate("k => figure.choose(k)", k)

@@ -67,11 +67,9 @@ def ranks_data(folder: Path) -> dict:
     from apse_nb.datasets.decoding import load_images
     from apse_nb.emotions import MIKELS
     from apse_nb.metrics import evaluate, rank_gallery
-    from apse_nb.tools.files import data_path
     from apse_nb.tools.plotting import TIER_FRAMES
-    from apse_nb.training import Recipe, embed, load_model
-    model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
-    recipe = Recipe(**facts["recipe"])
+    from apse_nb.training import embed, load_trained
+    model, recipe = load_trained("scenes")
     scenes = load_images("scenes", recipe.resize, "test", limit=48)
     x = embed(model, scenes, **recipe.look).embeddings
     gallery, queries = np.arange(24), np.arange(24, 48)
@@ -137,11 +135,8 @@ def network_data(folder: Path) -> dict:
     "The shipped network as ONNX with what runs it, eight scenes, and 200 others with their embeddings."
     from apse_nb.datasets.decoding import load_images
     from apse_nb.emotions import MIKELS
-    from apse_nb.tools.files import data_path
-    from apse_nb.training import embed, load_model
-    from apse_nb.tools.recipe import Recipe
-    model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
-    recipe = Recipe(**facts["recipe"])
+    from apse_nb.training import embed, load_trained
+    model, recipe = load_trained("scenes")
     found = dict(missing=what_is_missing(), side=recipe.resize, margin=(recipe.resize - recipe.crop)//2,
                  classes=MIKELS.fine, coarse=MIKELS.coarse, parent=MIKELS.parent)
     if found["missing"]:

@@ -235,20 +235,15 @@ def apse_evaluate(checkpoint, query, gallery, query_split, gallery_split, featur
     if not checkpoint or not query:
         raise ValueError("Give a CHECKPOINT (or 'scenes') and --query, or --features and --labels.")
     from apse_nb.emotions import find_taxonomy
-    from apse_nb.tools.files import data_path
     from apse_nb.tools.work import choose_device
-    from apse_nb.training import Recipe, assess, load_model, trained_on
-    path = data_path("weights/scenes_apse.safetensors") if checkpoint == "scenes" else Path(checkpoint)
-    model, facts = load_model(path)
-    if "recipe" not in facts:
-        raise ValueError(f"{one_line(path)} does not say with which recipe it was trained, so the size of its images "
-                         f"is not known.")
+    from apse_nb.training import assess, load_trained, trained_on
+    model, recipe = load_trained(checkpoint)
     _check_cache(cache, cache_clear)
-    recipe, wanted = Recipe(**facts["recipe"]), find_taxonomy(taxonomy or model.taxonomy)
+    wanted = find_taxonomy(taxonomy or model.taxonomy)
     if wanted.fine != model.taxonomy.fine:
         click.echo(f"The network was trained for other emotions ({model.taxonomy.name}): its head is not measured.")
     queries, others, note = open_sets(query, gallery, query_split, gallery_split, recipe.resize, wanted, cache)
-    known = trained_on(path, queries)
+    known = trained_on(checkpoint, queries)
     if known:
         warnings.warn(f"The network was trained on {known} of the {len(queries)} queries, so these measures are too "
                       f"good for images it has not seen.", stacklevel=2)

@@ -16,9 +16,8 @@ from torch import nn
 from ..backbones import Backbone
 from ..emotions import LabelledImages, MIKELS, Taxonomy
 from ..network import APSEOutput
-from ..tools.files import data_path
 from ..tools.work import choose_device
-from ..training import Recipe, embed, load_model
+from ..training import checkpoint_path, embed, load_trained
 
 # %% auto #0
 __all__ = ['Encoder', 'load_encoder']
@@ -87,12 +86,8 @@ def load_encoder(source="scenes",     # 'scenes', 'imagenet', 'imagenet:NAME' (a
         return _imagenet(source, weights)
     if weights:
         raise ValueError("--weights belongs to --model imagenet: a checkpoint and 'scenes' bring their own.")
-    path = data_path("weights/scenes_apse.safetensors") if source == "scenes" else Path(os.path.abspath(source))
-    network, facts = load_model(path)
-    if "recipe" not in facts:
-        raise ValueError(f"{path} does not say with which recipe it was trained, so the size of its images is not "
-                         f"known.")
-    recipe = Recipe(**facts["recipe"])
+    path = Path(os.path.abspath(checkpoint_path(source)))
+    network, recipe = load_trained(path)
     return Encoder(network, recipe.look, recipe.resize, source if source == "scenes" else str(path),
                    hashlib.sha256(path.read_bytes()).hexdigest())
 

@@ -27,9 +27,8 @@ from ..emotions import MIKELS, Taxonomy
 from ..negatives import GeneratedEmotionPairLoss
 from ..network import Network, network_from_config
 from ..pair_losses import EmotionPairLoss, NPairLoss, tuple_indices
-from ..tools.files import data_path
 from ..tools.plotting import PULL, PUSH, png
-from ..training import Recipe, embed, load_model
+from ..training import Recipe, embed, load_trained
 from .circle import HIGHEST_SCALE
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
 
@@ -50,12 +49,12 @@ BATCHES = {"random": "random directions", "untrained": "scenes, untrained networ
 
 def _batch_network(kind: str, seed: int = 0) -> tuple[Network, Recipe]:
     "The network whose embeddings a batch holds, and the recipe it was trained by."
-    model, facts = load_model(data_path("weights/scenes_apse.safetensors"))
+    model, recipe = load_trained("scenes")
     if kind == "untrained":
         with torch.random.fork_rng(devices=[]):                 # leaves the caller's random numbers alone
             torch.manual_seed(seed)
-            model = network_from_config(facts["network"])
-    return model, Recipe(**facts["recipe"])
+            model = network_from_config(model.config)
+    return model, recipe
 
 # %% ../../nbs/widgets/playground.ipynb #12a-geometry-054-b
 @lru_cache
