@@ -21,7 +21,7 @@ from apse_nb.search import records
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.database import FILE, seal_of
 from apse_nb.search.gallery import Gallery
-from apse_nb.search.results import Query, result_page
+from apse_nb.search.results import Asked, result_page
 from apse_nb.search.teach import labels_from_folders
 from apse_nb.tools.files import RefusedFile
 from apse_nb.widgets.browser import query_by_image, query_by_position
@@ -149,7 +149,7 @@ def test_tampered_facts_are_one_sentence(root, many):
         change(root, "INSERT OR REPLACE INTO facts VALUES(?, ?, ?)", name, value, seal_of(name, value))
 
     with Gallery.open(root/".apse_index") as gallery:
-        facts, query = gallery.facts | dict(head=dict(weight=[[0.]*8]*128, bias=[0.]*8, images=20, accuracy=.5,
+        facts, query = gallery.store.facts | dict(head=dict(weight=[[0.]*8]*128, bias=[0.]*8, images=20, accuracy=.5,
                                                       chance=.2)), gallery.store.rows()[3]
     whole, rng = (root/".apse_index"/FILE).read_bytes(), random.Random(0)
     odd = [None, [], {}, "", "x", -1, 0, 10**8, 1e300, True, [[]], {"a": 1}, "/etc/passwd", float("nan"), 2**63]
@@ -163,7 +163,7 @@ def test_tampered_facts_are_one_sentence(root, many):
         try:
             with Gallery.open(root/".apse_index") as gallery:
                 assert len(gallery.by_emotion("awe", 3)) == 3 and gallery.query(root/"03.png").digest == query.digest
-                result_page(Query("x"), gallery.search(np.ones(128), 3), gallery, ["apse_search"])
+                result_page(Asked("x"), gallery.search(np.ones(128), 3), gallery, ["apse_search"])
         except (ValueError, FileNotFoundError) as e:
             said += 1
             assert len(str(e).splitlines()) == 1 and len(str(e)) < 900, e
@@ -192,7 +192,7 @@ def test_hostile_facts_do_not_reach_the_page(root, encoder):
         object.__setattr__(gallery.taxonomy, "palette", palette)
         object.__setattr__(gallery.taxonomy, "fine", ("\x1b[31m<b>awe</b>\x07",)*8)
         hits = gallery.search(np.ones(encoder.dim), 3)
-        page = result_page(Query("x"), hits, gallery, ["apse_search"])
+        page = result_page(Asked("x"), hits, gallery, ["apse_search"])
     assert "<meta http-equiv=refresh" not in page and "<b>" not in page and "\x1b" not in page and "\x07" not in page
 
 

@@ -19,7 +19,7 @@ from apse_nb.images import decode_square
 from apse_nb.search import blocks as vector_blocks, commands, database, records
 from apse_nb.search.commands import apse_index, apse_search
 from apse_nb.search.gallery import Gallery
-from apse_nb.search.results import Query, result_page
+from apse_nb.search.results import Asked, result_page
 from apse_nb.search.entries import ImageRow
 from apse_nb.search.store import Store
 from apse_nb.tools.files import LARGEST_IMAGE, one_line, shell_word
@@ -112,7 +112,7 @@ import torch
 torch.set_num_threads(1)
 import apse_nb.search.gallery as r
 from apse_nb.search.encoder import load_encoder
-r.CHUNK, encoder, real = 4, load_encoder('scenes'), r.Store.put
+r.AT_ONCE, encoder, real = 4, load_encoder('scenes'), r.Store.put
 
 def dies(before, after):        # before the n-th write, or some milliseconds after it
     def put(self, *rows):
@@ -367,7 +367,7 @@ def test_hostile_names(tmp_path, encoder):
         assert sorted(gallery.update().added) == sorted(HOSTILE)
         hits = gallery.search(picture(3), 20)
         assert sorted(h.name for h in hits) == sorted(HOSTILE) and all(h.path.is_file() for h in hits)
-        page = result_page(Query(one_line(HOSTILE[0]), gallery.thumbnail(hits[0])), hits, gallery, ["apse_search"])
+        page = result_page(Asked(one_line(HOSTILE[0]), gallery.thumbnail(hits[0])), hits, gallery, ["apse_search"])
         assert gallery.update().unchanged == len(HOSTILE)
     assert "<img src=x" not in page and "<script" not in page and page.encode("utf-8")
     for name in HOSTILE:
@@ -685,7 +685,7 @@ def test_open_shows_the_page(tmp_path, monkeypatch):
 
 def test_interrupt_keeps_what_is_done(tmp_path):
     root = folder_of(tmp_path/"a", 12)
-    code = ("import os, signal, sys, apse_nb.search.gallery as r; r.CHUNK, real = 4, r.Store.put\n"
+    code = ("import os, signal, sys, apse_nb.search.gallery as r; r.AT_ONCE, real = 4, r.Store.put\n"
             "from apse_nb.search.commands import apse_index\n"
             "def put(self, *rows): real(self, *rows); os.kill(os.getpid(), signal.SIGINT)\n"
             "r.Store.put = put; sys.argv = ['apse_index', sys.argv[1]]; apse_index()")

@@ -44,7 +44,7 @@ def check_default_model(folder: Path, home) -> None:
             f"your folders' names), --model CHECKPOINT (of apse_train), or --model scenes to go on all the same.")
 
 def _warn_about_scenes(gallery) -> None:
-    if gallery.facts["model"]["source"] == "scenes":
+    if gallery.facts.model["source"] == "scenes":
         warnings.warn("the model 'scenes' was trained on drawn scenes and is a demo: for photographs, give apse_index "
                       "--model imagenet or a checkpoint that apse_train made of your own labels.")
 
@@ -180,13 +180,13 @@ def apse_search(image, emotion, k, folder, index, model, page, data, show, wait)
     if (image is None) == (emotion is None):
         raise click.UsageError("Give either an IMAGE or --emotion NAME.")
     from apse_nb.search.gallery import Gallery
-    from apse_nb.search.results import JSON_BEGINS, PAGE_BEGINS, Query, result_json, result_page, result_rows
+    from apse_nb.search.results import JSON_BEGINS, PAGE_BEGINS, Asked, result_json, result_page, result_rows
     where = ["--index", os.path.abspath(index)] if index else ["--folder", os.fspath(folder.resolve())]
     with Gallery.open(index or find_index(folder), model, wait) as gallery:
         _warn_about_scenes(gallery)
         asked = gallery.query(image) if image else None
         hits = gallery.search(asked, k) if asked else gallery.by_emotion(emotion, k)
-        query = Query(one_line(image.name), asked.thumbnail, asked.confidences) if asked else Query(one_line(emotion))
+        query = Asked(one_line(image.name), asked.thumbnail, asked.confidences) if asked else Asked(one_line(emotion))
         answer = result_json(query, hits, gallery) if data else None
         text = result_page(query, hits, gallery, ["apse_search", *where]) if page or show else None
         if not hits:

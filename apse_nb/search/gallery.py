@@ -21,9 +21,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from .database import erase, indexing
-from .records import FileRecord, as_image, as_vector, decoded, digest_of, read_record, jpeg_bytes
 from .entries import Contents, Entry, ImageRow, QueryImage, Update
+from .facts import IndexFacts, as_encoder, new_facts
+from .records import (
+    FileRecord, as_image, as_vector, content_digest, decoded, jpeg_bytes, read_record)
 from .store import Store
+from .teach import labels_from_folders, probabilities_of, train_head
 from ..tools.files import RefusedFile, file_bytes, one_line
 from ..tools.work import ahead, core_count, groups_of
 
@@ -32,11 +35,12 @@ __all__ = ['Gallery']
 
 # %% ../../nbs/search/gallery.ipynb #search-gallery-010
 class Gallery:
-    """A searchable index of the images in a `folder`: a `store` of rows and vectors, and the `encoder` that makes the
-    vectors. Make one with `Gallery.create`, use it again with `Gallery.open`; a context manager."""
+    """A searchable index of the images in a folder: a `store` of rows and vectors, the `facts` that it says of itself,
+    and the `encoder` that makes the vectors. Make one with `Gallery.create`, use it again with `Gallery.open`; a
+    context manager."""
     def __init__(self, store: Store):
         self.store, self._held = store, ExitStack()
-        self.folder, self.taxonomy = _folder_and_taxonomy(store)
+        self.facts = IndexFacts(store.home, store.facts)
 
     @classmethod
     def open(cls,
@@ -63,12 +67,12 @@ class Gallery:
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {one_line(folder)}: give one with images.")
-        home, encoder = _home_for(folder, index), _as_encoder(model)     # complain before anything is thrown away
+        home, encoder = _home_for(folder, index), as_encoder(model)      # complain before anything is thrown away
         with ExitStack() as held:
             store = held.enter_context(_store_for_writing(home, rebuild, wait))
             if store.facts is None:
-                encoder = encoder or _as_encoder("scenes")
-                store.create(_new_facts(folder, home, encoder), encoder.dim, len(encoder.taxonomy or ()))
+                encoder = encoder or as_encoder("scenes")
+                store.create(new_facts(folder, home, encoder), encoder.dim, len(encoder.taxonomy or ()))
             gallery = cls(store)
             here, there = os.path.realpath(folder), os.path.realpath(gallery.folder)
             if here != there:
@@ -81,7 +85,7 @@ class Gallery:
     def _finish(self, model, held: ExitStack) -> None:
         "Take the encoder that was given, if it fits, and what has to be let go in the end."
         if model is not None:
-            self.encoder = _fitting_encoder(self.facts, model)
+            self.encoder = self.facts.fitting_encoder(model)
         self._held = held.pop_all()
 
     def __enter__(self):
@@ -95,19 +99,19 @@ class Gallery:
         self._held.close()
 
     @property
-    def facts(self) -> dict:
-        "What the index says of itself: its folder, model, taxonomy, head."
-        return self.store.facts
+    def folder(self) -> Path:
+        "Where the images are."
+        return self.facts.folder
 
     @property
-    def dim(self) -> int:
-        "D, numbers of an embedding."
-        return self.facts["dim"]
+    def taxonomy(self):
+        "The `Taxonomy` of the class probabilities; None if the index knows no emotions."
+        return self.facts.taxonomy
 
     @cached_property
     def encoder(self):
         "The `Encoder` that makes the vectors, loaded when it is first needed."
-        return _fitting_encoder(self.facts, self.facts["model"]["source"])
+        return self.facts.fitting_encoder()
 
     def update(self,
                progress: bool = False,      # show a bar
@@ -115,14 +119,26 @@ class Gallery:
               ) -> Update:
         "Bring the index up to date with the folder. Killed anywhere, the next call resumes."
         if exclude is not None:
-            self.store.remember(exclude=[pattern for pattern in exclude if pattern])
+            self._remember(exclude=[pattern for pattern in exclude if pattern])
         return _Pass(self).run(progress)
 
     def query(self,
               image,          # path of a file, bytes of one, Pillow image, H x W x 3 uint8 array or 3 x H x W tensor
              ) -> QueryImage:
         "An image as the index's network sees it. What is in the index already needs no network."
-        return _query_image(self, image)
+        if isinstance(image, (str, os.PathLike, bytes)):
+            data = image if isinstance(image, bytes) else file_bytes(image)
+            digest = content_digest(data)
+            row, small = self.store.with_digest(digest), self.store.thumbnail(digest)
+            if row is not None and small is not None:
+                return QueryImage(*self.facts.split(self.store.vector(row)), small, digest)
+            pixels, small, _ = decoded(data, "The query" if isinstance(image, bytes) else one_line(image),
+                                       self.encoder.resize)
+        else:
+            from apse_nb.images import as_square
+            upright, digest = as_image(image), b""
+            pixels, small = as_square(upright, self.encoder.resize), jpeg_bytes(upright)
+        return QueryImage(*self.facts.split(self.facts.vectors(self.encoder, pixels[None])[0]), small, digest)
 
     def search(self,
                query,              # an image as in `query`, a `QueryImage`, or a vector of D numbers
@@ -132,21 +148,26 @@ class Gallery:
 
         The similarity is the cosine of the embeddings. In an index that was taught, whose network itself knows no
         emotions, it is the mean of the cosine and the probability that both images show the same emotion."""
-        asked = query if isinstance(query, QueryImage) else as_vector(query, self.dim)
+        asked = query if isinstance(query, QueryImage) else as_vector(query, self.facts.dim)
         if isinstance(asked, np.ndarray):
-            return _nearest(self, asked, k)
+            return self._nearest(asked, k)
         asked = asked or self.query(query)
-        if self.facts.get("head"):
-            from apse_nb.search.teach import taught_query
-            return _nearest(self, taught_query(asked.embedding, asked.confidences), k, asked.digest)
-        return _nearest(self, asked.embedding, k, asked.digest)
+        return self._nearest(self.facts.query_vector(asked), k, asked.digest)
 
     def by_emotion(self,
                    name: str,          # a fine emotion, or a coarse one: 'positive', 'negative'
                    k: int = 10,
                   ) -> list[Entry]:    # at most k, the most probable first
         "The images that the emotion head is surest about."
-        return _nearest(self, np.append(np.zeros(self.dim), _wanted_emotions(self, name)), k)
+        return self._nearest(self.facts.emotion_vector(name), k)
+
+    def _nearest(self, query: np.ndarray, k: int, but_not: bytes = b"") -> list[Entry]:
+        "Entries for the nearest rows to D numbers, or D + K."
+        if not 1 <= k <= 10_000:
+            raise ValueError(f"Ask for 1 to 10000 images, not {k}.")
+        query = np.pad(query, (0, self.facts.dim + len(self.taxonomy or ()) - len(query)))
+        return [self.facts.entry(row, vector, product) for product, row, vector
+                in self.store.nearest(query, k, but_not)]
 
     def __len__(self) -> int:
         return len(self.store)
@@ -157,7 +178,18 @@ class Gallery:
 
     def contents(self) -> Contents:
         "All of it in memory, sorted by name."
-        return _contents(self)
+        rows, vectors = self.store.all_vectors()
+        order = sorted(range(len(rows)), key=lambda i: os.fsdecode(rows[i].name))
+        vectors = vectors[order]
+        entries = [self.facts.entry(rows[i], vector) for i, vector in zip(order, vectors)]
+        home, open_later = self.store.home, []
+
+        def thumbnail(position: int) -> bytes | None:
+            if not open_later:                    # the gallery may be closed by then
+                open_later.append(Store(home))
+            return open_later[0].thumbnail(bytes.fromhex(entries[position].digest))
+
+        return Contents(entries, *self.facts.split(vectors), thumbnail, self.facts.head)
 
     def thumbnail(self, entry: Entry) -> bytes | None:
         "The JPEG of an entry; None if there is none (any more)."
@@ -172,15 +204,19 @@ class Gallery:
               taxonomy=None,         # a `Taxonomy`; None: the one that fits the folders' names best
              ):                      # a `Head`: how good it is, and on how many images it was trained
         "Train an emotion head on images whose folders are called like emotions, and use it for all (`search/teach`)."
-        from apse_nb.search.teach import labels_from_folders, probabilities_of, train_head
         rows, vectors = self.store.all_vectors()
-        self.taxonomy, labels = labels_from_folders([os.fsdecode(row.name) for row in rows], taxonomy)
-        labelled, dim = labels >= 0, self.dim
-        head = train_head(vectors[labelled, :dim], labels[labelled], len(self.taxonomy))
+        taxonomy, labels = labels_from_folders([os.fsdecode(row.name) for row in rows], taxonomy)
+        labelled, dim = labels >= 0, self.facts.dim
+        head = train_head(vectors[labelled, :dim], labels[labelled], len(taxonomy))
         kept = head._asdict() | dict(weight=head.weight.tolist(), bias=head.bias.tolist())
-        self.store.remember(lambda v: np.concatenate([v[:, :dim], probabilities_of(v[:, :dim], kept)], axis=1),
-                            taxonomy=asdict(self.taxonomy), head=kept, emotions=len(self.taxonomy))
+        self._remember(lambda v: np.concatenate([v[:, :dim], probabilities_of(v[:, :dim], kept)], axis=1),
+                       taxonomy=asdict(taxonomy), head=kept, emotions=len(taxonomy))
         return head
+
+    def _remember(self, change=None, **facts) -> None:      # as `Store.remember` takes them
+        "Change facts, and with them perhaps all vectors."
+        self.store.remember(change, **facts)
+        self.facts = IndexFacts(self.store.home, self.store.facts)
 
 # %% ../../nbs/search/gallery.ipynb #search-gallery-011
 def _home_for(folder: Path, index) -> Path:
@@ -208,134 +244,8 @@ def _store_for_writing(home: Path, rebuild: bool, wait: float) -> Iterator[Store
                              f"--index.") from None
         yield store
 
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010c
-def _new_facts(folder: Path, home: Path, encoder) -> dict:
-    "What an index remembers about itself."
-    root, home = os.path.realpath(folder), os.path.realpath(home)
-    if Path(home).is_relative_to(root):
-        root = os.path.relpath(root, home)
-    return dict(root=os.fsencode(root).hex(), taxonomy=asdict(encoder.taxonomy) if encoder.taxonomy else None,
-                model=dict(source=encoder.source, weights=encoder.weights, fingerprint=encoder.fingerprint,
-                           dim=encoder.dim))
-
-def _folder_and_taxonomy(store: Store):
-    "Where the images are, and the emotions of their probabilities (None without); `ValueError` for strange facts."
-    from apse_nb.emotions import Taxonomy
-    facts = store.facts
-    try:
-        folder = Path(os.path.normpath(store.home/os.fsdecode(bytes.fromhex(facts["root"]))))
-        taxonomy = Taxonomy.from_dict(facts["taxonomy"]) if facts["taxonomy"] else None
-        dim, head = facts["dim"], facts.get("head")
-        fits = facts["model"]["dim"] == dim and facts["emotions"] == len(taxonomy or ())
-        fits &= all(isinstance(pattern, str) for pattern in facts.get("exclude", []))
-        if head:
-            fits &= all(isinstance(head[name], (int, float)) for name in ("images", "accuracy", "chance"))
-            fits &= np.shape(head["weight"]) == (dim, len(taxonomy)) and np.shape(head["bias"]) == (len(taxonomy),)
-        if fits:
-            return folder, taxonomy
-    except (KeyError, TypeError, ValueError, AttributeError):
-        pass
-    raise ValueError(f"The index {one_line(store.home)} was made by another version of apse_nb: run apse_index with "
-                     f"--rebuild.")
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010e
-def _as_encoder(model, weights=None):
-    "An `Encoder`, or what `load_encoder` makes of a name; None of None."
-    if isinstance(model, (str, os.PathLike)):
-        from apse_nb.search.encoder import load_encoder      # torch takes a second; not every search needs it
-        return load_encoder(model, weights)
-    return model
-
-def _fitting_encoder(facts: dict, model):
-    "The encoder of this name, if the index was made with it."
-    made = facts["model"]
-    encoder = _as_encoder(model, made.get("weights") if model == made["source"] else None)
-    if encoder.fingerprint != made["fingerprint"]:
-        raise ValueError(f"The index was made with the model {one_line(made['source'])} ({made['fingerprint'][:12]}), "
-                         f"not with {encoder.source} ({encoder.fingerprint[:12]}), and vectors of two models cannot be "
-                         f"compared: give the old model with --model, or index again with apse_index --rebuild.")
-    return encoder
-
-def _vectors_of(gallery: Gallery, pixels: np.ndarray) -> np.ndarray:      # N x H x W x 3, uint8
-    "Embeddings with class probabilities behind them, N x (D + K)."
-    embeddings, probabilities = gallery.encoder(pixels)
-    if gallery.facts.get("head"):
-        from apse_nb.search.teach import probabilities_of
-        probabilities = probabilities_of(embeddings, gallery.facts["head"])
-    vectors = embeddings if gallery.taxonomy is None else np.concatenate([embeddings, probabilities], axis=1)
-    if not np.isfinite(vectors).all():
-        raise ValueError(f"The model {one_line(gallery.encoder.source)} makes numbers that are not finite: its "
-                         f"training has failed; give another one with --model and --rebuild.")
-    return vectors
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010g
-def _parts(gallery: Gallery, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    "Embedding and class probabilities (None without) of a vector or of many."
-    return vector[..., :gallery.dim], None if gallery.taxonomy is None else vector[..., gallery.dim:]
-
-def _entry(gallery: Gallery, row: ImageRow, vector: np.ndarray, similarity: float | None = None) -> Entry:
-    name, (embedding, probabilities) = os.fsdecode(row.name), _parts(gallery, vector)
-    if name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"The index names {one_line(name)}, a file outside its folder: run apse_index with "
-                         f"--rebuild.")
-    entry = Entry(name, gallery.folder/name, row.width, row.height, row.digest.hex(), confidences=probabilities,
-                  embedding=embedding, similarity=similarity)
-    if probabilities is not None:
-        best = int(probabilities.argmax())
-        entry.emotion, entry.confidence = gallery.taxonomy.fine[best], float(probabilities[best])
-    return entry
-
-def _contents(gallery: Gallery) -> Contents:
-    rows, vectors = gallery.store.all_vectors()
-    order = sorted(range(len(rows)), key=lambda i: os.fsdecode(rows[i].name))
-    vectors = vectors[order]
-    entries = [_entry(gallery, rows[i], vector) for i, vector in zip(order, vectors)]
-    home, open_later = gallery.store.home, []
-
-    def thumbnail(position: int) -> bytes | None:
-        if not open_later:                    # the gallery may be closed by then
-            open_later.append(Store(home))
-        return open_later[0].thumbnail(bytes.fromhex(entries[position].digest))
-
-    return Contents(entries, *_parts(gallery, vectors), thumbnail, gallery.facts.get("head"))
-
-# %% ../../nbs/search/gallery.ipynb #search-gallery-010i
-def _query_image(gallery: Gallery, image) -> QueryImage:
-    digest = b""
-    if isinstance(image, (str, os.PathLike, bytes)):
-        data = image if isinstance(image, bytes) else file_bytes(image)
-        digest = digest_of(data)
-        row, small = gallery.store.with_digest(digest), gallery.store.thumbnail(digest)
-        if row is not None and small is not None:
-            return QueryImage(*_parts(gallery, gallery.store.vector(row)), small, digest)
-        pixels, small, _ = decoded(data, "The query" if isinstance(image, bytes) else one_line(image),
-                                   gallery.encoder.resize)
-    else:
-        from apse_nb.images import as_square
-        upright = as_image(image)
-        pixels, small = as_square(upright, gallery.encoder.resize), jpeg_bytes(upright)
-    return QueryImage(*_parts(gallery, _vectors_of(gallery, pixels[None])[0]), small, digest)
-
-def _wanted_emotions(gallery: Gallery, name: str) -> np.ndarray:
-    "K zeros and ones."
-    taxonomy = gallery.taxonomy
-    if taxonomy is None:
-        raise ValueError(f"The index was made with {one_line(gallery.facts['model']['source'])}, which knows no "
-                         f"emotions: name some of your folders after emotions and run apse_index with --teach, or make "
-                         f"an index with a checkpoint of apse_train.")
-    if name.strip().lower() in taxonomy.coarse:
-        return np.equal(taxonomy.parent, taxonomy.coarse.index(name.strip().lower()))
-    return np.arange(len(taxonomy)) == taxonomy.index(name)
-
-def _nearest(gallery: Gallery, query: np.ndarray, k: int, but_not: bytes = b"") -> list[Entry]:
-    "Entries for the nearest rows to D numbers, or D + K."
-    if not 1 <= k <= 10_000:
-        raise ValueError(f"Ask for 1 to 10000 images, not {k}.")
-    query = np.pad(query, (0, gallery.dim + len(gallery.taxonomy or ()) - len(query)))
-    return [_entry(gallery, row, vector, product) for product, row, vector in gallery.store.nearest(query, k, but_not)]
-
 # %% ../../nbs/search/gallery.ipynb #search-gallery-010k
-CHUNK = 64                 # images embedded and written together
+AT_ONCE = 64               # images embedded and written together
 
 class _Pass:
     "One pass over the folder of a gallery: what was known before it, and what it did."
@@ -367,7 +277,7 @@ class _Pass:
         from apse_nb.images import walk_images
         from apse_nb.tools.folders import WalkReport
         walk = WalkReport()
-        names = walk_images(self.gallery.folder, walk, self.gallery.facts.get("exclude", ()))
+        names = walk_images(self.gallery.folder, walk, self.gallery.facts.exclude)
         self.done.refused, self.done.ignored, self.done.excluded = walk.refused, walk.ignored, walk.excluded
         if self.known and not names:
             raise ValueError(f"{one_line(self.gallery.folder)} has no images any more, but its index has "
@@ -390,8 +300,8 @@ class _Pass:
             with warnings.catch_warnings(), tqdm(total=len(fresh), desc="index", unit="img",
                                                  disable=not progress) as bar:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)       # far larger ones are refused
-                results = ahead(pool, lambda name: self._record_of(name, self.by_digest), fresh, 2*CHUNK)
-                for group in groups_of(CHUNK, results):
+                results = ahead(pool, lambda name: self._record_of(name, self.by_digest), fresh, 2*AT_ONCE)
+                for group in groups_of(AT_ONCE, results):
                     self._write([record for record in group if record is not None])
                     bar.update(len(group))
         finally:
@@ -415,7 +325,7 @@ class _Pass:
             if record.pixels is None:                                             # content that was known
                 old = self.store.named(self.by_digest[record.digest])
                 if old is not None and old.digest == record.digest:
-                    rows.append(_row(record._replace(width=old.width, height=old.height)))
+                    rows.append(_image_row(record._replace(width=old.width, height=old.height)))
                     vectors.append(self.store.vector(old))
                     self.done.copied.append(record.name)
                     continue
@@ -423,13 +333,14 @@ class _Pass:
             if record is not None:
                 new.append(record)
         if new:
-            vectors.extend(_vectors_of(self.gallery, np.stack([record.pixels for record in new])))
+            vectors.extend(self.gallery.facts.vectors(self.gallery.encoder,
+                                                      np.stack([record.pixels for record in new])))
         for record in new:
-            rows.append(_row(record))
+            rows.append(_image_row(record))
             (self.done.changed if record.name in self.known else self.done.added).append(record.name)
         if rows:
             self.store.put(rows, np.stack(vectors), {record.digest: record.thumbnail for record in new})
 
-def _row(record: FileRecord) -> ImageRow:
+def _image_row(record: FileRecord) -> ImageRow:
     return ImageRow(0, os.fsencode(record.name), record.digest, record.size, record.mtime, record.width, record.height,
                     0)

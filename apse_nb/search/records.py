@@ -32,7 +32,7 @@ class FileRecord(NamedTuple):
     width: int = 0              # of the upright original, pixels
     height: int = 0
 
-def digest_of(data: bytes) -> bytes:
+def content_digest(data: bytes) -> bytes:
     "16 bytes for the content of a file."
     return hashlib.blake2b(data, digest_size=16).digest()
 
@@ -67,7 +67,7 @@ def read_record(folder: str, name: str, resize: int, known) -> FileRecord:
     """Read one file. Content that is `known` is not decoded. `FileNotFoundError`, `RefusedFile` (perhaps only now) or
     `ValueError` (no image that can be used), with a clause about the file."""
     data, status = read_regular(os.path.join(folder, name))
-    record = FileRecord(name, status.st_size, status.st_mtime_ns, digest_of(data))
+    record = FileRecord(name, status.st_size, status.st_mtime_ns, content_digest(data))
     if record.digest in known:
         return record
     try:

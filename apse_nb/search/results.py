@@ -20,13 +20,13 @@ from .gallery import Gallery
 from ..tools.files import one_line, shell_word, shipped
 
 # %% auto #0
-__all__ = ['PAGE_BEGINS', 'JSON_BEGINS', 'Query', 'result_rows', 'result_json', 'result_page']
+__all__ = ['PAGE_BEGINS', 'JSON_BEGINS', 'Asked', 'result_rows', 'result_json', 'result_page']
 
 # %% ../../nbs/search/results.ipynb #search-results-005
 PAGE_BEGINS = "<!doctype html>\n<!-- found by apse_search -->"      # so begins what was written here, and nothing else
 JSON_BEGINS = '{\n "query": '
 
-class Query(NamedTuple):
+class Asked(NamedTuple):
     "What was asked, for the results."
     text: str                                # file name or emotion, as it may be shown
     thumbnail: bytes | None = None           # JPEG of the query image
@@ -43,14 +43,14 @@ def result_rows(hits: list[Entry]) -> str:
 def _by_name(confidences, gallery: Gallery) -> dict | None:
     return None if confidences is None else dict(zip(gallery.taxonomy.fine, map(float, confidences)))
 
-def result_json(query: Query, hits: list[Entry], gallery: Gallery) -> str:
+def result_json(query: Asked, hits: list[Entry], gallery: Gallery) -> str:
     "The results for another program; the fields are described in `apse_search --help`."
     results = [dict(rank=rank, name=one_line(e.name), uri=e.path.as_uri(), similarity=e.similarity,
                     emotion=e.emotion or None, confidence=e.confidence if e.emotion else None,
                     confidences=_by_name(e.confidences, gallery), width=e.width, height=e.height, digest=e.digest)
                for rank, e in enumerate(hits, 1)]
     answer = dict(query=query.text, query_confidences=_by_name(query.confidences, gallery), images=len(gallery),
-                  model=gallery.facts["model"], results=results)
+                  model=gallery.facts.model, results=results)
     return json.dumps(answer, indent=1, ensure_ascii=False)
 
 # %% ../../nbs/search/results.ipynb #search-results-model-b
@@ -92,7 +92,7 @@ def _inline(data: bytes | None) -> dict | None:
         return None
     return dict(data=b64encode(data).decode(), width=width, height=height)
 
-def result_page(query: Query,
+def result_page(query: Asked,
                 hits: list[Entry],
                 gallery: Gallery,
                 again: list[str],       # words of the command that searches this index, without the query
@@ -108,6 +108,6 @@ def result_page(query: Query,
                   command=" ".join(map(shell_word, [*again, os.fspath(e.path)]))) for e in hits]
     return template.render(style=(static/"results.css").read_text(encoding="utf-8"), title=query.text, hits=shown,
                            total=len(gallery), folder=one_line(gallery.folder),
-                           model=model_words(gallery.facts["model"]["source"], gallery.facts.get("head")),
+                           model=model_words(gallery.facts.model["source"], gallery.facts.head),
                            query_image=_inline(query.thumbnail),
                            query_shares=_shares(query.confidences, gallery.taxonomy, 8))

@@ -9,7 +9,6 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from ..emotions import TAXONOMIES, Taxonomy
 
@@ -53,11 +52,15 @@ class Head(NamedTuple):
     chance: float           # of always naming the most frequent emotion
     images: int             # it was trained on
 
+def _softmax(scores: np.ndarray) -> np.ndarray:      # N x K; scipy's takes half a second to import at each search
+    scores = np.exp(scores - scores.max(1, keepdims=True))
+    return scores/scores.sum(1, keepdims=True)
+
 # %% ../../nbs/search/teach.ipynb #search-teach-008-b
 def probabilities_of(embeddings: np.ndarray, head: dict) -> np.ndarray:
     "Class probabilities (N x K, float32) of embeddings (N x D) by a head as an index keeps it."
     scores = embeddings @ np.asarray(head["weight"], np.float32) + np.asarray(head["bias"], np.float32)
-    return softmax(scores, axis=1).astype(np.float32)
+    return _softmax(scores).astype(np.float32)
 
 def taught_query(embeddings: np.ndarray,       # f: D, or B x D
                  probabilities: np.ndarray,    # p: K, or B x K
@@ -106,7 +109,7 @@ def train_head(embeddings: np.ndarray,     # N x D, unit vectors
         for p in range(5):
             w = _fit(x[part != p], y[part != p], classes, strength)
             scores[part == p] = x[part == p] @ w[:-1] + w[-1]
-        sureness = np.log(softmax(scores, axis=1)[np.arange(len(y)), y] + 1e-12).mean()
+        sureness = np.log(_softmax(scores)[np.arange(len(y)), y] + 1e-12).mean()
         if sureness > best[0]:
             best = (sureness, strength, float((scores.argmax(1) == y).mean()))
     w = _fit(x, y, classes, best[1])

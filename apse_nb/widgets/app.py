@@ -18,7 +18,7 @@ from ..emotions import LabelledImages, MIKELS
 from ..images import decode_square
 from ..search.encoder import Encoder, load_encoder
 from ..search.gallery import Contents, Gallery
-from ..search.results import Query as Asked, model_words, result_page
+from ..search.results import Asked, model_words, result_page
 from ..tools.files import file_bytes, one_line
 from .attention import AttentionExplorer
 from .browser import RetrievalBrowser
@@ -157,12 +157,12 @@ def explorer(source="scenes",              # 'scenes', or the index of a folder,
             encoder, found = gallery.encoder, gallery.contents()
         say(f"Reading the index of {len(found.entries):,} images...")
         collection = Collection.from_contents(found, gallery.taxonomy or MIKELS)
-        words, more = model_words(encoder.source, gallery.facts.get("head")), {}
+        words, more = model_words(encoder.source, gallery.facts.head), {}
         if beside:
             with Gallery.open(beside) as other:
                 second = Collection.from_gallery(other), other.encoder, _model_name(other.encoder)
             more = dict(name=_model_name(encoder), second=second)
-            words += f"; and beside it with {model_words(other.encoder.source, other.facts.get('head'))}"
+            words += f"; and beside it with {model_words(other.encoder.source, other.facts.head)}"
         page = Explorer(encoder, collection, _some_images(collection, encoder.resize), False,
                         page=_page_maker(source, found), **more)
         place = f"{len(collection):,} images of {one_line(gallery.folder)}"

@@ -17,6 +17,7 @@ import pandas as pd
 import traitlets
 
 from ..images import as_square
+from ..search.facts import emotions_named
 from ..search.records import THUMBNAIL, jpeg_bytes
 from ..search.teach import probabilities_of
 from ..tools.files import one_line
@@ -108,8 +109,7 @@ def query_by_emotions(collection: Collection,
         raise ValueError("This network knows no emotions: take one with an emotion head, as apse_train makes them.")
     if not weights or not all(np.isfinite(w) and w > 0 for w in weights.values()):
         raise ValueError("Name at least one feeling, with a weight above 0.")
-    each = {name: collection.confidences[:, np.equal(t.parent, t.coarse.index(name))].sum(1) if name in t.coarse
-            else collection.confidences[:, t.index(name)] for name in weights}
+    each = {name: collection.confidences[:, emotions_named(name, t)].sum(1) for name in weights}
     total = sum(weights.values())
     words = " and ".join(name + (f" ({w/total:.0%})" if len(weights) > 1 else "") for name, w in weights.items())
     only = next(iter(weights))

@@ -19,6 +19,7 @@ from ..emotions import LabelledImages, MIKELS, Taxonomy, tiers
 from ..images import decode_bytes
 from ..tools.ranking import unit_rows
 from ..search.entries import Contents
+from ..search.facts import emotions_named
 from ..search.records import THUMBNAIL, jpeg_bytes
 from ..search.teach import folder_labels, taught_query
 from ..tools.files import file_bytes, one_line
@@ -223,7 +224,7 @@ class Filter:
         if self.emotion:
             keep &= guesses == taxonomy.index(self.emotion)
         if self.polarity:
-            keep &= np.array(taxonomy.parent)[guesses] == taxonomy.coarse.index(self.polarity)
+            keep &= emotions_named(self.polarity, taxonomy)[guesses]
         if self.confidence:
             keep &= collection.sureness >= self.confidence
         return keep
