@@ -216,8 +216,6 @@ def pretrained(name: str,                            # as in `build_network`
     return load_weights(network, weights)
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-044
-TIMM = "timm:"               # what the names of timm's networks begin with (the notebook `methods/more_backbones`)
-
 class _Chain(nn.Module):
     """`create_feature_extractor` for modules that are called one after another, without torchvision, whose import takes
     two seconds."""
@@ -236,8 +234,13 @@ class _Chain(nn.Module):
                 found[self.nodes[name]] = x
         return found
 
+# %% ../nbs/03_backbones.ipynb #03-backbones-044-c
+TIMM = "timm:"               # what the names of timm's networks begin with (the notebook `methods/more_backbones`)
+
 def _tapped(name: str, stages: list[str], weights, freeze: str | None) -> tuple[nn.Module, set]:
     "A network cut to these stages, images -> {stage: features}, and the parameters up to the stage `freeze`."
+    if not stages:
+        raise ValueError("Name at least one stage to return, such as 'conv5'.")
     if name.startswith(TIMM):
         return find(BACKBONES, "timm", "source of networks")(name, stages, weights, freeze)
     whole = pretrained(name, weights)
@@ -254,19 +257,26 @@ def _tapped(name: str, stages: list[str], weights, freeze: str | None) -> tuple[
     frozen = cut(whole, {nodes[freeze]: freeze}) if freeze else nn.Module()
     return network, set(frozen.parameters())
 
-def _check_images(images: torch.Tensor) -> None:
+def _check_floats(images: torch.Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(f"A backbone takes floats of shape B x 3 x H x W, not {images.dtype} of shape "
                          f"{' x '.join(map(str, images.shape))}: turn bytes into floats with `augment` or "
                          f"`center_crop`.")
+
+def _channels(network: nn.Module) -> dict[str, int]:
+    "How many channels each stage has."
+    network.eval()  # a look at the channels must not move batch norm
+    with torch.no_grad():
+        features = network(torch.zeros(1, 3, 64, 64))
+    network.train()
+    return {stage: f.shape[1] for stage, f in features.items()}
 
 # %% ../nbs/03_backbones.ipynb #03-backbones-044a
 class Backbone(nn.Module):
     """The first stages of a classification network: images B x 3 x H x W -> {stage: B x c x h x w}.
 
     `channels` gives c for each stage. Parameters keep the names they have in the network. Bad settings raise
-    `ValueError`, missing weights `FileNotFoundError`.
-    """
+    `ValueError`, missing weights `FileNotFoundError`."""
     def __init__(self,
                  # 'scene_net', a ResNet, VGG, AlexNet or GoogLeNet of torchvision, or 'timm:NAME' (needs timm)
                  name: str = "resnet50",
@@ -278,19 +288,13 @@ class Backbone(nn.Module):
                 ):
         super().__init__()
         stages = [stages] if isinstance(stages, str) else list(stages)
-        if not stages:
-            raise ValueError("Name at least one stage to return, such as 'conv5'.")
         self.name = name
         self.network, frozen = _tapped(name, stages, weights, freeze)
         for p in frozen:
             p.requires_grad_(False)
         norms = {n: m for n, m in self.network.named_modules() if isinstance(m, nn.BatchNorm2d)}
         self.still_norms = {n for n, m in norms.items() if frozen_bn or m.weight in frozen}
-        self.eval()  # a look at the channels must not move batch norm
-        with torch.no_grad():
-            features = self(torch.zeros(1, 3, 64, 64))
-        self.channels = {stage: f.shape[1] for stage, f in features.items()}
-        self.train()
+        self.channels = _channels(self)
 
     def train(self, mode: bool = True):
         "Training or evaluation mode; batch norms that must not move stay in evaluation mode."
@@ -304,5 +308,5 @@ class Backbone(nn.Module):
                 images: torch.Tensor,           # B x 3 x H x W, normalised with ImageNet's mean and deviation
                ) -> dict[str, torch.Tensor]:    # stage -> B x c x h x w
         "The features of every stage asked for; `ValueError` for anything but floats with three channels."
-        _check_images(images)
+        _check_floats(images)
         return self.network(images)

@@ -108,13 +108,12 @@ def _generated_similarities(S, confidences, embeddings, G, anchors, positives, d
 # %% ../nbs/08_negatives.ipynb #08-negatives-gep
 class GeneratedEmotionPairLoss(TupleLoss):
     """Emotion-pair loss on generated negatives, Eq. 13, mean over all anchors of all tuples. Called as `TupleLoss`
-    says, and with the class probabilities B x K (softmax of the emotion head's scores), third or by name:
-    `confidences`.
+    says, and with the class probabilities B x K (softmax of the emotion head's scores), third or as `confidences`.
 
     Without them every pair counts as equally confusable (1/K each), with a warning. `ValueError` as in `TupleLoss`,
     and for confidences that are not B x K numbers between 0 and 1."""
     needs_confidences = True      # tells the training loop (chapter 10) to pass them
-
+    SETTINGS = ("taxonomy", "scale", "generate_in", "gradient_through_lambda", "direction", "positive")
     def __init__(self,
                  taxonomy: Taxonomy,                                  # says which classes share a polarity
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
@@ -136,22 +135,16 @@ class GeneratedEmotionPairLoss(TupleLoss):
             indices_tuple, confidences = None, indices_tuple
         if confidences is None:
             confidences = _undecided(embeddings, len(self.taxonomy))
-        return self._mean_over_tuples(embeddings, labels, indices_tuple, confidences=confidences)
+        return super().forward(embeddings, labels, indices_tuple, confidences=confidences)
 
     def terms_of(self, S, classes, allowed, batch, confidences):
         same_coarse = self.same_polarity(classes)
         confidences = check_confidences(confidences, batch[0], self.taxonomy)[:, classes]     # (B, C)
         generated = _generated_similarities(S, confidences, *batch, self.direction, self.gradient_through_lambda)
-        far = generated if "inter" in self.generate_in else S
-        near = generated if "intra" in self.generate_in else S
+        far, near = (generated if term in self.generate_in else S for term in ("inter", "intra"))
         positive = S.diagonal(dim1=1, dim2=2)[:, :, None] if self.positive == "anchor" else S   # f_i . f_i^+, (T, C, 1)
         return [inter_terms(far, S, same_coarse, self.scale, allowed)
                 + intra_terms(near, positive, same_coarse, self.scale, allowed)]
-
-    def extra_repr(self) -> str:
-        return (f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, generate_in={self.generate_in}, "
-                f"gradient_through_lambda={self.gradient_through_lambda}, direction={self.direction!r}, "
-                f"positive={self.positive!r}")
 
 # %% ../nbs/08_negatives.ipynb #08-negatives-075
 def total_loss(pair: torch.Tensor,       # scalar: N-pair, EP or GEP loss

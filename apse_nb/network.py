@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 import typing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,10 +109,33 @@ class Network(nn.Module):
                   dict(name="heads", params=heads, lr=lr*head_lr_factor, weight_decay=weight_decay)]
         return [g for g in groups if g["params"]]
 
-# %% ../nbs/06_network.ipynb #06-network-020
-class APSE(Network):
-    "Attention-aware polarity-sensitive embedding (the paper's Fig. 3): images B x 3 x H x W -> `APSEOutput`."
+# %% ../nbs/06_network.ipynb #06-network-020-way
+def _make_head(taxonomy: Taxonomy, channels: int, labels: str, attend: bool, **variant) -> AttentionHead:
+    classes = taxonomy.fine if labels == "fine" else taxonomy.coarse
+    return AttentionHead(channels, len(classes), attend=attend, **variant)
 
+def _seen_by(head: AttentionHead | None, stage) -> tuple[HeadOutput | None, torch.Tensor | None]:
+    "What a head says about a stage, and the stage as the pooling will see it."
+    if head is None:
+        return None, stage
+    output = head(stage)
+    return output, output.attended
+
+class _TwoStages(Network):
+    "How images pass through the parts that `APSE` makes: backbone, heads, pooling."
+    def forward(self,
+                images: torch.Tensor,   # B x 3 x H x W, normalised with ImageNet's mean and deviation
+               ) -> APSEOutput:
+        "Embedding and what the heads saw."
+        stages = self.backbone(images)
+        low_output, low = _seen_by(self.low_head, stages.get(self.low))                 # (B, c1, h1, w1) or None
+        high_output, high = _seen_by(self.high_head, stages[self.high])                 # (B, c2, h2, w2)
+        vector = self.pool(high_output.scores) if isinstance(self.pool, Confidences) else self.pool(low, high)
+        return APSEOutput(F.normalize(vector), low_output, high_output)      # (B, D), unit length to seven digits
+
+# %% ../nbs/06_network.ipynb #06-network-020
+class APSE(_TwoStages):
+    "Attention-aware polarity-sensitive embedding (the paper's Fig. 3): images B x 3 x H x W -> `APSEOutput`."
     def __init__(self,
                  taxonomy: Taxonomy = MIKELS,           # how many classes each head tells apart
                  backbone: str = "resnet50",            # see `Backbone`
@@ -123,8 +147,7 @@ class APSE(Network):
                  heads: str = "both",                   # which heads there are: 'none', 'high' or 'both'
                  attend: str = "both",  # which of them weight the features by attention: 'none', 'high' or 'both'
                  pooling: str = "low_rank",             # how two stages become one vector: a key of `POOLINGS`
-                 # what the embedding is made of: 'both' stages (MO), the average of the 'high' one (SO; pooling is then
-                 # 'gap', or 'gap_linear' if that was asked for), or the emotion head's 'confidences'
+                 # of what: 'both' stages (MO), the average of the 'high' one (SO), or the emotion head's 'confidences'
                  features: str = "both",
                  dim: int = 512,                        # D, where the pooling has a choice
                  root_eps: float = 1e-2,                # of the bilinear poolings' square root, see `signed_sqrt`
@@ -135,7 +158,7 @@ class APSE(Network):
                  freeze: str | None = None,             # see `Backbone`
                 ):
         super().__init__()
-        if features == "high" and pooling != "gap_linear":
+        if features == "high" and pooling != "gap_linear":        # one stage is averaged, whatever the pooling
             pooling = "gap"
         check_settings(low, heads, attend, pooling, features, low_labels, high_labels)
         self.describe(locals())
@@ -143,33 +166,13 @@ class APSE(Network):
         self.low = low if "both" in (heads, features) else None  # a stage nobody looks at is not computed
         self.backbone = Backbone(backbone, [s for s in (self.low, high) if s], weights, frozen_bn, freeze)
         channels = self.backbone.channels
-        classes = {"fine": len(taxonomy), "coarse": len(taxonomy.coarse)}
-        readings = dict(spatial=spatial, rescale=rescale, norm=norm)  # of Eq. 1 and 2, the same for both heads
-        self.low_head = self.high_head = None
-        if heads == "both":
-            self.low_head = AttentionHead(channels[low], classes[low_labels], attend=attend == "both", **readings)
-        if heads != "none":
-            self.high_head = AttentionHead(channels[high], classes[high_labels], attend=attend != "none", **readings)
+        head = partial(_make_head, taxonomy, spatial=spatial, rescale=rescale, norm=norm)
+        self.low_head = head(channels[low], low_labels, attend == "both") if heads == "both" else None
+        self.high_head = head(channels[high], high_labels, attend != "none") if heads != "none" else None
         rooted = dict(eps=root_eps) if pooling in ("low_rank", "tensor_sketch", "full") else {}
         self.pool = (Confidences(taxonomy) if features == "confidences" else
                      make_pooling(pooling, channels.get(self.low), channels[high], dim, **rooted))
         self.dim = self.pool.out_dim
-
-    def forward(self,
-                images: torch.Tensor,   # B x 3 x H x W, normalised with ImageNet's mean and deviation
-               ) -> APSEOutput:
-        "Embedding and what the heads saw."
-        stages = self.backbone(images)
-        low, high = stages.get(self.low), stages[self.high]                 # (B, c1, h1, w1) or None, (B, c2, h2, w2)
-        low_out = high_out = None
-        if self.low_head is not None:
-            low_out = self.low_head(low)
-            low = low_out.attended
-        if self.high_head is not None:
-            high_out = self.high_head(high)
-            high = high_out.attended
-        vector = self.pool(high_out.scores) if isinstance(self.pool, Confidences) else self.pool(low, high)
-        return APSEOutput(F.normalize(vector), low_out, high_out)           # (B, D), unit length to seven digits
 
 # %% ../nbs/06_network.ipynb #06-network-034
 _plain = dict(heads="none", attend="none", features="high")

@@ -118,6 +118,14 @@ def listed_pairs(indices_tuple,    # a miner's triplets (a, p, n) or pairs (a, p
     near[a, p], far[b, n] = True, True
     return near, far
 
+
+def listed_tuples(indices_tuple, size: int, anchors: torch.Tensor, positives: torch.Tensor) -> tuple:
+    "Anchors that count with their positive, T x C, and their negatives that count, T x C x C; None: all of them."
+    if indices_tuple is None:
+        return None, None
+    near, far = listed_pairs(indices_tuple, size, anchors.device)
+    return near[anchors, positives], far[anchors[:, :, None], positives[:, None, :]]
+
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-tuple-loss
 class TupleLoss(nn.Module):
     """What the losses over tuples share: called with embeddings B x D (rows that are not of length 1 are normalised),
@@ -126,6 +134,8 @@ class TupleLoss(nn.Module):
 
     `ValueError` for NaN, shapes that do not fit, labels outside the taxonomy, or fewer than two classes with two
     images."""
+    SETTINGS: tuple[str, ...] = ("scale",)        # what it prints of itself; a resumed run is recognised by them
+
     def __init__(self,
                  taxonomy: Taxonomy | None = None,  # says which classes share a polarity; None: the loss does not ask
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
@@ -133,18 +143,12 @@ class TupleLoss(nn.Module):
         super().__init__()
         self.scale, self.taxonomy = check_number("scale", scale, above=0), taxonomy
 
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, indices_tuple=None) -> torch.Tensor:
-        return self._mean_over_tuples(embeddings, labels, indices_tuple)
-
-    def _mean_over_tuples(self, embeddings, labels, indices_tuple, **further) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, indices_tuple=None, **further) -> torch.Tensor:
         embeddings, labels = check_batch(embeddings, labels, self.taxonomy)
         anchors, positives, classes = tuples_on(embeddings.device, labels)
         G = gram(embeddings)                                                                  # (B, B)
         S = G[anchors[:, :, None], positives[:, None, :]]                                     # (T, C, C)
-        kept, allowed = None, None          # anchors that count with their positive, T x C; their negatives, T x C x C
-        if indices_tuple is not None:
-            near, far = listed_pairs(indices_tuple, len(labels), S.device)
-            kept, allowed = near[anchors, positives], far[anchors[:, :, None], positives[:, None, :]]
+        kept, allowed = listed_tuples(indices_tuple, len(labels), anchors, positives)
         terms = self.terms_of(S, classes, allowed, (embeddings, G, anchors, positives), **further)
         if kept is None:
             return sum(term.mean() for term in terms)
@@ -153,6 +157,10 @@ class TupleLoss(nn.Module):
     def same_polarity(self, classes: torch.Tensor) -> torch.Tensor:
         "Which of the C classes share a polarity, C x C."
         return coarse_on(classes.device, self.taxonomy)[classes][:, classes]
+
+    def extra_repr(self) -> str:
+        own = {"taxonomy": repr(self.taxonomy and self.taxonomy.name), "scale": f"{self.scale:g}"}
+        return ", ".join(f"{name}={own.get(name) or repr(getattr(self, name))}" for name in self.SETTINGS)
 
     def terms_of(self, S, classes, allowed, batch) -> list[torch.Tensor]:
         "What is added up for each anchor of each tuple: tables T x C."
@@ -178,8 +186,6 @@ class NPairLoss(TupleLoss):
         positive = S.diagonal(dim1=1, dim2=2)[:, :, None]                     # f_i . f_i^+, (T, C, 1)
         return [log1p_sum_exp(self.scale*(S - positive), others)]
 
-    def extra_repr(self) -> str:
-        return f"scale={self.scale:g}"
 
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-058
 def inter_terms(opposite: torch.Tensor,     # T x C x C similarities to the images of the opposite polarity
@@ -213,6 +219,8 @@ def intra_terms(negative: torch.Tensor,     # T x C x C similarities to the nega
 class EmotionPairLoss(TupleLoss):
     """Emotion-pair loss, Eq. 7 = Eq. 5 (inter-polarity) + Eq. 6 (intra-polarity), mean over all anchors of all tuples.
     See `TupleLoss` for how it is called, `inter_terms` and `intra_terms` for anchors without company."""
+    SETTINGS = ("taxonomy", "scale", "terms")
+
     def __init__(self,
                  taxonomy: Taxonomy,                             # says which classes share a polarity
                  scale: float = 1.,  # factor on every dot product; the paper writes none (1)
@@ -231,5 +239,3 @@ class EmotionPairLoss(TupleLoss):
             parts.append(intra_terms(S, S.diagonal(dim1=1, dim2=2)[:, :, None], same_coarse, self.scale, allowed))
         return parts
 
-    def extra_repr(self) -> str:
-        return f"taxonomy={self.taxonomy.name!r}, scale={self.scale:g}, terms={self.terms}"

@@ -110,9 +110,10 @@ def _distract(rng, taken, number, sizes, backdrop, contrast):
         pieces.append(_piece(rng, DISTRACTORS[names[rng.integers(len(names))]], *spot, size, backdrop, contrast))
     return pieces
 
-# %% ../nbs/01_scenes.ipynb #01-scenes-083
+# %% ../nbs/01_scenes.ipynb #01-scenes-082-b
 _NEIGHBOURS = MIKELS.wheel_distance() == 1   # 8 x 8 booleans: next to each other on the wheel
 
+# %% ../nbs/01_scenes.ipynb #01-scenes-083
 def plan_scene(label: int,                          # the label the data set will give
                rng: np.random.Generator,
                difficulty: Difficulty = Difficulty(),

@@ -46,10 +46,8 @@ def test_chapter_closes_with_five_lines_and_exercises_with_collapsed_answers(pat
 def test_cells_and_paragraphs_can_be_taken_in_at_once(path):
     for c in cells(path):
         if c["cell_type"] == "code":
-            lines = [line for line in c["text"].splitlines() if line.strip()]
-            # a network or a loop is read as one piece; everything else is an idea of its own
-            whole = sum(line.startswith(("def ", "class ")) for line in lines) == 1
-            assert len(lines) <= (60 if whole else 40), f"{len(lines)} lines: {lines[0]}"
+            lines = c["text"].splitlines()
+            assert len(lines) <= 40, f"{len(lines)} lines: {lines[0]}"
             continue
         for paragraph in re.split(r"\n\s*\n", c["text"]):
             if not paragraph.lstrip().startswith(("|", "-", "*", "1.")):
