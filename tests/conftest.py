@@ -12,12 +12,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 # The background job of a script is started with SIGINT ignored, and hands that on to every process that a test starts.
 # Tests of Ctrl-C need what a terminal would give them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Two processes of tests that use two cores each are slower than two that use one each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.append(str(Path(__file__).parent.parent/".ci"))       # the builder of the site
 
 
 def pytest_addoption(parser):
@@ -62,6 +64,18 @@ def encoder():
     "The shipped network as an encoder."
     from apse_nb.search.encoder import load_encoder
     return load_encoder("scenes")
+
+
+def run(command, *words) -> Result:
+    "What a command of this package does with these words: exit code, output, errors."
+    return CliRunner().invoke(command, [*map(str, words)], prog_name=command.callback.__name__)
+
+
+def output_of(command, *words, status: int = 0) -> str:
+    "What it says, provided that it ends with this exit code."
+    done = run(command, *words)
+    assert done.exit_code == status, done.output
+    return done.output
 
 
 def on_circle(box: dict, degrees: float) -> tuple[float, float]:

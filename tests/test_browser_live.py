@@ -1,6 +1,5 @@
 "The site's figures that move without a kernel compute what Python computes, by mouse and by keyboard, from a folder."
 import dataclasses
-import importlib.util
 import math
 import shutil
 import sys
@@ -29,15 +28,14 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
-    "The builder's module, and a folder with these pages only."
-    if str(ROOT/".ci") not in sys.path:
-        sys.path.insert(0, str(ROOT/".ci"))
+    "A folder with these pages only."
     pytest.importorskip("math_core", reason="the site needs the packages of the extra 'dev'")
-    module, pages = importlib.import_module("site_builder.live_pages"), importlib.import_module("site_builder.pages")
-    site = pages.Site(tmp_path_factory.mktemp("site"))
+    from site_builder.live_pages import write_live_pages
+    from site_builder.pages import TEMPLATES, Site
+    site = Site(tmp_path_factory.mktemp("site"))
     for name in ("site.css", "site.js"):
-        shutil.copy(pages.TEMPLATES/name, site.out/name)
-    module.write_live_pages(site)
+        shutil.copy(TEMPLATES/name, site.out/name)
+    write_live_pages(site)
     return site.out/"live"
 
 

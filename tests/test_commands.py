@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import output_of as run
 
 from apse_nb.emotions import EKMAN, MIKELS
 from apse_nb.metrics import evaluate
@@ -22,12 +22,6 @@ from apse_nb.training import Recipe, load_model, save_model
 
 ROOT = Path(__file__).parent.parent
 RECIPE = Recipe.scenes(epochs=1, resize=48, crop=40, images_per_class=2)
-
-
-def run(command, *words, status=0) -> str:
-    done = CliRunner().invoke(command, [*map(str, words)], prog_name=command.callback.__name__)
-    assert done.exit_code == status, done.output
-    return done.output
 
 
 @pytest.fixture(scope="module")

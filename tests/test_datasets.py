@@ -12,6 +12,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import run
 from PIL import Image
 
 from apse_nb import images as datasets
@@ -252,7 +253,7 @@ def test_half_a_chunk_is_written_again(tmp_path):
 def test_folders_of_any_name_are_checked_listed_and_decoded(tmp_path, name):
     root = folder_of(tmp_path/name)
     (root/"awe"/"0.png").rename(root/"awe"/" 0 .png")
-    assert run(root, "--out", tmp_path/"clean.csv").exit_code == 0
+    assert run(apse_check_data, root, "--out", tmp_path/"clean.csv").exit_code == 0
     files = open_dataset(tmp_path/"clean.csv")
     assert sorted(files.paths) == sorted(open_dataset(root).paths)
     assert (decode(files, 16).pixels == load_images(str(root), 16, cache=tmp_path/"cache").pixels).all()
@@ -278,12 +279,8 @@ def test_large_list_is_fast():
 
 
 # ---------------------------------------------------------------- the command line
-def run(*arguments):
-    return CliRunner().invoke(apse_check_data, [str(a) for a in arguments])
-
-
 def test_check_clean_data(tmp_path):
-    result = run(folder_of(tmp_path/"data"), "--out", tmp_path/"clean.csv")
+    result = run(apse_check_data, folder_of(tmp_path/"data"), "--out", tmp_path/"clean.csv")
     assert result.exit_code == 0 and "8 images: 8 clean, 0 with problems" in result.stdout and result.stderr == ""
     assert open_dataset(tmp_path/"clean.csv").counts() == open_dataset(tmp_path/"data").counts()
 
@@ -292,12 +289,13 @@ def test_check_spoilt_data(tmp_path):
     root = folder_of(tmp_path/"data")
     (root/"awe"/"0.png").write_bytes(b"")
     (root/"fear"/"copy.png").write_bytes((root/"fear"/"1.png").read_bytes())
-    result = run(root, "--out", tmp_path/"clean.csv", "--problems", tmp_path/"problems.csv", "--workers", 1)
+    result = run(apse_check_data, root, "--out", tmp_path/"clean.csv", "--problems", tmp_path/"problems.csv",
+                 "--workers", 1)
     assert result.exit_code == 1 and "9 images: 7 clean, 2 with problems" in result.stdout
     assert "unreadable: awe/0.png" in result.stdout
     assert "duplicate: fear/copy.png: same image as fear/1.png" in result.stdout
     assert len((tmp_path/"problems.csv").read_text().splitlines()) == 3
-    assert run(tmp_path/"clean.csv").exit_code == 0
+    assert run(apse_check_data, tmp_path/"clean.csv").exit_code == 0
 
 
 @pytest.mark.parametrize("arguments, words", [(["/nowhere"], "There is no folder /nowhere"),
@@ -305,18 +303,18 @@ def test_check_spoilt_data(tmp_path):
                                               (["/", "--kind", "x"], "Unknown kind"),
                                               (["/", "--copies", "1"], "--copies")])
 def test_wrong_arguments_are_one_line(arguments, words):
-    result = run(*arguments)
+    result = run(apse_check_data, *arguments)
     assert result.exit_code == 2 and result.stdout == "" and result.stderr.count("\n") == 1
     assert result.stderr.startswith("apse_check_data: ") and words in result.stderr
 
 
 def test_unwritable_output_is_one_line(tmp_path):
-    result = run(folder_of(tmp_path/"data"), "--out", tmp_path/"no such folder"/"clean.csv")
+    result = run(apse_check_data, folder_of(tmp_path/"data"), "--out", tmp_path/"no such folder"/"clean.csv")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "No such file or directory" in result.stderr
 
 
 def test_help_is_a_manual():
-    result = run("--help")
+    result = run(apse_check_data, "--help")
     assert result.exit_code == 0 and "Exit status" in result.stdout and "--problems" in result.stdout
 
 
@@ -491,7 +489,7 @@ def test_stray_files_beside_class_folders(tmp_path):
     assert len(files) == 8 and files.ignored[".heic"] == 1
     said = " ".join(str(w.message) for w in caught)
     assert "photographs that cannot be read: 1 .heic" in said and "train.json is not a list" in said
-    result = run(root)
+    result = run(apse_check_data, root)
     assert result.exit_code == 0 and "not images: 1 .heic" in result.stdout
 
 
@@ -516,7 +514,7 @@ def test_a_closed_folder_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.warns(UserWarning, match=r"awe/closed \(the folder cannot be read \(Permission denied\)\)"):
         files = open_dataset(root)
-    assert len(files) == 8 and run(root).exit_code == 1
+    assert len(files) == 8 and run(apse_check_data, root).exit_code == 1
 
 
 # ---------------------------------------------------------------- sizes and memory
@@ -558,14 +556,14 @@ def test_an_image_that_does_not_fit_into_memory_is_skipped_by_name_and_asked_for
 
 def test_a_file_that_the_system_refused_once_comes_back(tmp_path, monkeypatch):
     files = open_dataset(folder_of(tmp_path/"data"))
-    good, read = decode(files, 16), datasets.read_regular
+    good, read = decode(files, 16), datasets.file_bytes
 
-    def refuse(path, *more):
+    def refuse(path):
         if str(path).endswith("2.png"):
             raise RefusedFile("cannot be read (Input/output error)")
-        return read(path, *more)
+        return read(path)
 
-    monkeypatch.setattr(datasets, "read_regular", refuse)
+    monkeypatch.setattr(datasets, "file_bytes", refuse)
     for _ in range(2):
         with pytest.warns(UserWarning, match="2 of 8 images"):
             assert len(decode(files, 16, cache=tmp_path/"cache")) == 6
@@ -632,7 +630,7 @@ def test_names_cannot_command_a_terminal(tmp_path):
         (root/"awe"/os.fsdecode(b"\xff.jpg")).write_bytes(b"")
     except OSError:
         pytest.skip("this file system refuses such names")
-    result = run(root, "--problems", tmp_path/"x.csv")
+    result = run(apse_check_data, root, "--problems", tmp_path/"x.csv")
     assert result.exit_code == 1 and "10 images: 8 clean, 2 with problems" in result.stdout
     assert not set(result.stdout) & {"\x1b", "\a"} and r"awe/a\n\x1b[2J\x07.jpg" in result.stdout
     assert r"awe/\xff.jpg" in (tmp_path/"x.csv").read_text(encoding="utf-8")
@@ -641,7 +639,7 @@ def test_names_cannot_command_a_terminal(tmp_path):
 def test_missing_files_are_found(tmp_path):
     folder_of(tmp_path/"data")
     (tmp_path/"missing.csv").write_text("image,label\ndata/awe/0.png,awe\ndata/awe/gone.png,awe\n")
-    result = run(tmp_path/"missing.csv")
+    result = run(apse_check_data, tmp_path/"missing.csv")
     assert result.exit_code == 1 and "left out: data/awe/gone.png: the file is missing" in result.stdout
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import run
 from PIL import Image
 
 from apse_nb.datasets.readers import open_dataset
@@ -45,10 +45,6 @@ def template(tmp_path_factory, encoder):
 @pytest.fixture
 def root(template, tmp_path):
     return Path(shutil.copytree(template, tmp_path/"a"))
-
-
-def run(command, *arguments):
-    return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
 # ---------------------------------------------------------------- a folder that a stranger packed

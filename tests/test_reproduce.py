@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import free_port
+from conftest import free_port, output_of
 from PIL import Image
 
 from apse_nb import experiments
@@ -195,9 +195,7 @@ def command(name: str):
 
 
 def run(name: str, *words) -> str:
-    done = CliRunner().invoke(command(name), [*map(str, words)], prog_name=name)
-    assert done.exit_code == 0, done.output
-    return done.output
+    return output_of(command(name), *words)
 
 
 @pytest.fixture(scope="module")

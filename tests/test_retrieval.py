@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from conftest import run
 from PIL import Image
 
 from apse_nb.images import decode_square
@@ -46,10 +46,6 @@ def snapshot(index) -> dict:
         found = gallery.contents()
         return {e.name: (e.digest, e.embedding.round(4).tolist(), gallery.thumbnail(e) is not None)
                 for e in found.entries}
-
-
-def run(command, *arguments):
-    return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
 def one_sentence(result, words):

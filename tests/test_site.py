@@ -1,26 +1,16 @@
 "The book as a web site: built without Quarto, every link and anchor followed, searched and read in a browser."
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import make_site
 import nbformat
 import pytest
+from site_builder.book import WINGS
 
 ROOT = Path(__file__).parent.parent
-
-
-def load_builder():
-    spec = importlib.util.spec_from_file_location("make_site", ROOT/".ci"/"make_site.py")
-    module = sys.modules["make_site"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_site = load_builder()
-WINGS = sys.modules["site_builder.book"].WINGS
 
 
 @pytest.fixture(scope="module")

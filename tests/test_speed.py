@@ -5,17 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import run
 
 from apse_nb.bench import measures, speed, steps
 from apse_nb.tools.files import data_path
 from apse_nb.bench.commands import apse_bench
 from apse_nb.bench.speed import BENCHMARKS
 from apse_nb.bench.stopwatch import SPEED_COLUMNS, GOALS, read_speeds, row
-
-
-def run(*arguments):
-    return CliRunner().invoke(apse_bench, [str(a) for a in arguments])
 
 
 def check(table):
@@ -37,7 +33,7 @@ def check(table):
 
 
 def test_help():
-    result = run("--help")
+    result = run(apse_bench, "--help")
     assert result.exit_code == 0 and all(part in result.output
                                          for part in [*BENCHMARKS, "all"]) and "speed.csv" in result.output
 
@@ -45,14 +41,14 @@ def test_help():
 def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(BENCHMARKS, "losses", lambda: steps.losses(repeats=2))
     out = tmp_path/"new"/"speed.csv"
-    result = run("--part", "losses", "--out", out)
+    result = run(apse_bench, "--part", "losses", "--out", out)
     assert result.exit_code == 0, result.output
     first = read_speeds(out)
     check(first)
     assert set(first["part"]) == {"losses"} and {"GEP",
                                                  "loops / GEP"} <= set(first["figure"]) and str(out) in result.output
     monkeypatch.setitem(BENCHMARKS, "vector", lambda: [row("sentiment vector / step", [.01, .02, .03])])
-    assert run("--part", "vector", "--out", out).exit_code == 0
+    assert run(apse_bench, "--part", "vector", "--out", out).exit_code == 0
     both = read_speeds(out)
     check(both)
     kept = both[both["part"] == "losses"].reset_index(drop=True)
@@ -62,7 +58,7 @@ def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which would be measured")
 def test_what_needs_a_gpu_says_so(tmp_path):
-    result = run("--part", "gpu", "--out", tmp_path/"speed.csv")
+    result = run(apse_bench, "--part", "gpu", "--out", tmp_path/"speed.csv")
     assert result.exit_code == 0 and "not measured: needs a GPU" in result.output
     table = read_speeds(tmp_path/"speed.csv")
     check(table)
@@ -82,7 +78,7 @@ def test_a_peer_that_is_missing_is_named(monkeypatch):
 def test_a_wrong_argument_is_one_sentence(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("list.txt").write_text("a,b\n1,2\n")
-    result = run(*arguments)
+    result = run(apse_bench, *arguments)
     assert result.exit_code == 2 and len(result.output.strip().splitlines()) == 1, result.output
     assert result.output.startswith("apse_bench: "), result.output
     assert Path("list.txt").read_text() == "a,b\n1,2\n"
