@@ -174,7 +174,7 @@ class Claim:
     see: str                              # what is compared
     comparisons: tuple = ()               # of `Comparison`, `MoreGain`, `MoreSpread`
     quote: str = ""                       # the paper's words, fewer than 15
-    strongest: bool = False               # 'the best of': the contrast is the one to the strongest rival
+    strongest: bool = False               # 'the best of': the contrast is the one to the strongest baseline
     margin: float = 0.                    # the contrast must exceed this
     family: bool = False                  # about a field of methods: judged on those that were run
     reason: str = ""                      # why it cannot be tested here

@@ -15,19 +15,21 @@ from apse_nb.emotions import MIKELS, LabelledImages, Taxonomy, tiers
 from apse_nb.metrics import RetrievalReport
 from apse_nb.tools.ranking import rank_gallery, unit_rows
 from apse_nb.tools.embedding_map import flatten, neighbours_kept
-from apse_nb.tools.plotting import TIER_FRAMES, emotion_frame, emotion_key, framed_image, outline
-from apse_nb.tools.statistics import seed_interval
-
-MEASURE_NAMES = {"map8": "mAP$_8$", "map2": "mAP$_2$", "nn": "NN", "ft": "FT", "st": "ST", "dcg": "DCG",
-                 "ndcg": "nDCG", "anmrr": "ANMRR", "f1": "F$_1$@20"}
-
-def _label(images: LabelledImages, i: int, taxonomy: Taxonomy) -> str:
-    "An image's emotion, with a question mark where the label is known to be noise."
-    motifs = getattr(images, "motifs", None)
-    return taxonomy.fine[images.labels[i]] + (" ?" if motifs is not None and motifs[i] != images.labels[i] else "")
+from apse_nb.tools.plotting import (
+    BLUE, GREEN, ORANGE, RED, TIER_FRAMES, emotion_frame, emotion_key, framed_image, outline)
+from apse_nb.tools.statistics import measure_interval, seed_interval
 
 # %% auto #0
 __all__ = ['figure6', 'figure7', 'typical_queries', 'figure8', 'pick_failures', 'figure9', 'separation', 'medoids']
+
+# %% ../../nbs/report/figures.ipynb #16a-figures-004-b
+MEASURE_NAMES = {"map8": "mAP$_8$", "map2": "mAP$_2$", "nn": "NN", "ft": "FT", "st": "ST", "dcg": "DCG",
+                 "ndcg": "nDCG", "anmrr": "ANMRR", "f1": "F$_1$@20"}
+
+def _label(images: LabelledImages, i: int) -> str:
+    "An image's emotion, with a question mark where the label is known to be noise."
+    label, motifs = images.labels[i], getattr(images, "motifs", None)
+    return images.taxonomy.fine[label] + (" ?" if motifs is not None and motifs[i] != label else "")
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-038
 def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the results store
@@ -44,8 +46,8 @@ def lambda_curve(points: dict[float, pd.DataFrame],    # lambda -> lines of the 
     for lam, same in lines[lines["seed"].isin(seeds)].groupby("lambda"):
         rows[lam] = dict(seeds=len(seeds))
         for m in ("map8", "map2"):
-            ends = seed_interval(same[m]) if len(seeds) > 1 else same[[f"{m}_low", f"{m}_high"]].iloc[0]
-            rows[lam] |= dict(zip((m, f"{m}_low", f"{m}_high"), (same[m].mean(), *ends)))
+            low, high, _ = measure_interval(same, m)
+            rows[lam] |= {m: same[m].mean(), f"{m}_low": low, f"{m}_high": high}
     return pd.DataFrame(rows).T.rename_axis("lambda")
 
 # %% ../../nbs/report/figures.ipynb #16a-figures-042-b
@@ -56,7 +58,7 @@ def figure6(curve: pd.DataFrame) -> plt.Figure:         # of `lambda_curve`
     height = 1.15*max((curve[f"{m}_high"].max() - curve[f"{m}_low"].min()) for m in measures)
     seeds = int(curve["seeds"].iloc[0])
     over = f"95 % over {seeds} seeds" if seeds > 1 else "95 % over queries, one seed"
-    for ax, m, colour in zip(axes, measures, ("#0072B2", "#009E73")):
+    for ax, m, colour in zip(axes, measures, (BLUE, GREEN)):
         ax.fill_between(curve.index, curve[f"{m}_low"], curve[f"{m}_high"], color=colour, alpha=.2, linewidth=0,
                         label=over)
         ax.plot(curve.index, curve[m], "o-", color=colour)
@@ -96,7 +98,7 @@ def figure7(images: LabelledImages,
             ax.axis("off")
         for row, i in zip(axes, part):
             frame = emotion_frame(images.labels[i], taxonomy)
-            framed_image(row[0], cut(images.pixels[i]), frame, _label(images, i, taxonomy), width=3)
+            framed_image(row[0], cut(images.pixels[i]), frame, _label(images, i), width=3)
             for ax, level in zip(row[1:], levels):
                 ax.imshow(cut(images.pixels[i]).mean(2), cmap="gray", vmin=-80, vmax=335)
                 ax.imshow(maps[level][i, 0].numpy(), cmap="magma", alpha=.6, extent=(-.5, side - .5, side - .5, -.5),
@@ -149,25 +151,33 @@ def figure8(query: LabelledImages,
             k: int = 5,
            ) -> plt.Figure:
     "Fig. 8: a query and its first results, one line a method."
-    taxonomy, lines, used = query.taxonomy, len(reports), []
+    lines, used = len(reports), []
     fig = plt.figure(figsize=(9, len(queries)*lines*(8.8/(k + 1) + .08) + .8), layout="constrained")
     grid = fig.add_gridspec(len(queries)*lines, k + 1)
     for n, q in enumerate(queries):
-        label, top = int(query.labels[q]), n*lines
-        framed_image(fig.add_subplot(grid[top:top + lines, 0]), query.pixels[q], emotion_frame(label, taxonomy),
-                     f"query: {_label(query, q, taxonomy)}")
+        top = n*lines
+        _show_query(fig.add_subplot(grid[top:top + lines, 0]), query, q)
         for line, (name, report) in enumerate(reports.items(), start=top):
             hits = report.ranking(q, k)
-            for column, (hit, tier) in enumerate(zip(hits, tiers(label, gallery.labels[hits], taxonomy)), start=1):
-                ax = fig.add_subplot(grid[line, column])
-                frame = emotion_frame(gallery.labels[hit], taxonomy, TIER_FRAMES[int(tier)].sign)
-                framed_image(ax, gallery.pixels[hit], frame, _label(gallery, hit, taxonomy))
-                if column == 1:
-                    ax.text(-.08, .5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=9,
-                            fontweight="bold")
-            used += [label, *gallery.labels[hits]]
-    emotion_key(fig, taxonomy, used, _signs(taxonomy))
+            axes = [fig.add_subplot(grid[line, column]) for column in range(1, len(hits) + 1)]
+            _show_results(axes, query.labels[q], gallery, hits)
+            axes[0].text(-.08, .5, name, transform=axes[0].transAxes, rotation=90, ha="right", va="center", fontsize=9,
+                         fontweight="bold")
+            used += [query.labels[q], *gallery.labels[hits]]
+    emotion_key(fig, query.taxonomy, used, _signs(query.taxonomy))
     return fig
+
+def _show_query(ax, query: LabelledImages, q: int) -> None:
+    framed_image(ax, query.pixels[q], emotion_frame(query.labels[q], query.taxonomy), f"query: {_label(query, q)}")
+
+def _show_results(axes, query_label: int, gallery: LabelledImages, hits, reasons: bool = False) -> None:
+    "Results in their emotions' frames, signed by their tier; with reasons, `why_wrong` stands below the name."
+    query_label, taxonomy = int(query_label), gallery.taxonomy
+    for ax, hit, tier in zip(axes, hits, tiers(query_label, gallery.labels[hits], taxonomy)):
+        label = int(gallery.labels[hit])
+        title = _label(gallery, hit) + (f"\n{why_wrong(query_label, label, taxonomy)}" if reasons else "")
+        framed_image(ax, gallery.pixels[hit], emotion_frame(label, taxonomy, TIER_FRAMES[int(tier)].sign), title,
+                     fontsize=8 if reasons else 8.5)
 
 def _signs(taxonomy: Taxonomy) -> str:
     "What the signs in the corners mean."
@@ -235,15 +245,11 @@ def figure9(query: LabelledImages,
                              squeeze=False, gridspec_kw=dict(width_ratios=[1, .75] + k*[1]))
     for row, q in zip(axes, queries):
         hits = report.ranking(q, k)
-        framed_image(row[0], query.pixels[q], emotion_frame(query.labels[q], taxonomy),
-                     f"query: {_label(query, q, taxonomy)}")
+        _show_query(row[0], query, q)
         row[1].axis("off")
         row[1].text(0, .5, _story(judged.loc[q], taxonomy), transform=row[1].transAxes, va="center", fontsize=9,
                     linespacing=1.4)
-        for ax, hit, tier in zip(row[2:], hits, tiers(int(query.labels[q]), gallery.labels[hits], taxonomy)):
-            frame = emotion_frame(gallery.labels[hit], taxonomy, TIER_FRAMES[int(tier)].sign)
-            reason = why_wrong(int(query.labels[q]), int(gallery.labels[hit]), taxonomy)
-            framed_image(ax, gallery.pixels[hit], frame, f"{_label(gallery, hit, taxonomy)}\n{reason}", fontsize=8)
+        _show_results(row[2:], query.labels[q], gallery, hits, reasons=True)
         used += [query.labels[q], *gallery.labels[hits]]
     emotion_key(fig, taxonomy, used, _signs(taxonomy))
     return fig
@@ -274,7 +280,7 @@ def figure_reasons(judged: pd.DataFrame) -> tuple[plt.Figure, pd.DataFrame]:
     table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     fig, ax = plt.subplots(figsize=(8, .5*len(table) + 1.3), layout="constrained")
     left = np.zeros(len(table))
-    for column, colour, hatch in zip(table.columns, ("#009E73", "#E69F00", "#0072B2"), ("", "//", "..")):
+    for column, colour, hatch in zip(table.columns, (GREEN, ORANGE, BLUE), ("", "//", "..")):
         ax.barh(table.index, table[column], left=left, color=colour, hatch=hatch, edgecolor="white", label=column)
         for y, (x, n) in enumerate(zip(left, table[column])):
             if n:
@@ -322,16 +328,16 @@ def figure_confidence(judged: pd.DataFrame, bins: int = 6) -> tuple[plt.Figure, 
     left.plot([0, 1], [0, 1], ":", color="gray", label="as often right as sure")
     left.errorbar(table["confidence"], table["average precision"],
                   [table["average precision"] - table["low"], table["high"] - table["average precision"]], fmt="o-",
-                  color="#0072B2", capsize=3, label="average precision")
-    left.plot(table["confidence"], table["head right"], "s--", color="#D55E00", label="emotion head right")
+                  color=BLUE, capsize=3, label="average precision")
+    left.plot(table["confidence"], table["head right"], "s--", color=RED, label="emotion head right")
     left.set(xlabel="confidence of the emotion head (groups of equal size)", xlim=(0, 1), ylim=(0, 1))
     left.legend(frameon=False, fontsize=8)
     kept = np.arange(1, len(order) + 1)/len(order)
-    right.plot(kept, np.cumsum(order["failed"].to_numpy()[::-1])/np.arange(1, len(order) + 1), color="#0072B2",
+    right.plot(kept, np.cumsum(order["failed"].to_numpy()[::-1])/np.arange(1, len(order) + 1), color=BLUE,
                label="the surest queries first")
     right.axhline(judged["failed"].mean(), color="gray", linestyle=":", label="in random order")
     best = np.minimum(1, np.maximum(0, (kept - (1 - judged["failed"].mean()))/kept))
-    right.plot(kept, best, "--", color="#009E73", label="if all failures were the least sure")
+    right.plot(kept, best, "--", color=GREEN, label="if all failures were the least sure")
     right.set(xlabel="share of queries answered", ylabel="failures among them",
               ylim=(0, 1.5*max(judged["failed"].mean(), .02)), title=f"a failure is less sure than a success\nin "
               f"{separation(judged['confidence'], judged['failed']):.0%} of all pairs (50 % is chance)")

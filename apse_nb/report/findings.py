@@ -17,7 +17,7 @@ from .claims import CLAIMS, printed_values, row_titles
 from .query_luck import luck_table
 from .verdicts import VERDICTS, compare, judge, one_per_source
 from ..tools.files import data_path
-from ..tools.statistics import paired_differences, seed_interval
+from ..tools.statistics import measure_interval, paired_differences
 
 # %% auto #0
 __all__ = ['result_table', 'findings']
@@ -54,7 +54,7 @@ def markdown_table(frame: pd.DataFrame) -> str:
     return "\n".join([line(frame.columns), line(["---"]*len(frame.columns)),
                       *(line(row) for row in frame.itertuples(index=False))])
 
-def number(value: float, sign: bool = False) -> str:
+def digits(value: float, sign: bool = False) -> str:
     "Three decimals as the paper writes them: .451, -.021; nothing for NaN."
     if pd.isna(value):
         return ""
@@ -63,16 +63,10 @@ def number(value: float, sign: bool = False) -> str:
 
 def _with_interval(lines: pd.DataFrame, measure: str) -> str:
     "Mean and 95 % interval over seeds, or in brackets over queries."
-    values = lines[measure].dropna()
-    if not len(values):
-        return ""
-    if len(values) > 1 and np.ptp(values) > 0:
-        low, high = seed_interval(values)
-        return f"{number(values.mean())} ({number(low)} to {number(high)})"
-    if f"{measure}_low" in lines:
-        line = lines.iloc[0]
-        return f"{number(values.mean())} [{number(line[f'{measure}_low'])} to {number(line[f'{measure}_high'])}]"
-    return number(values.mean())
+    mean = digits(lines[measure].mean())
+    low, high, over = measure_interval(lines, measure)
+    ends = f"{digits(low)} to {digits(high)}"
+    return f"{mean} ({ends})" if over == "seeds" else f"{mean} [{ends}]" if over else mean
 
 # %% ../../nbs/report/findings.ipynb #findings-008-b
 def result_table(lines: pd.DataFrame,          # of a results file
@@ -87,11 +81,11 @@ def result_table(lines: pd.DataFrame,          # of a results file
             mine = mine.drop_duplicates("seed", keep="last")
             row = {"row": row_titles().get(name, name), "epochs": epochs, "seeds": len(mine),
                    "mAP8": _with_interval(mine, "map8"), "mAP2": _with_interval(mine, "map2"),
-                   "NN": number(mine["nn"].mean()), "query-to-query mAP8": number(mine["own_map8"].mean()),
-                   "accuracy, queries": number(mine["query_accuracy"].mean()),
-                   "accuracy, gallery": number(mine["train_accuracy"].mean())}
+                   "NN": digits(mine["nn"].mean()), "query-to-query mAP8": digits(mine["own_map8"].mean()),
+                   "accuracy, queries": digits(mine["query_accuracy"].mean()),
+                   "accuracy, gallery": digits(mine["train_accuracy"].mean())}
             if printed:
-                row |= {f"printed {title}": number(printed_values().get((name, m), np.nan))
+                row |= {f"printed {title}": digits(printed_values().get((name, m), np.nan))
                         for m, title in (("map8", "mAP8"), ("map2", "mAP2"))}
             if remarks:
                 row["remark"] = "; ".join(dict.fromkeys(mine["remark"].dropna()))
@@ -100,7 +94,7 @@ def result_table(lines: pd.DataFrame,          # of a results file
     return table.loc[:, [not table[c].astype(str).eq("").all() for c in table]] if len(table) else table
 
 # %% ../../nbs/report/findings.ipynb #findings-011
-def gap(file: str, row: str, base: str, measure: str = "map8", epochs: int | None = None) -> str:
+def row_gap(file: str, row: str, base: str, measure: str = "map8", epochs: int | None = None) -> str:
     "The difference of two rows as text: '+.013 (.008 to .019, 5 seeds)', or '+.121 (one seed)'."
     lines = results(file)
     if epochs is not None:
@@ -111,24 +105,24 @@ def gap(file: str, row: str, base: str, measure: str = "map8", epochs: int | Non
         return "not measured"
     d = found.iloc[0]
     if d["seeds"] == 1:
-        return f"{number(d['difference'], sign=True)} (one seed)"
-    return (f"{number(d['difference'], sign=True)} ({number(d['low'], sign=True)} to {number(d['high'], sign=True)}, "
+        return f"{digits(d['difference'], sign=True)} (one seed)"
+    return (f"{digits(d['difference'], sign=True)} ({digits(d['low'], sign=True)} to {digits(d['high'], sign=True)}, "
             f"{d['seeds']} seeds)")
 
 def level(file: str, row: str, measure: str = "map8", epochs: int | None = None) -> str:
     "The mean of a row over its seeds as text."
     lines = results(file)
     lines = lines[(lines["name"] == row) & (lines["status"] == "ok")]
-    return number((lines if epochs is None else lines[lines["epochs"] == epochs])[measure].mean())
+    return digits((lines if epochs is None else lines[lines["epochs"] == epochs])[measure].mean())
 
 def fresh_gap(row: str, base: str, measure: str = "map8") -> str:
-    "As `gap`, over seeds and fresh query sets of scenes: '-.020 (-.030 to -.010, 4 seeds x 10 query sets)'."
+    "As `row_gap`, over seeds and fresh query sets of scenes: '-.020 (-.030 to -.010, 4 seeds x 10 query sets)'."
     lines = results("query_luck_scenes")
     found = luck_table(lines, [(row, base)], (measure,)) if len(lines) else ()
     if not len(found):
         return "not measured"
     d = found.iloc[0]
-    return (f"{number(d['mean'], sign=True)} ({number(d['low'], sign=True)} to {number(d['high'], sign=True)}, "
+    return (f"{digits(d['mean'], sign=True)} ({digits(d['low'], sign=True)} to {digits(d['high'], sign=True)}, "
             f"{d['seeds']} seeds x {d['sets']} query sets)")
 
 @dataclass(frozen=True)
@@ -149,87 +143,108 @@ def needed_for(map8: float) -> tuple[float, float]:
     return tuple(needed_accuracy(curve, map8) for curve in curves)
 
 # %% ../../nbs/report/findings.ipynb #findings-012
-@cache
-def findings() -> tuple[Finding, ...]:
-    "What was learned, computed from the results files."
-    fi, scenes = partial(gap, "fi_gpu"), partial(gap, "scenes_quick")
-    on_fi, on_scenes, on_cores = (partial(level, file) for file in ("fi_gpu", "scenes_quick", "fi_cpu"))
+_fi, _scenes = partial(row_gap, "fi_gpu"), partial(row_gap, "scenes_quick")
+_on_fi, _on_scenes, _on_cores = (partial(level, file) for file in ("fi_gpu", "scenes_quick", "fi_cpu"))
+
+def _on_pooling() -> tuple[Finding, ...]:
+    step, product = _fi("concat_linear", "at_ep"), _fi("clb", "concat_linear")
+    on_cores_too = row_gap("fi_cpu", "concat_linear", "ha", epochs=2)
+    projected = "" if on_cores_too == "not measured" else f", and the projection over HA {on_cores_too}"
+    return (
+        Finding("projection", "On photographs the large step comes with the learned projection, a small one with "
+                "CLB's product.",
+                f"On FI a learned projection of both levels, without any product, has mAP8 {_on_fi('concat_linear')}; "
+                f"pooled features under the same losses (AT + EP) have {_on_fi('at_ep')}: {step}. Row HA, between the "
+                "two, has not been run there, so this step holds two levels and attention too; on processor cores "
+                f"these alone add {row_gap('fi_cpu', 'ha', 'at_ep')}, and a projection of the last level, under "
+                f"N-pair, {row_gap('fi_cpu', 'c_n_pair', 'n_pair', epochs=2)}{projected}. On scenes the projection "
+                f"moves polarity only: mAP8 {_scenes('concat_linear', 'ha')}, mAP2 "
+                f"{_scenes('concat_linear', 'ha', 'map2')}.",
+                "05_clb.ipynb",
+                f"A projection of both levels is {step} mAP8 above pooled features (two levels and attention are in "
+                f"this step too: HA was not run); the bilinear product adds {product}."),
+        Finding("product", "The bilinear product itself adds about one hundredth.",
+                f"CLB over that projection: mAP8 {product} on FI, {_scenes('clb', 'concat_linear')} on scenes, on "
+                f"fresh queries {fresh_gap('clb', 'concat_linear')}.", "05_clb.ipynb"))
+
+def _on_negatives() -> tuple[Finding, ...]:
     printed = printed_values()
-    far, near = (f"{100*share:.0f} %" for share in needed_for(printed["gep", "map8"]))
+    return (
+        Finding("gep", "Generated negatives trade mAP8 for mAP2; they do not improve the whole.",
+                f"GEP less EP in the full network, on FI: mAP8 {_fi('gep', 'clb')}, mAP2 {_fi('gep', 'clb', 'map2')}. "
+                f"On scenes: mAP8 {_scenes('gep', 'clb')}, mAP2 {_scenes('gep', 'clb', 'map2')}; on fresh queries "
+                f"{fresh_gap('gep', 'clb')} and {fresh_gap('gep', 'clb', 'map2')}. The paper prints "
+                f"{digits(printed['gep', 'map8'] - printed['clb', 'map8'], sign=True)} and "
+                f"{digits(printed['gep', 'map2'] - printed['clb', 'map2'], sign=True)}.", "08_negatives.ipynb",
+                f"On photographs mAP8 {_fi('gep', 'clb')} and mAP2 {_fi('gep', 'clb', 'map2')}; on scenes alike, mAP8 "
+                f"{fresh_gap('gep', 'clb')}."),
+        Finding("inter", "Generated in the inter-polarity term only, they do no harm to emotions.",
+                f"On scenes that variant has mAP8 {_on_scenes('gep_inter')}, {_scenes('gep_inter', 'gep')} over GEP "
+                f"and {_scenes('gep_inter', 'clb')} over EP; its mAP2 is {_scenes('gep_inter', 'clb', 'map2')} "
+                "over EP.", "08_negatives.ipynb"))
+
+def _on_attention() -> tuple[Finding, ...]:
+    return (
+        Finding("attention", "On scenes attention helps concatenated levels to tell emotions apart, and not "
+                "polarities.",
+                f"HA over MO: mAP8 {_scenes('ha', 'mo')}, mAP2 {_scenes('ha', 'mo', 'map2')}. Once the levels are "
+                "multiplied nothing of it is sure: CLB with attention over CLB without is "
+                f"{_scenes('clb', 'clb_no_attention')}.", "04_attention.ipynb"),
+        Finding("eq1", "On scenes Eq. 1 as printed has a lower mAP8 than no training on emotions.",
+                f"A softmax over the sum of all channels looks at one point. On scenes its mAP8 is "
+                f"{_on_scenes('letter')}, that of the pretrained backbone, which was shown no emotion, "
+                f"{_on_scenes('frozen')}, that of our variant {_on_scenes('clb')}; printed form less variant: "
+                f"{_scenes('letter', 'clb')}.", "04_attention.ipynb",
+                f"Its softmax looks at one point: {_on_scenes('letter')}; the pretrained "
+                f"backbone has {_on_scenes('frozen')}."))
+
+def _on_classifiers() -> tuple[Finding, ...]:
+    clb_behind, gep_behind = _scenes("c_arcface", "c_clb"), _scenes("c_arcface", "c_gep")
+    strong_nn, softmax_nn = _on_fi("strong", "nn"), _on_fi("softmax", "nn")
+    return (
+        Finding("arcface", "On mAP8 a simple classifier beats the paper's own system wherever both were run.",
+                f"With equal backbone, dimension and tuning on scenes, ArcFace has mAP8 {_on_scenes('c_arcface')}, "
+                f"softmax {_on_scenes('c_softmax')}, CLB {_on_scenes('c_clb')} and the full system, GEP, "
+                f"{_on_scenes('c_gep')}: ArcFace leads CLB by {clb_behind} and GEP by {gep_behind}. On FI a classifier "
+                f"by cosines with class probabilities as embedding (`strong`) has {_on_fi('strong')}, CLB "
+                f"{_on_fi('clb')}: {_fi('strong', 'clb')}. On mAP2 GEP keeps the lead in the tuned comparison: "
+                f"{_scenes('c_gep', 'c_arcface', 'map2')}. On NN `strong` has {strong_nn} on FI, plain softmax "
+                f"{softmax_nn}.", "methods/strong.ipynb",
+                f"On scenes tuned ArcFace leads CLB by {clb_behind} mAP8 and GEP by {gep_behind}; on photographs a "
+                f"classifier by cosines leads CLB by {_fi('strong', 'clb')}. On mAP2 GEP is ahead, on "
+                f"photographs' NN plain softmax ({softmax_nn} to {strong_nn})."),)
+
+def _on_measuring() -> tuple[Finding, ...]:
+    gep = printed_values()["gep", "map8"]
+    far, near = (f"{100*share:.0f} %" for share in needed_for(gep))
     needed = f"{far} of queries classified right" + (
         ", wherever errors fall" if far == near else f" if errors fall anywhere, {near} if mostly inside the polarity")
     lines = results("fi_gpu").query("status == 'ok' and epochs > 0")
     accuracy = lines["query_accuracy"].max()
     # what a row loses, on average, when queries search each other instead of the training images
     drop = (lines["map8"] - lines["own_map8"]).groupby(lines["name"]).mean()
-    step, product = fi("concat_linear", "at_ep"), fi("clb", "concat_linear")
-    on_cores_too = gap("fi_cpu", "concat_linear", "ha", epochs=2)
-    projected = "" if on_cores_too == "not measured" else f", and the projection over HA {on_cores_too}"
-    clb_behind, gep_behind = scenes("c_arcface", "c_clb"), scenes("c_arcface", "c_gep")
     return (
-        Finding("projection", "On photographs the large step comes with the learned projection, a small one with "
-                "CLB's product.",
-                f"On FI a learned projection of both levels, without any product, has mAP8 {on_fi('concat_linear')}; "
-                f"pooled features under the same losses (AT + EP) have {on_fi('at_ep')}: {step}. Row HA, between the "
-                "two, has not been run there, so this step holds two levels and attention too; on processor cores "
-                f"these alone add {gap('fi_cpu', 'ha', 'at_ep')}, and a projection of the last level, under N-pair, "
-                f"{gap('fi_cpu', 'c_n_pair', 'n_pair', epochs=2)}{projected}. On scenes the projection moves polarity "
-                f"only: mAP8 {scenes('concat_linear', 'ha')}, mAP2 {scenes('concat_linear', 'ha', 'map2')}.",
-                "05_clb.ipynb",
-                f"A projection of both levels is {step} mAP8 above pooled features (two levels and attention are in "
-                f"this step too: HA was not run); the bilinear product adds {product}."),
-        Finding("product", "The bilinear product itself adds about one hundredth.",
-                f"CLB over that projection: mAP8 {product} on FI, {scenes('clb', 'concat_linear')} on scenes, on fresh "
-                f"queries {fresh_gap('clb', 'concat_linear')}.", "05_clb.ipynb"),
-        Finding("gep", "Generated negatives trade mAP8 for mAP2; they do not improve the whole.",
-                f"GEP less EP in the full network, on FI: mAP8 {fi('gep', 'clb')}, mAP2 {fi('gep', 'clb', 'map2')}. On "
-                f"scenes: mAP8 {scenes('gep', 'clb')}, mAP2 {scenes('gep', 'clb', 'map2')}; on fresh queries "
-                f"{fresh_gap('gep', 'clb')} and {fresh_gap('gep', 'clb', 'map2')}. The paper prints "
-                f"{number(printed['gep', 'map8'] - printed['clb', 'map8'], sign=True)} and "
-                f"{number(printed['gep', 'map2'] - printed['clb', 'map2'], sign=True)}.", "08_negatives.ipynb",
-                f"On photographs mAP8 {fi('gep', 'clb')} and mAP2 {fi('gep', 'clb', 'map2')}; on scenes alike, mAP8 "
-                f"{fresh_gap('gep', 'clb')}."),
-        Finding("inter", "Generated in the inter-polarity term only, they do no harm to emotions.",
-                f"On scenes that variant has mAP8 {on_scenes('gep_inter')}, {scenes('gep_inter', 'gep')} over GEP and "
-                f"{scenes('gep_inter', 'clb')} over EP; its mAP2 is {scenes('gep_inter', 'clb', 'map2')} over EP.",
-                "08_negatives.ipynb"),
-        Finding("attention", "On scenes attention helps concatenated levels to tell emotions apart, and not "
-                "polarities.",
-                f"HA over MO: mAP8 {scenes('ha', 'mo')}, mAP2 {scenes('ha', 'mo', 'map2')}. Once the levels are "
-                "multiplied nothing of it is sure: CLB with attention over CLB without is "
-                f"{scenes('clb', 'clb_no_attention')}.", "04_attention.ipynb"),
-        Finding("eq1", "On scenes Eq. 1 as printed has a lower mAP8 than no training on emotions.",
-                f"A softmax over the sum of all channels looks at one point. On scenes its mAP8 is "
-                f"{on_scenes('letter')}, that of the pretrained backbone, which was shown no emotion, "
-                f"{on_scenes('frozen')}, that of our variant {on_scenes('clb')}; printed form less variant: "
-                f"{scenes('letter', 'clb')}.", "04_attention.ipynb",
-                f"Its softmax looks at one point: {on_scenes('letter')}; the pretrained "
-                f"backbone has {on_scenes('frozen')}."),
-        Finding("arcface", "On mAP8 a simple classifier beats the paper's own system wherever both were run.",
-                f"With equal backbone, dimension and tuning on scenes, ArcFace has mAP8 {on_scenes('c_arcface')}, "
-                f"softmax {on_scenes('c_softmax')}, CLB {on_scenes('c_clb')} and the full system, GEP, "
-                f"{on_scenes('c_gep')}: ArcFace leads CLB by {clb_behind} and GEP by {gep_behind}. On FI a classifier "
-                f"by cosines with class probabilities as embedding (`strong`) has {on_fi('strong')}, CLB "
-                f"{on_fi('clb')}: {fi('strong', 'clb')}. On mAP2 GEP keeps the lead in the tuned comparison: "
-                f"{scenes('c_gep', 'c_arcface', 'map2')}.", "methods/strong.ipynb",
-                f"On scenes tuned ArcFace leads CLB by {clb_behind} mAP8 and GEP by {gep_behind}; on photographs a "
-                f"classifier by cosines leads CLB by {fi('strong', 'clb')}. On mAP2 GEP is ahead."),
         Finding("gallery", "Searching one's own training images flatters the best rows.",
                 f"As in the paper the gallery is the training set. When FI's test images search each other instead, "
-                f"the {len(drop)} rows change by {number(-drop.max(), sign=True)} to {number(-drop.min(), sign=True)}: "
-                f"`strong` loses {number(drop['strong'])}, CLB {number(drop['clb'])}, softmax "
-                f"{number(drop['softmax'])}.", "09_metrics.ipynb",
-                f"Against images they were not trained on, rows lose up to {number(drop.max())} mAP8 on photographs."),
-        Finding("ceiling", f"An mAP8 of {number(printed['gep', 'map8'])} takes a memorised gallery more than accuracy.",
+                f"the {len(drop)} rows change by {digits(-drop.max(), sign=True)} to {digits(-drop.min(), sign=True)}: "
+                f"`strong` loses {digits(drop['strong'])}, CLB {digits(drop['clb'])}, softmax "
+                f"{digits(drop['softmax'])}.", "09_metrics.ipynb",
+                f"Against images they were not trained on, rows lose up to {digits(drop.max())} mAP8 on photographs."),
+        Finding("ceiling", f"An mAP8 of {digits(gep)} takes a memorised gallery more than accuracy.",
                 f"If every class of the gallery is one tight cluster, FI's class sizes need {needed}. The best row "
-                f"here classifies {100*accuracy:.0f} % right and has mAP8 {on_fi('strong')}: what is missing is the "
+                f"here classifies {100*accuracy:.0f} % right and has mAP8 {_on_fi('strong')}: what is missing is the "
                 "clustered gallery.", "report/ceiling.ipynb"),
         Finding("length", "Longer runs end higher, and length is not all that differed.",
-                f"On FI with ResNet-18, CLB has mAP8 {on_cores('clb', epochs=2)} after two epochs and "
-                f"{on_cores('clb', epochs=6)} after six, GEP {on_cores('gep', epochs=2)} and "
-                f"{on_cores('gep', epochs=6)}. But the runs of six epochs, one seed each, had a steeper square root "
-                f"too (on scenes that root changes CLB by {scenes('clb_sharp_root', 'clb')}), so the gain is not the "
+                f"On FI with ResNet-18, CLB has mAP8 {_on_cores('clb', epochs=2)} after two epochs and "
+                f"{_on_cores('clb', epochs=6)} after six, GEP {_on_cores('gep', epochs=2)} and "
+                f"{_on_cores('gep', epochs=6)}. But the runs of six epochs, one seed each, had a steeper square root "
+                f"too (on scenes that root changes CLB by {_scenes('clb_sharp_root', 'clb')}), so the gain is not the "
                 "length's alone. The paper trains for 100 epochs.", "10_training.ipynb"))
+
+@cache
+def findings() -> tuple[Finding, ...]:
+    "What was learned, computed from the results files."
+    return (*_on_pooling(), *_on_negatives(), *_on_attention(), *_on_classifiers(), *_on_measuring())
 
 # %% ../../nbs/report/findings.ipynb #findings-012-b
 HEADLINES = ("projection", "gep", "eq1", "arcface", "gallery")        # the five of README and summary

@@ -12,8 +12,9 @@ import pandas as pd
 
 from .claims import CLAIMS
 from .figures import MEASURE_NAMES
-from .findings import SOURCES, markdown_table, number, tally, verdict_sentence
-from .verdicts import WANTED, one_per_source
+from .findings import SOURCES, digits, markdown_table, tally, verdict_sentence
+from .verdicts import MOSTLY, WANTED, one_per_source
+from ..tools.plotting import BLUE, GREEN, RED
 
 # %% auto #0
 __all__ = []
@@ -29,10 +30,10 @@ def _cell(row: dict | None) -> str:
     if row["seeds"] > 1:
         text += f" ({row['seeds']:.0f}" + (f" of {WANTED} seeds, provisional)" if row["provisional"] else " seeds)")
     if not pd.isna(row["difference"]):
-        text += f"<br>{MEASURE_NAMES[row['measure']]} {number(row['difference'], sign=True)}"
+        text += f"<br>{MEASURE_NAMES[row['measure']]} {digits(row['difference'], sign=True)}"
     if isinstance(row["interval"], str) and row["interval"]:
         over = ", over queries" if row["interval"] == "queries" else ""
-        text += f" ({number(row['low'], sign=True)} to {number(row['high'], sign=True)}{over})"
+        text += f" ({digits(row['low'], sign=True)} to {digits(row['high'], sign=True)}{over})"
     if row["run"] > 1:
         text += f"<br>{row['shown']:.0f} for, {row['against']:.0f} against, {row['open']:.0f} open"
     return text + (f"<br>*{row['note']}*" if row["note"] else "")
@@ -48,14 +49,15 @@ def claims_table(judged: pd.DataFrame,         # of `judge`
             continue
         mine = {row["source"]: row for row in chosen[chosen["claim"] == claim.key].to_dict("records")}
         quote = f" “{claim.quote}”" if claim.quote else ""
-        printed = number(claim.printed(), sign=True)
+        printed = digits(claim.printed(), sign=True)
         rows.append({"claim": f"{claim.text}{quote} ({claim.section})", "what is compared": claim.see,
                      "printed": f"{MEASURE_NAMES[claim.measure]} {printed}" if printed else ""}
                     | {SOURCES.get(s, s): _cell(mine.get(s)) for s in sources})
     return markdown_table(pd.DataFrame(rows))
 
 # %% ../../nbs/report/page.ipynb #page-009
-MARKS = {"scenes": ("o", "#0072B2"), "fi": ("s", "#D55E00")}       # any other source is drawn in green
+MARKS = {"scenes": ("o", BLUE), "fi": ("s", RED)}
+OTHER_MARK = ("D", GREEN)          # of any other source
 
 def figure_claims(judged: pd.DataFrame,        # of `judge`
                   control: bool = False,       # the controls instead of the claims
@@ -69,7 +71,7 @@ def figure_claims(judged: pd.DataFrame,        # of `judge`
     sources = list(dict.fromkeys(chosen["source"]))
     fig, ax = plt.subplots(figsize=(9, 1.1 + .36*len(names)), layout="constrained")
     for line in chosen.to_dict("records"):
-        mark, colour = MARKS.get(line["source"], ("D", "#009E73"))
+        mark, colour = MARKS.get(line["source"], OTHER_MARK)
         y = len(names) - 1 - names.index(line["claim"]) + .16*(len(sources) - 1 - 2*sources.index(line["source"]))
         half = line["high"] - line["difference"] if line["interval"] else None
         ax.errorbar(line["difference"], y, xerr=half, fmt=mark, color=colour, markersize=5, capsize=2, linewidth=1,
@@ -81,7 +83,7 @@ def figure_claims(judged: pd.DataFrame,        # of `judge`
     ax.set_yticks(range(len(names))[::-1], titles, fontsize=7)
     ax.set(xlabel="difference in the claimed direction", ylim=(-.6, len(names) - .4))
     for source in sources:
-        mark, colour = MARKS.get(source, ("D", "#009E73"))
+        mark, colour = MARKS.get(source, OTHER_MARK)
         ax.plot([], [], mark, color=colour, label=SOURCES.get(source, source))
     ax.plot([], [], "ko", mfc="white", label="one seed")
     ax.plot([], [], "k|", markersize=11, markeredgewidth=1.5, label="printed (FI, ResNet-50)")
@@ -109,13 +111,13 @@ def claims_page(judged: pd.DataFrame,          # of `judge`
         f"{' and '.join(SOURCES.get(s, s) for s in sources)}; and {sum(c.control for c in CLAIMS)} controls that the "
         "claims need. We ask whether directions show under equal conditions, not whether printed values return: most "
         "networks, images and trainings here are smaller than the paper's.",
-        "## Methodology": f"{len(lines)} runs of {lines['name'].nunique()} rows from {origin} (without tuning; {hours:.1f} hours of "
-        f"training; {(lines['status'] == 'diverged').sum()} diverged, {(lines['status'] == 'failed').sum()} failed), "
+        "## Methodology": f"{len(lines)} runs of {lines['name'].nunique()} rows from {origin} (without tuning; "
+        f"{hours:.1f} hours of training; {(lines['status'] == 'diverged').sum()} diverged, "
+        f"{(lines['status'] == 'failed').sum()} failed), "
         f"{(compared['seeds'] > 0).sum()} comparisons. Rows are compared on the same images, with the same number of "
         "epochs, paired by seed. Each claim has one contrast, the same on every data set; its verdict is "
-        "Student's $t$ over "
-        "seeds, corrected by Holm over all claims of a source, and softened to *mostly* where comparisons disagree "
-        "(the notebook `report/verdicts`). The rules were fixed after seeds had been seen: the first set after three, "
+        f"Student's $t$ over seeds, corrected by Holm over all claims of a source ({MOSTLY}; the notebook "
+        "`report/verdicts`). The rules were fixed after seeds had been seen: the first set after three, "
         f"the present one after five. Verdicts on fewer than {WANTED} seeds are provisional; one seed tells a "
         "direction only.",
         "## Results": " ".join(verdict_sentence(judged, s) for s in sources) + f"\n\n{markdown_table(counts)}",

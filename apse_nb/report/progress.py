@@ -21,6 +21,7 @@ __all__ = []
 
 # %% ../../nbs/report/progress.ipynb #progress-005
 QUERIES = (3, 20, 45)      # of the 80 query scenes: the same in every chapter, chosen before anything was trained
+_SHOWN = 5                 # results of each
 
 @lru_cache(maxsize=1)
 def _gallery_and_queries() -> tuple[LabelledImages, LabelledImages]:
@@ -28,20 +29,19 @@ def _gallery_and_queries() -> tuple[LabelledImages, LabelledImages]:
 
 def search_scenes(describe: Callable[[LabelledImages], np.ndarray],    # N images -> N x D numbers, any length
                   title: str,                                          # how the images are described
-                  shown: int = 5,                                      # results a query
                  ) -> plt.Figure:
     "Three scenes search 320 others: the first results of each; mAP8 and mAP2 over 80 queries beside a random order's."
     gallery, queries = _gallery_and_queries()
     found, asked = (np.asarray(describe(images), dtype=np.float64) for images in (gallery, queries))
     report = evaluate(asked, queries.labels, found, gallery.labels, queries.taxonomy)
     unit = [x/np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12) for x in (asked, found)]
-    fig, axes = plt.subplots(len(QUERIES), shown + 1, figsize=(1.35*(shown + 1), 1.55*len(QUERIES)),
+    fig, axes = plt.subplots(len(QUERIES), _SHOWN + 1, figsize=(1.35*(_SHOWN + 1), 1.55*len(QUERIES)),
                              layout="constrained")
     for row, q in zip(axes, QUERIES):
         label = int(queries.labels[q])
         framed_image(row[0], queries.pixels[q], emotion_frame(label, queries.taxonomy),
                      f"query: {queries.taxonomy.fine[label]}")
-        order = np.argsort(-unit[1] @ unit[0][q], kind="stable")[:shown]
+        order = np.argsort(-unit[1] @ unit[0][q], kind="stable")[:_SHOWN]
         for ax, i, tier in zip(row[1:], order, tiers(label, gallery.labels[order], gallery.taxonomy)):
             framed_image(ax, gallery.pixels[i], TIER_FRAMES[int(tier)], gallery.taxonomy.fine[gallery.labels[i]])
     fig.suptitle(f"{title}\nmAP8 {report.map8:.2f} (random {report.floor['map8']:.2f}), "

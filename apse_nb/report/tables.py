@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from ..tools.files import data_path, shell_word
-from ..tools.registry import PROFILES, TABLES, find
+from ..tools.registry import FEATURE_ROWS, PROFILES, TABLES, find
 from ..methods.adml import ADML_ROWS
 from ..methods.losses import TUNING
 from ..metrics import MEASURES
@@ -135,7 +135,7 @@ def variant(base: Experiment, name: str, title: str, network: dict = {}, loss_se
                    | loss_settings, recipe=base.recipe | recipe, paper={})
 
 def controls() -> dict[str, Experiment]:
-    "The learned projection without the bilinear product, and Eq. 1 to the letter."
+    "The learned projection without the bilinear product, and Eq. 1 as printed."
     clb = table2()["clb"]
     return {e.name: e for e in (variant(clb, "concat_linear", "AT + EP, MO, HA, linear", dict(pooling="concat_linear")),
                                 variant(clb, "letter", "AT + EP, MO, HA, CLB, Eq. 1 as printed",
@@ -191,7 +191,6 @@ PAPER_NAMES = {"sift": "SIFT", "hog": "HOG", "gabor": "Gabor", "sentibank": "Sen
                # ours -> Table I's
                "sphereface": "SphereFace", "fastap": "FastAP", "softtriple": "SoftTriple", "yang": "Yang et al.",
                "clb": "Old APSE", "gep": "New APSE"}
-WITHOUT_MODEL = ("sentibank", "deepsentibank", "mvso")
 CLASSIFIERS = {"alexnet": "alexnet", "vgg": "vgg16", "googlenet": "googlenet", "resnet": "resnet50"}
 _last_level = ABLATION["ep"]                                          # the averages of conv5, nothing else
 
@@ -207,10 +206,10 @@ def table1(profile: Profile, files: dict[str, str] | None = None) -> dict[str, E
                     dict(epochs=2)) if profile.backbone == "scene_net" else (dict(weights="imagenet"), {})
     files = files or {}
     for name in files:
-        if name not in WITHOUT_MODEL:
-            raise ValueError(f"Feature files are for the rows {', '.join(WITHOUT_MODEL)}, not for {name!r}.")
+        if name not in FEATURE_ROWS:
+            raise ValueError(f"Feature files are for the rows {', '.join(FEATURE_ROWS)}, not for {name!r}.")
     rows = [*(row(name, features=(name,)) for name in ("sift", "hog", "gabor")),
-            *(row(name, features=(files[name],)) for name in WITHOUT_MODEL if name in files),
+            *(row(name, features=(files[name],)) for name in FEATURE_ROWS if name in files),
             Experiment("multi_graph", "Multi-graph", features=("sift", "hog", "gabor")),
             *(replace(row(name, network=ABLATION["softmax"] | dict(backbone=backbone) | start, recipe=short),
                       paper=paper[name] if name == "resnet" and not short else {})      # else other features

@@ -18,7 +18,7 @@ from .claims import Claim
 from ..tools.statistics import holm, seed_interval
 
 # %% auto #0
-__all__ = ['VERDICTS', 'WANTED', 'JUDGED', 'compare', 'word', 'judge', 'one_per_source']
+__all__ = ['VERDICTS', 'MOSTLY', 'WANTED', 'JUDGED', 'compare', 'word', 'judge', 'one_per_source']
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-023
 @cache
@@ -114,8 +114,8 @@ def comparable(lines: pd.DataFrame) -> list[tuple[dict, pd.DataFrame, dict]]:
     return found
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-043
-def strongest_rival(values: pd.DataFrame) -> pd.Series:
-    "Seeds x rivals, differences -> for each seed the difference to the rival that is strongest with the other seeds."
+def strongest_baseline(values: pd.DataFrame) -> pd.Series:
+    "Seeds x baselines, differences -> for each seed that to the baseline which is strongest with the other seeds."
     if len(values) == 1:
         return values.min(axis=1)
     others = (values.sum() - values)/(len(values) - 1)             # mean over the other seeds
@@ -128,7 +128,7 @@ def contrast_values(claim: Claim, runs: pd.DataFrame) -> tuple[pd.Series, list]:
     if not found:
         return pd.Series(dtype=float), []
     table = pd.concat([values for _, values in found], axis=1, join="inner")
-    mean = strongest_rival(table) if claim.strongest else table.mean(axis=1)
+    mean = strongest_baseline(table) if claim.strongest else table.mean(axis=1)
     return mean - claim.margin, [c for c, _ in found]
 
 # %% ../../nbs/report/verdicts.ipynb #verdicts-063
@@ -154,6 +154,8 @@ def count_directions(used: pd.DataFrame) -> dict[str, int]:
 # %% ../../nbs/report/verdicts.ipynb #verdicts-066
 VERDICTS = ("reproduced", "mostly for", "undecided", "mostly against", "opposite", "one seed, same direction",
             "one seed, other direction", "one seed, unclear", "not run", "cannot be tested here")
+# in words, the same wherever verdicts are shown
+MOSTLY = "*mostly*: decided, but comparisons disagree or are open, or decided without the correction only"
 WANTED = 5            # seeds below which a verdict is provisional
 JUDGED = ("claim", "section", "control", "data_set", "source", "profile", "data", "epochs", "seeds", "provisional",
           "verdict", "p", "p_holm", "shown", "against", "open", "run", "comparisons", "measure", "difference", "low",
