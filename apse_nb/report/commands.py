@@ -18,14 +18,13 @@ import click
 from .evaluation import evaluate_features, export_embeddings, open_sets, show_report
 from ..tools.cli import OneLineErrors
 from ..tools.files import one_line
-from ..tools.registry import LOSSES, PROFILES, RECIPES, TABLES, find
+from ..tools.registry import FEATURE_ROWS, LOSSES, PROFILES, RECIPES, TABLES, find
 
 # %% auto #0
 __all__ = ['apse_train', 'apse_evaluate', 'apse_reproduce']
 
 # %% ../../nbs/report/commands.ipynb #commands-010
-ROWS_WITHOUT_MODEL = ("sentibank", "deepsentibank", "mvso")       # rows of Table I that need a file of features
-SCENE_PROFILES = ("tiny", "quick")                                # their network is made for scenes
+SCENE_PROFILES = ("tiny", "quick")           # their network is made for scenes
 
 def _cache_options(command):
     place = click.option("--cache", type=click.Path(path_type=Path), default=None,
@@ -72,6 +71,15 @@ def _weights(weights: str | None) -> str | None:
     if not Path(weights).is_file():
         raise FileNotFoundError(f"There is no weights file {one_line(weights)}.")
     return str(Path(weights).resolve())
+
+def _own_profile(name: str, start: Path | None, weights: str | None, recipe: str | None, changes: dict, **given):
+    "The profile of this name with the user's settings in place of its own (None: not given)."
+    from apse_nb.report.tables import find_profile
+    if start and not start.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {one_line(start)}.")
+    given |= dict(weights=_weights(weights), start=str(start.resolve()) if start else None,
+                  recipe=find(RECIPES, recipe, "recipe")() if recipe else None)
+    return replace(find_profile(name), changes=changes, **{k: v for k, v in given.items() if v is not None})
 
 def _recipe_changes(settings: tuple[str, ...], **given) -> dict:
     "Fields of the recipe from `--set NAME=VALUE` words and from options of their own (None: not given)."
@@ -150,19 +158,13 @@ def apse_train(source, out, method, profile_name, backbone, weights, start, reci
     from apse_nb.datasets.decoding import keep_split, load_parts
     from apse_nb.experiments import fingerprints, measure_row, row_store, setup_of
     from apse_nb.images import check_parts
-    from apse_nb.report.tables import find_method, find_profile, recipe_of
+    from apse_nb.report.tables import find_method, recipe_of
     from apse_nb.tools.run_state import Diverged
     _check_source(source)
     _check_cache(cache, cache_clear)
-    profile = find_profile(profile_name or ("quick" if source == "scenes" else "cpu"))
-    if start and not start.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {one_line(start)}.")
-    given = dict(images_on=images_on, backbone=backbone, weights=_weights(weights), dim=dim,
-                 start=str(start.resolve()) if start else None,
-                 recipe=find(RECIPES, recipe_name, "recipe")() if recipe_name else None)
-    profile = replace(profile, changes=_recipe_changes(settings, epochs=epochs, lr=lr,
-                                                       images_per_class=images_per_class),
-                      **{k: v for k, v in given.items() if v is not None})
+    changes = _recipe_changes(settings, epochs=epochs, lr=lr, images_per_class=images_per_class)
+    profile = _own_profile(profile_name or ("quick" if source == "scenes" else "cpu"), start, weights, recipe_name,
+                           changes, images_on=images_on, backbone=backbone, dim=dim)
     row = find_method(method, profile)
     recipe = recipe_of(row, profile, seed)
     _refuse_natural(row, recipe)
@@ -263,8 +265,8 @@ def _feature_files(features: tuple[str, ...], tables: tuple[str, ...]) -> dict[s
     "`--features NAME=FILE` words as row name -> absolute path."
     files = dict(word.partition("=")[::2] for word in features)
     for name, file in files.items():
-        if name not in ROWS_WITHOUT_MODEL or not Path(file).is_file():
-            raise ValueError(f"--features takes NAME=FILE with a name among {', '.join(ROWS_WITHOUT_MODEL)} and an "
+        if name not in FEATURE_ROWS or not Path(file).is_file():
+            raise ValueError(f"--features takes NAME=FILE with a name among {', '.join(FEATURE_ROWS)} and an "
                              f"existing file, not {one_line(name)}={one_line(file)}.")
     if files and "1" not in tables:
         raise ValueError("--features belongs to --table 1: add it.")
@@ -302,7 +304,7 @@ def _run_table(table: str, wanted: list[str], files: dict[str, str], profile, so
     if table == "controlled":
         rows = tune({name: table1_controlled()[name] for name in rows}, profile, source, out, **common)
     path = write_table(table, run_rows(rows, profile, source, out, seeds=seeds, **common), rows, out)
-    lacking = [name for name in ROWS_WITHOUT_MODEL if table == "1" and name not in rows and not wanted]
+    lacking = [name for name in FEATURE_ROWS if table == "1" and name not in rows and not wanted]
     if lacking:
         click.echo(f"{', '.join(lacking)}: no public model can be fetched; give the features of these rows with "
                    f"--features NAME=FILE")
@@ -333,7 +335,7 @@ def _publish_sets(out: Path, name: str) -> dict[str, int]:
               "conditions, the open points, the steps to the strong network, or the second system. May be given "
               "several times.")
 @click.option("--features", multiple=True, metavar="NAME=FILE", help=f"Feature file (.npy or CSV, one line for each "
-              f"image) of a row of Table I without a public model: {', '.join(ROWS_WITHOUT_MODEL)}.")
+              f"image) of a row of Table I without a public model: {', '.join(FEATURE_ROWS)}.")
 @click.option("--rows", default=None, help="Only these rows, separated by commas; without --table they are rows of "
               "Table II.")
 @click.option("--seeds", type=click.IntRange(1), default=None, help="Runs of each row.  [default: the profile's]")
