@@ -14,7 +14,7 @@ from apse_nb.report import findings, page
 from apse_nb.report.claims import CLAIMS
 from apse_nb.report.html_page import report_page
 from apse_nb.report.tables import find_profile, table1_controlled
-from apse_nb.report.verdicts import one_per_source
+from apse_nb.report.verdicts import MOSTLY, one_per_source
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT/"README.md").read_text(encoding="utf-8")
@@ -112,7 +112,8 @@ def wrong_cells(text):
     "Cells of the README's table of results that do not agree with the files."
     names = {"softmax": "softmax", "N-pair": "n_pair", "EP": "ep", "AT + EP": "at_ep", "AT + EP, MO, HA": "ha",
              "AT + EP, MO, HA, linear (control)": "concat_linear", "AT + EP, MO, HA, CLB": "clb",
-             "AT + GEP, MO, HA, CLB": "gep", "ArcFace, tuned": "c_arcface", "cosine classifier (ours)": "strong"}
+             "AT + GEP, MO, HA, CLB": "gep", "CLB, tuned": "c_clb", "GEP, tuned": "c_gep",
+             "ArcFace, tuned": "c_arcface", "cosine classifier (ours)": "strong"}
     table = text.split("| row |")[1].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert [row for row, *_ in cells] == list(names)
@@ -137,6 +138,14 @@ def test_readme_says_what_the_files_say():
         assert text in README
     typed = re.sub(r"\| row \|.*?\n\n|^\d\. .*?$", "", README, flags=re.S | re.M)         # without table and findings
     assert not re.findall(r"(?<![\d.])\.\d{3}\b", typed)
+
+
+def test_mostly_is_said_in_the_same_words_everywhere():
+    judged, compared, lines = findings.stored_verdicts()
+    rules = (ROOT/"nbs"/"report"/"verdicts.ipynb").read_text(encoding="utf-8")
+    summary = "".join("".join(c["source"]) for c in CHAPTER["cells"] if c["cell_type"] == "markdown")
+    for text in (README, summary, outputs(71), page.claims_page(judged, compared, lines, "", "", ""), rules):
+        assert MOSTLY in text
 
 
 def test_readme_is_short():

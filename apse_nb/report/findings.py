@@ -212,7 +212,7 @@ def _on_classifiers() -> tuple[Finding, ...]:
                 f"{softmax_nn}.", "methods/strong.ipynb",
                 f"On scenes tuned ArcFace leads CLB by {clb_behind} mAP8 and GEP by {gep_behind}; on photographs a "
                 f"classifier by cosines leads CLB by {_fi('strong', 'clb')}. On mAP2 GEP is ahead, on "
-                f"photographs' NN plain softmax ({softmax_nn} to {strong_nn})."),)
+                f"photographs' NN softmax ({softmax_nn} to {strong_nn})."),)
 
 def _on_measuring() -> tuple[Finding, ...]:
     gep = printed_values()["gep", "map8"]
