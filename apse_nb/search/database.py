@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from ..tools.files import locked, one_line, write_whole
@@ -153,6 +154,7 @@ class Database:
                  wait: float,               # seconds to wait for another process's transaction
                 ):
         self.home, self.tables, self.totals = home, tables, None
+        self.sentences = partial(in_sentences, home)              # a block in which errors are sentences
         check_place(home)
         uri = f"{(home/FILE).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
         with self.sentences(), ExitStack() as stack:
@@ -168,10 +170,6 @@ class Database:
                 raise DamagedIndex("its tables are not those of this version")
             self.is_made = bool(found)
             stack.pop_all()
-
-    def sentences(self):
-        "See `in_sentences`."
-        return in_sentences(self.home)
 
     def all(self, sql: str, values=()) -> list[tuple]:
         "All rows of a query."

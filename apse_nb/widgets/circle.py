@@ -16,7 +16,8 @@ import traitlets
 from matplotlib.figure import Figure
 
 from ..emotions import MIKELS
-from ..tools.plotting import PULL, PUSH, png
+from ..tools.plotting import GREEN, PULL, PUSH, png
+from ..tools.registry import check_choice
 from .circle_values import (
     CLASSES, Circle, CircleValues, EP_COLOUR, LOOKS, ROLES, circle_terms, circle_values)
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
@@ -40,21 +41,20 @@ def _side_of(circle: Circle) -> int:
 
 def positive_strip(circle: Circle,
                    over: str = "angle",
-                   steps: int = 360,
                   ) -> PullStrip:
-    "Pull on the positive as the angle between it and the anchor, beta or lambda_0 varies."
-    if over not in ("angle", "beta", "lambda_0"):
-        raise ValueError(f"A strip runs over 'angle', 'beta' or 'lambda_0', not {over!r}.")
-    angles = circle.angles.repeat(steps, 1)                                      # (T, 2 + n)
-    x = torch.linspace(.25, 179.75, steps, dtype=torch.float64) if over == "angle" else torch.linspace(0, 1, steps,
-            dtype=torch.float64)
+    "Pull on the positive as the angle between it and the anchor, beta or lambda_0 varies, in 360 steps."
+    check_choice("over", over, "angle", "beta", "lambda_0")
+    low, high = (.25, 179.75) if over == "angle" else (0, 1)
+    x = torch.linspace(low, high, 360, dtype=torch.float64)
+    angles, side, varied = circle.angles.repeat(len(x), 1), _side_of(circle), {}                      # (T, 2 + n)
     if over == "angle":
-        angles[:, 1] = angles[:, 0] + _side_of(circle)*torch.deg2rad(x)
+        angles[:, 1] = angles[:, 0] + side*torch.deg2rad(x)
+    else:
+        varied = {over: x[:, None]}
     angles.requires_grad_()
-    found = circle_terms(angles, circle, **({} if over == "angle" else {over: x[:, None]}))
-    slopes = [torch.autograd.grad(part.sum(), angles, retain_graph=True)[0][:, 1]*_side_of(circle)
-              for part in (found.before, found.after)]
-    before, after = (s.detach().numpy() for s in slopes)
+    found = circle_terms(angles, circle, **varied)
+    before, after = (torch.autograd.grad(part.sum(), angles, retain_graph=True)[0][:, 1].numpy()*side
+                     for part in (found.before, found.after))
     x, there = x.numpy(), np.flatnonzero(np.abs(after) > 1e-12)                    # where there is a force at all
     left, right = (there[k][np.diff(np.sign(after[there])) != 0] for k in (slice(None, -1), slice(1, None)))
     # on the straight line between the two
@@ -80,7 +80,7 @@ def strip_sentence(circle: Circle, strip: PullStrip) -> str:
     words = {1: "pulled nearer", -1: "pushed away", 0: "left alone"}
     what = words[0] if abs(pull) <= 1e-9 else f"{words[int(np.sign(pull))]} ({pull:+.2f})"
     now = f"At {_number_text(_strip_position(circle, 'angle'), 'angle')} from its anchor the positive is {what}"
-    name = f"when {'the '*(strip.over == 'angle')}{_X_NAMES[strip.over]} varies"
+    name = f"when {'the ' if strip.over == 'angle' else ''}{_X_NAMES[strip.over]} varies"
     if not strip.turns:
         always = words[int(np.sign(np.median(strip.after).round(9)))]
         return f"{now}; {name}, the force never turns round: it is {always} throughout."
@@ -120,14 +120,14 @@ def marks(circle: Circle, reading: CircleValues) -> list[dict]:
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-026
 def _draw_bars(ax, circle: Circle, reading: CircleValues) -> None:
     "The terms under EP (hatched) and GEP (plain), with their values."
-    for k, (name, pair) in enumerate(reading.losses.items()):
-        for shift, value, look in zip((-.19, .19), pair, (dict(facecolor="white", edgecolor=EP_COLOUR, hatch="////"),
-                                                          dict(facecolor="#009E73", edgecolor="black"))):
-            ax.bar(k + shift, value, .36, label=(None if k else "EP, original negatives" if shift < 0
-                                                 else "GEP, generated negatives"), **look)
+    values = np.array(list(reading.losses.values()))                             # (3, 2): EP, GEP
+    for column, shift, words, look in (
+            (0, -.19, "EP, original negatives", dict(facecolor="white", edgecolor=EP_COLOUR, hatch="////")),
+            (1, .19, "GEP, generated negatives", dict(facecolor=GREEN, edgecolor="black"))):
+        ax.bar(np.arange(3) + shift, values[:, column], .36, label=words, **look)
+        for k, value in enumerate(values[:, column]):
             ax.text(k + shift, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-    ax.set(xticks=range(3), xticklabels=reading.losses, ylabel="loss",
-           ylim=(0, 1.5*max(max(p) for p in reading.losses.values()) + .01))
+    ax.set(xticks=range(3), xticklabels=reading.losses, ylabel="loss", ylim=(0, 1.5*values.max() + .01))
     ax.legend(fontsize=7, loc="upper left", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -213,9 +213,12 @@ def losses_sentence(reading: CircleValues) -> str:
     return f"EP {reading.losses['sum'][0]:.3f} → GEP {reading.losses['sum'][1]:.3f} ({parts}); {moved}."
 
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-036
-_HARDNESS = {"β from Eq. 11": None, "β by hand": "beta", "λ₀ by hand": "lambda_0"}
-_GENERATE = {"inter and intra": ("inter", "intra"), "intra only": ("intra",), "inter only": ("inter",)}
 HIGHEST_SCALE = 32
+_HARDNESS = (("β from Eq. 11", ""), ("β by hand", "beta"), ("λ₀ by hand", "lambda_0"))      # words, what is given
+_GENERATE = (("inter and intra", ("inter", "intra")), ("intra only", ("intra",)), ("inter only", ("inter",)))
+# sliders of class probabilities: the field of `Circle` and the place in it
+_PROBABILITIES = dict(anchor_same=("anchor_confidences", 0), anchor_opposite=("anchor_confidences", 1),
+                      same_anchor=("negative_confidences", 0), opposite_anchor=("negative_confidences", 1))
 
 # %% ../../nbs/widgets/circle.ipynb #12a-geometry-036-b
 class NegativeGeometry(widgets.VBox):
@@ -227,9 +230,9 @@ class NegativeGeometry(widgets.VBox):
         self.sketch.layout = widgets.Layout(flex="1 1 340px", max_width="560px")
         self.readings.layout = widgets.Layout(flex="1 1 320px", max_width="480px")
         self.controls = self._make_controls()
-        self.sketch.observe(lambda change: self._busy or self.change(**dict(zip(ROLES, change.new))), "angles")
-        for name, control in self.controls.items():
-            control.observe(lambda change: self._busy or self._from_controls(), "value")
+        self.sketch.observe(self._dragged, "angles")
+        for control in self.controls.values():
+            control.observe(self._from_controls, "value")
         names = ("hardness", "beta", "lambda_0", "anchor_same", "same_anchor", "anchor_opposite", "opposite_anchor",
                  "scale", "generate_in", "through_lambda", "negatives")
         # one column beside the figure, or rows below it
@@ -263,7 +266,7 @@ class NegativeGeometry(widgets.VBox):
                       anchor_opposite=f"anchor as {opposite}", opposite_anchor=f"{opposite} as {own}")
         place = widgets.Layout(width="270px", margin="2px 4px")
         sliders = {name: Slider(label=label, step=.005, layout=place) for name, label in labels.items()}
-        lists = {name: widgets.Dropdown(options=list(options), description=text, layout=widgets.Layout(width="274px"))
+        lists = {name: widgets.Dropdown(options=options, description=text, layout=widgets.Layout(width="274px"))
                  for name, text, options in (("hardness", "hardness", _HARDNESS),
                                              ("generate_in", "generate in", _GENERATE))}
         ticks = {name: widgets.Checkbox(description=text, indent=False, layout=widgets.Layout(width="190px"))
@@ -271,36 +274,37 @@ class NegativeGeometry(widgets.VBox):
         return dict(**sliders, **lists, **ticks,
                     scale=Slider(label="scale", min=1, max=HIGHEST_SCALE, step=1, layout=place))
 
-    def _from_controls(self) -> None:
+    def _dragged(self, change) -> None:
+        "A hand moved a point."
+        if not self._busy:
+            self.change(**dict(zip(ROLES, change.new)))
+
+    def _from_controls(self, change) -> None:
         "A hand moved a control."
+        if self._busy:
+            return
         v = {name: control.value for name, control in self.controls.items()}
-        kind = _HARDNESS[v["hardness"]]
+        by_hand = {name: v[name] if v["hardness"] == name else None for name in ("beta", "lambda_0")}
         self.change(anchor_confidences=(v["anchor_same"], v["anchor_opposite"]),
-                    negative_confidences=(v["same_anchor"], v["opposite_anchor"]), beta=v["beta"] if kind == "beta"
-                    else None,
-                    lambda_0=v["lambda_0"] if kind == "lambda_0" else None, scale=v["scale"],
-                    generate_in=_GENERATE[v["generate_in"]], through_lambda=v["through_lambda"],
-                    negatives=1 + v["negatives"])
+                    negative_confidences=(v["same_anchor"], v["opposite_anchor"]), **by_hand, scale=v["scale"],
+                    generate_in=v["generate_in"], through_lambda=v["through_lambda"], negatives=1 + v["negatives"])
 
     def _show_controls(self) -> None:
         "Set every control and point to the state, without listening to the echo."
-        circle, self._busy = self.circle, True
-        beta, weight = (round(v["same"], 3) for v in circle_values(circle)[:2])
-        kind = "lambda_0" if circle.lambda_0 is not None else "beta" if circle.beta is not None else None
-        values = dict(hardness=next(k for k, v in _HARDNESS.items() if v == kind), beta=beta if circle.beta is None
-                      else circle.beta, lambda_0=weight if circle.lambda_0 is None else circle.lambda_0,
-                      anchor_same=circle.anchor_confidences[0], anchor_opposite=circle.anchor_confidences[1],
-                      same_anchor=circle.negative_confidences[0], opposite_anchor=circle.negative_confidences[1],
-                      generate_in=next(k for k, v in _GENERATE.items() if set(v) == set(circle.generate_in)),
-                      through_lambda=circle.through_lambda, negatives=circle.negatives == 2, scale=circle.scale)
-        for name, value in values.items():
-            self.controls[name].value = value
+        circle, c, self._busy = self.circle, self.controls, True
+        by_hand = "lambda_0" if circle.lambda_0 is not None else "beta" if circle.beta is not None else ""
+        c["hardness"].value, c["scale"].value = by_hand, circle.scale
+        c["generate_in"].value = next(terms for _, terms in _GENERATE if set(terms) == set(circle.generate_in))
+        c["through_lambda"].value, c["through_lambda"].disabled = circle.through_lambda, by_hand == "lambda_0"
+        c["negatives"].value = circle.negatives == 2
+        reading = circle_values(circle)
+        for name in ("beta", "lambda_0"):
+            given, computed = getattr(circle, name), round(getattr(reading, name)["same"], 3)
+            c[name].value, c[name].disabled = computed if given is None else given, by_hand != name
+        for name, (field, place) in _PROBABILITIES.items():
+            c[name].value = getattr(circle, field)[place]
+            c[name].disabled = bool(by_hand) or "opposite" in name and circle.negatives == 1
         self.sketch.angles = circle.all_angles
-        for name, used in dict(beta=kind == "beta", lambda_0=kind == "lambda_0", through_lambda=kind != "lambda_0",
-                               opposite_anchor=kind is None and circle.negatives == 2,
-                               anchor_opposite=kind is None and circle.negatives == 2, anchor_same=kind is None,
-                               same_anchor=kind is None).items():
-            self.controls[name].disabled = not used
         self._busy = False
 
     def _looks(self) -> list[dict]:

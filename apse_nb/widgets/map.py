@@ -11,6 +11,7 @@ import numpy as np
 import traitlets
 
 from ..tools.embedding_map import flatten
+from ..tools.plotting import NO_FRAME
 from .browser import RetrievalBrowser
 from .collection import Collection
 from .parts import Message, short, static_file, when_sent
@@ -81,7 +82,7 @@ class EmbeddingMap(widgets.VBox):
         t, emotions = self.collection.taxonomy, self.collection.emotions
         looks = [dict(name=f, colour=c, shape=min(p, 2)) for f, c, p in zip(t.fine, t.palette, t.parent)]
         if emotions is None:
-            emotions, looks = np.zeros(len(self.collection)), [dict(name="images", colour="#777777", shape=0)]
+            emotions, looks = np.zeros(len(self.collection)), [dict(name="images", colour=NO_FRAME.colour, shape=0)]
         return PointMap(classes=emotions.astype(np.uint8).tobytes(), looks=looks)
 
     def _draw(self) -> None:

@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..datasets.decoding import load_images
-from ..emotions import MIKELS, Taxonomy
+from ..emotions import MIKELS
 from ..negatives import GeneratedEmotionPairLoss
 from ..network import Network, network_from_config
 from ..pair_losses import EmotionPairLoss, NPairLoss, tuple_indices
-from ..tools.plotting import PULL, PUSH, png
+from ..tools.plotting import PALETTE, PULL, PUSH, png
 from ..training import Recipe, embed, load_trained
 from .circle import HIGHEST_SCALE
 from .parts import ImageView, Message, OwnKeys, Slider, static_file
@@ -173,11 +173,9 @@ def loss_on_batch(kind: str, loss: str, scale: float = 1.) -> LossGradient:
 KINDS = ("same emotion", "same polarity", "opposite polarity")
 
 def pair_kinds(labels: torch.Tensor,             # B
-               taxonomy: Taxonomy = MIKELS,
               ) -> np.ndarray:                   # B x B: 0, 1, 2 as in KINDS, -1 on the diagonal
     "What sort of pair each entry of a similarity matrix is."
-    kinds = (labels[:, None] != labels).long() + (taxonomy.to_coarse(labels)[:, None]
-                                                  != taxonomy.to_coarse(labels)).long()
+    kinds = sum((part[:, None] != part).long() for part in (labels, MIKELS.to_coarse(labels)))
     return kinds.fill_diagonal_(-1).numpy()
 
 def pair_counts(found: LossGradient,
@@ -212,17 +210,20 @@ def _row_number(anchor: int, rows: int) -> int:
         raise ValueError(f"The anchor is a row from 0 to {rows - 1}, not {anchor}.")
     return anchor
 
-def _class_lines(ax, labels: torch.Tensor, taxonomy: Taxonomy) -> None:
-    "Lines between classes, heavy ones between polarities, on a B x B image."
+def _class_lines(labels: torch.Tensor, *draw: Callable) -> None:      # draw: `axhline` or `axvline` of some axes
+    "Lines between classes, heavy ones between polarities."
     for k in np.flatnonzero(np.diff(labels)):
-        heavy = taxonomy.parent[labels[k]] != taxonomy.parent[labels[k + 1]]
-        for line in (ax.axhline, ax.axvline):
+        heavy = MIKELS.parent[labels[k]] != MIKELS.parent[labels[k + 1]]
+        for line in draw:
             line(k + .5, color="black", lw=2 if heavy else .4)
 
-def _class_ticks(labels: torch.Tensor, taxonomy: Taxonomy) -> tuple[list[float], list[str]]:
+def _class_ticks(labels: torch.Tensor) -> tuple[list[float], list[str]]:
     "Where the classes' names go."
     classes = torch.unique(labels).tolist()
-    return [(labels == c).nonzero().float().mean().item() for c in classes], [taxonomy.fine[c] for c in classes]
+    return [(labels == c).nonzero().float().mean().item() for c in classes], [MIKELS.fine[c] for c in classes]
+
+def _scale_words(loss: str, scale: float) -> str:
+    return "" if loss in WITHOUT_SCALE else f", scale {scale:g}"
 
 def _draw_gradient(ax, gradient: np.ndarray) -> None:
     "Discs for pulled pairs, squares for pushed ones, a tint for everything that is touched."
@@ -247,10 +248,10 @@ def draw_batch(kind: str,            # a key of BATCHES
     figure.colorbar(left.imshow(batch.embeddings @ batch.embeddings.T, cmap="viridis", vmin=-1, vmax=1), cax=bar,
                     ticks=(-1, 0, 1))
     _draw_gradient(right, found.gradient)
-    places, names = _class_ticks(batch.labels, MIKELS)
+    places, names = _class_ticks(batch.labels)
     for ax, title in ((left, f"cosines: {batch.title}"),
-                      (right, f"what {loss} touches" + ("" if loss in WITHOUT_SCALE else f", scale {scale:g}"))):
-        _class_lines(ax, batch.labels, MIKELS)
+                      (right, f"what {loss} touches{_scale_words(loss, scale)}")):
+        _class_lines(batch.labels, ax.axhline, ax.axvline)
         outlined = [Stroke(linewidth=2.8, foreground="black"), Normal()]
         ax.add_patch(Rectangle((-.5, anchor - .75), len(batch.labels), 1.5, fill=False, edgecolor="white",
                                linewidth=1.2, path_effects=outlined))
@@ -262,8 +263,7 @@ def draw_batch(kind: str,            # a key of BATCHES
     forces.barh(range(len(batch.labels)), np.linalg.norm(found.force, axis=1), color="black", height=.7)
     forces.set(ylim=right.get_ylim(), yticks=[], xticks=[])
     forces.set_title("force", fontsize=7)
-    for side in ("top", "right", "bottom"):
-        forces.spines[side].set_visible(False)
+    forces.spines[["top", "right", "bottom"]].set_visible(False)
     handles = [Line2D([], [], color=PULL, marker="o", linestyle="", label="pulled together"),
                Line2D([], [], color=PUSH, marker="s", linestyle="", label="pushed apart")]
     figure.legend(handles=handles, loc="lower right", ncols=2, fontsize=7, frameon=False)
@@ -284,9 +284,10 @@ def draw_anchor(kind: str, loss: str, scale: float = 1., anchor: int = 5) -> Fig
     row, cosines = found.gradient[_row_number(anchor, B)], (batch.embeddings @ batch.embeddings[anchor]).numpy()
     figure = Figure(figsize=(9, 3.2))
     top, low = figure.add_axes((.085, .5, .9, .33)), figure.add_axes((.085, .17, .9, .25))
-    colours = [PULL if g < 0 else PUSH if g > 0 else "#dddddd" for g in row]
-    top.bar(range(B), np.where(np.arange(B) == anchor, 0, cosines), color=colours,
-            edgecolor=["black" if g else "#bbbbbb" for g in row], linewidth=.5,
+    untouched = "#dddddd", "#bbbbbb"      # inside, edge
+    top.bar(range(B), np.where(np.arange(B) == anchor, 0, cosines),
+            color=[PULL if g < 0 else PUSH if g > 0 else untouched[0] for g in row],
+            edgecolor=["black" if g else untouched[1] for g in row], linewidth=.5,
             hatch=["///" if g > 0 else "" for g in row])
     top.axhline(0, color="black", lw=.6)
     top.plot(anchor, 0, "*", color="black", markersize=11)
@@ -295,19 +296,17 @@ def draw_anchor(kind: str, loss: str, scale: float = 1., anchor: int = 5) -> Fig
     if loss in WITHOUT_SCALE:
         tuples = {"all": range(B)}
     for y, slots in enumerate(tuples.values()):
-        for sign, look in ((-1, dict(marker="o", color=PULL)), (1, dict(marker="s", color=PUSH)),
-                           (0, dict(marker="x", color="#999999"))):
+        for sign, look in ((-1, dict(marker="o", color=PULL, linewidth=0)),
+                           (1, dict(marker="s", color=PUSH, linewidth=0)),
+                           (0, dict(marker="x", color=PALETTE[6], linewidth=.8))):
             j = np.array([j for j in slots if np.sign(row[j]) == sign and j != anchor], dtype=int)
-            low.scatter(j, np.full(len(j), y), s=14 + 114*np.abs(row[j])/max(np.abs(row).max(), 1e-300), linewidth=.8
-                        if sign == 0 else 0, **look)
+            low.scatter(j, np.full(len(j), y), s=14 + 114*np.abs(row[j])/max(np.abs(row).max(), 1e-300), **look)
     low.set(ylim=(len(tuples) - .4, -.6), yticks=range(len(tuples)))
     low.set_yticklabels(tuples, fontsize=7)
     low.set_ylabel("tuples", fontsize=8)
-    places, names = _class_ticks(batch.labels, MIKELS)
+    _class_lines(batch.labels, top.axvline, low.axvline)
+    places, names = _class_ticks(batch.labels)
     for ax in (top, low):
-        for k in np.flatnonzero(np.diff(batch.labels)):
-            ax.axvline(k + .5, color="black", lw=2 if MIKELS.parent[batch.labels[k]]
-                       != MIKELS.parent[batch.labels[k + 1]] else .4)
         ax.set(xlim=(-.5, B - .5), xticks=[] if ax is top else places)
         ax.tick_params(labelsize=7)
     low.set_xticklabels(names, fontsize=7)
@@ -317,7 +316,7 @@ def draw_anchor(kind: str, loss: str, scale: float = 1., anchor: int = 5) -> Fig
         strip.axis("off")
     number = int((batch.labels[:anchor] == batch.labels[anchor]).sum())
     figure.text(.085, .955, f"anchor {anchor}: {MIKELS.fine[batch.labels[anchor]]}, image {number} of its class "
-                f"(star); {loss}" + ("" if loss in WITHOUT_SCALE else f", scale {scale:g}"), fontsize=9)
+                f"(star); {loss}{_scale_words(loss, scale)}", fontsize=9)
     return figure
 
 # %% ../../nbs/widgets/playground.ipynb #12a-geometry-075
@@ -340,15 +339,16 @@ class LossPlayground(widgets.VBox):
     "Choose a batch, a loss, a scale and an anchor; see which similarities the loss touches."
     def __init__(self, batch: str = "trained", loss: str = "EP", scale: float = 1., anchor: int = 5):
         self._check(batch, loss, scale)
-        _row_number(anchor, len(make_batch(batch).labels))
+        rows = len(make_batch(batch).labels)
         wide = dict(layout=widgets.Layout(width="280px"))
         self.batch = widgets.Dropdown(options=[(title, kind) for kind, title in BATCHES.items()], value=batch,
                                       description="batch", **wide)
         self.loss = widgets.Dropdown(options=list(BATCH_LOSSES), value=loss, description="loss", **wide)
         self.scale = Slider(label="scale", min=1, max=HIGHEST_SCALE, step=1, value=scale,
                             layout=widgets.Layout(width="270px", margin="2px 4px"))
-        self.sheet = RowPicker(boxes=[list(_SHEET["right"]), list(_SHEET["left"])], rows=len(make_batch(batch).labels),
-                               row=anchor, layout=widgets.Layout(width=f"{100*_SIZE[0]}px", max_width="100%"))
+        self.sheet = RowPicker(boxes=[list(_SHEET["right"]), list(_SHEET["left"])], rows=rows,
+                               row=_row_number(anchor, rows),
+                               layout=widgets.Layout(width=f"{100*_SIZE[0]}px", max_width="100%"))
         self.row, self.line = ImageView(least=640), Message()
         note = Message(text="Click a row of a heat map, or Tab to it and use the arrow keys, to choose the anchor.")
         for control in (self.batch, self.loss, self.scale):
@@ -366,11 +366,10 @@ class LossPlayground(widgets.VBox):
         self._check(batch, loss, scale)
         if anchor is not None:
             _row_number(anchor, self.sheet.rows)
-        for control, value in ((self.batch, batch), (self.loss, loss), (self.scale, scale)):
+        for part, name, value in ((self.batch, "value", batch), (self.loss, "value", loss),
+                                  (self.scale, "value", scale), (self.sheet, "row", anchor)):
             if value is not None:
-                control.value = value
-        if anchor is not None:
-            self.sheet.row = anchor
+                setattr(part, name, value)
 
     @staticmethod
     def _check(batch: str | None, loss: str | None, scale: float | None) -> None:
