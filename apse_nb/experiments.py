@@ -399,7 +399,6 @@ def tune(candidates: dict[str, list[Experiment]],   # row name -> the same row w
 # %% ../nbs/11_experiments.ipynb #16-experiments-042
 def summary(lines: pd.DataFrame,                     # of `run_rows` or a store
             experiments: dict[str, Experiment],
-            measures=("map8", "map2"),
            ) -> pd.DataFrame:                        # one row an experiment, in their order
     "Means over seeds with 95 % intervals beside the paper's printed values."
     rows = []
@@ -408,7 +407,7 @@ def summary(lines: pd.DataFrame,                     # of `run_rows` or a store
         if not len(mine):
             continue
         row = dict(row=e.title, seeds=len(mine))
-        for m in measures:
+        for m in ("map8", "map2"):
             low, high, over = measure_interval(mine, m)
             row |= {m: mine[m].mean(), f"{m} interval": f"{low:.3f} to {high:.3f}",
                     f"{m} paper (FI)": e.paper.get(m, np.nan)}

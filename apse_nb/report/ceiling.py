@@ -56,7 +56,7 @@ def accuracy_ceiling(scores,                # Q x K posteriors or logits of the 
                 map2=float(np.nanmean(coarse)))
 
 # %% ../../nbs/report/ceiling.ipynb #ceiling-090
-def ceiling_curve(scores, query_labels, gallery_labels, taxonomy: Taxonomy, points: int = 41) -> pd.DataFrame:
+def ceiling_curve(scores, query_labels, gallery_labels, taxonomy: Taxonomy) -> pd.DataFrame:
     """The ceiling at every accuracy: the right class's score is raised (or lowered) by the same amount for all queries
     until so many are right."""
     labels = np.asarray(query_labels)
@@ -66,7 +66,7 @@ def ceiling_curve(scores, query_labels, gallery_labels, taxonomy: Taxonomy, poin
     others[rows, labels] = -np.inf
     missing = others.max(1) - right  # what each query lacks to be right
     table = []
-    for shift in np.unique(np.quantile(missing, np.linspace(0, 1, points))) + 1e-9:
+    for shift in np.unique(np.quantile(missing, np.linspace(0, 1, 41))) + 1e-9:
         moved = scores.copy()
         moved[rows, labels] += shift
         table.append(accuracy_ceiling(moved, labels, gallery_labels, taxonomy) | dict(shift=shift))

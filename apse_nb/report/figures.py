@@ -120,13 +120,13 @@ def top_results(report: RetrievalReport,
              for i in range(0, len(query), chunk)]
     return np.concatenate(parts)
 
-def first_results(reports: dict[str, RetrievalReport], query_labels, gallery_labels, taxonomy: Taxonomy,
-                  k: int = 5) -> pd.DataFrame:
-    "Over all queries: shares of the first k results in the three tiers of chapter 00, one row a method."
+def first_results(reports: dict[str, RetrievalReport], query_labels, gallery_labels,
+                  taxonomy: Taxonomy) -> pd.DataFrame:
+    "Over all queries: shares of the first five results in the three tiers of chapter 00, one row a method."
     rows = {}
     for name, report in reports.items():
-        hits = np.asarray(gallery_labels)[top_results(report, k)]                                    # (Q, k)
-        found = np.stack([tiers(int(q), h, taxonomy).numpy() for q, h in zip(query_labels, hits)])   # (Q, k) 0, 1, 2
+        hits = np.asarray(gallery_labels)[top_results(report, 5)]                                    # (Q, 5)
+        found = np.stack([tiers(int(q), h, taxonomy).numpy() for q, h in zip(query_labels, hits)])   # (Q, 5) 0, 1, 2
         rows[name] = {"same emotion": (found == 0).mean(), "same polarity only": (found == 1).mean(),
                       "opposite polarity": (found == 2).mean(),
                       "queries with all right": (found == 0).all(1).mean(),
@@ -356,7 +356,6 @@ def embedding_map(embeddings,                 # N x D
                   labels,                     # N fine labels
                   taxonomy: Taxonomy,
                   method: str = "tsne",       # or 'pca'
-                  seed: int = 0,
                  ) -> tuple[plt.Figure, pd.DataFrame]:   # the figure; x, y, label and medoid of every image
     """A map of the embedding space: colour is the emotion, shape and outline are the polarity, names stand at the class
     medoids."""
@@ -364,7 +363,7 @@ def embedding_map(embeddings,                 # N x D
     if len(labels) != len(embeddings):
         raise ValueError(f"There are {len(embeddings)} embeddings and {len(labels)} labels: give one label for each "
                          f"embedding.")
-    flat, remark = flatten(embeddings, method, seed)
+    flat, remark = flatten(embeddings, method)
     middle = medoids(embeddings, labels)
     fig, ax = plt.subplots(figsize=(9, 6.2), layout="constrained")
     for c in np.unique(labels):

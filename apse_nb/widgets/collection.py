@@ -242,13 +242,13 @@ def result_frames(collection: Collection,
 # %% ../../nbs/widgets/collection.ipynb #12b-browser-035
 def failure_cases(collection: Collection,
                   k: int = 10,                  # results that are judged
-                  most: int = 1000,             # judge at most so many queries, drawn with a fixed seed
                  ) -> pd.DataFrame:             # right, same polarity, opposite polarity, how wrong; index: the query
-    "Every image as a query, the most wrong first; equally wrong ones in the collection's order."
+    """Every image as a query, the most wrong first; equally wrong ones in the collection's order. Of more than a
+    thousand images so many are drawn, the same ones each time."""
     if collection.labels is None:
         raise ValueError("Failures can be told from successes only where labels are known: give the collection labels.")
     n, labels, parent = len(collection), collection.labels, np.array(collection.taxonomy.parent)
-    queries = np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+    queries = np.arange(n) if n <= 1000 else np.sort(np.random.default_rng(0).choice(n, 1000, replace=False))
     k, found = min(k, n - 1), []                                                  # `best_positions` refuses k < 1
     for part in np.array_split(queries, -(-len(queries)*n//2**22)):  # at most 4 million similarities at a time
         similarity = collection.similarity_of(part)                               # (B, N)
