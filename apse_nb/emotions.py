@@ -268,6 +268,7 @@ def show_images(images,                      # images, H x W x 3 (uint8, or floa
                ):                              # the matplotlib figure
     "A sheet of images with titles and emotion-coloured frames."
     import matplotlib.pyplot as plt
+    from apse_nb.tools.plotting import draw_frame, emotion_frame
     title_lines = 0 if titles is None else 1 + max(str(title).count("\n") for title in titles[:len(images)])
     line = size + .08 + title_lines*fontsize/60                              # height of a row, inches
     width, height = min(len(images), columns)*size, -(-len(images)//columns)*line
@@ -284,11 +285,6 @@ def show_images(images,                      # images, H x W x 3 (uint8, or floa
         if titles is not None:
             ax.text(left + w*scale/2, box[3] - .05, titles[i], fontsize=fontsize, ha="center", va="bottom")
         if labels is not None:
-            label = int(labels[i])
-            dashes = "-" if taxonomy.parent[label] == 0 else (0, (2, 1))
-            # white below, for the gaps
-            for colour, thick, style in (("white", 4, "-"), (taxonomy.palette[label], 3, dashes)):
-                ax.add_patch(plt.Rectangle((left, bottom), w*scale, -h*scale, fill=False, edgecolor=colour,
-                                           linewidth=thick, linestyle=style))
+            draw_frame(ax, (left, bottom), w*scale, -h*scale, emotion_frame(int(labels[i]), taxonomy), 3)
     ax.set(xlim=(0, width), ylim=(height, 0))
     return fig

@@ -12,17 +12,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from torch import nn
 
 from .attention import AttentionHead
 from .emotions import Taxonomy
-from .images import center_crop
-from .tools.plotting import blend, enlarge, localisation
+from .images import center_crop, cut_middle
+from .tools.plotting import blend, enlarge, localisation, outline
 
 # %% auto #0
-__all__ = ['VARIANTS', 'HeadView', 'NetworkView', 'cut_middle', 'look_at', 'peak', 'GradCamView', 'describe', 'draw_attention',
-           'grad_cam']
+__all__ = ['VARIANTS', 'HeadView', 'NetworkView', 'look_at', 'peak', 'GradCamView', 'describe', 'draw_attention', 'grad_cam']
 
 # %% ../nbs/12_explore.ipynb #12-explore-025
 class HeadView(NamedTuple):
@@ -62,13 +60,6 @@ def _head_view(head,                 # HeadOutput of one image
     return HeadView(title, names, colours, *arrays) if own else HeadView(title, names, colours, arrays[0], None, None)
 
 # %% ../nbs/12_explore.ipynb #12-explore-027
-def cut_middle(image: np.ndarray,     # H x W x ...
-               side: int,
-              ) -> np.ndarray:        # side x side x ...
-    "The middle of an image (or mask), as `center_crop` takes it."
-    top, left = (image.shape[0] - side)//2, (image.shape[1] - side)//2
-    return image[top:top + side, left:left + side]
-
 @torch.no_grad()
 def look_at(model: nn.Module,          # a network with at least one attention head
             image: np.ndarray,         # H x W x 3 bytes
@@ -85,7 +76,7 @@ def look_at(model: nn.Module,          # a network with at least one attention h
         raise ValueError(sentence)
     heads = [_head_view(head, *_head_classes(model)[name])
              for name, head in (("low", output.low), ("high", output.high)) if head is not None]
-    return NetworkView(cut_middle(image, crop), output.embedding[0].float().cpu(), tuple(heads))
+    return NetworkView(cut_middle(image[None], crop)[0], output.embedding[0].float().cpu(), tuple(heads))
 
 # %% ../nbs/12_explore.ipynb #12-explore-043
 def peak(a_map: np.ndarray,                          # h x w
@@ -196,9 +187,7 @@ class _Sheet:
         self.text(x + side/2, y - .1, title, ha="center")
         self.axes.imshow(pixels, extent=(x, x + side, y + side, y), aspect="auto")
         if mask is not None:
-            middles = (np.arange(len(mask)) + .5)*side/len(mask)                # of the mask's pixels, in inches
-            self.axes.contour(x + middles, y + middles, mask, [.5], colors="white", linewidths=1.2,
-                              path_effects=[withStroke(linewidth=2.6, foreground="black")])
+            outline(self.axes, mask, origin="upper", extent=(x, x + side, y + side, y))
         if place is not None:
             for colour, size, width in (("black", 10, 3), ("white", 9, 1.4)):
                 self.axes.plot(x + place[0]*side, y + place[1]*side, "+", color=colour, markersize=size,

@@ -28,7 +28,8 @@ from .tools.folders import WalkReport, subfolders, suffix_counts, walk
 
 # %% auto #0
 __all__ = ['PARTS', 'MEAN', 'STD', 'read_image', 'as_square', 'decode_square', 'ImageFiles', 'walk_images', 'read_folders',
-           'stable_split', 'check_parts', 'shared_images', 'balanced_batches', 'normalise', 'augment', 'center_crop']
+           'stable_split', 'check_parts', 'shared_images', 'balanced_batches', 'normalise', 'augment', 'cut_middle',
+           'center_crop']
 
 # %% ../nbs/02_images.ipynb #02-datasets-014
 def to_rgb(image: Image.Image,     # any Pillow mode
@@ -406,10 +407,15 @@ def augment(pixels,                                      # B x H x W x 3, uint8
     return normalise(pieces.view(b, crop, crop, 3))
 
 # %% ../nbs/02_images.ipynb #02-datasets-182
+def cut_middle(pixels,             # N x H x W x ...: images or masks, array or tensor
+               side: int,
+              ):                   # N x side x side x ...
+    "The middle of each image."
+    top, left = (pixels.shape[1] - side)//2, (pixels.shape[2] - side)//2
+    return pixels[:, top:top + side, left:left + side]
+
 def center_crop(pixels,            # B x H x W x 3, uint8
                 crop: int,         # side of the crop
                ) -> torch.Tensor:  # B x 3 x crop x crop, normalised
     "The middle of each image, normalised: what evaluation uses."
-    pixels = _byte_tensor(pixels, crop)
-    top, left = (pixels.shape[1] - crop)//2, (pixels.shape[2] - crop)//2
-    return normalise(pixels[:, top:top + crop, left:left + crop])
+    return normalise(cut_middle(_byte_tensor(pixels, crop), crop))

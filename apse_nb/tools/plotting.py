@@ -13,6 +13,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch.nn import functional as F
 
@@ -57,6 +58,13 @@ TIER_FRAMES = (Frame("#004488", "solid", "-", "✓", "right"),
                Frame("#BB5566", "dotted", (0, (1, 1)), "✗", "wrong polarity"))
 NO_FRAME = Frame()              # nothing is known
 
+# %% ../../nbs/tools/plotting.ipynb #plotting-frame
+def draw_frame(ax, corner: tuple[float, float], width: float, height: float, frame: Frame, thickness: float) -> None:
+    "A frame around a box, given in the numbers of the axes; `thickness` in points."
+    for colour, points, line in (("white", thickness + 1, "-"), (frame.colour, thickness, frame.line)):   # below: gaps
+        ax.add_patch(Rectangle(corner, width, height, fill=False, clip_on=False, edgecolor=colour, linewidth=points,
+                               linestyle=line))
+
 # %% ../../nbs/tools/plotting.ipynb #plotting-013
 def framed_image(ax,                   # matplotlib axes
                  image,                # H x W x 3, bytes or numbers in [0, 1]
@@ -69,10 +77,7 @@ def framed_image(ax,                   # matplotlib axes
     h, w = image.shape[:2]
     ax.imshow(image)
     ax.axis("off")
-    # white below, for the gaps
-    for colour, linewidth, line in (("white", width + 1, "-"), (frame.colour, width, frame.line)):
-        ax.add_patch(Rectangle((-.5, -.5), w, h, fill=False, clip_on=False, edgecolor=colour, linewidth=linewidth,
-                               linestyle=line))
+    draw_frame(ax, (-.5, -.5), w, h, frame, width)
     if frame.sign:
         ax.text(.95, .06, frame.sign, transform=ax.transAxes, ha="right", va="bottom", fontsize=11.5,
                 fontweight="bold", bbox=dict(boxstyle="round,pad=.15", facecolor="white", edgecolor="black",
@@ -131,8 +136,8 @@ def blend(image: np.ndarray,                  # side x side x 3 bytes
 
 def outline(ax, mask, **place) -> None:
     "The border of a region (H x W booleans), white on black so that it shows on every ground."
-    for colour, width in (("black", 2.6), ("white", 1.2)):
-        ax.contour(mask, [.5], colors=colour, linewidths=width, **place)
+    ax.contour(mask, [.5], colors="white", linewidths=1.2,
+               path_effects=[withStroke(linewidth=2.6, foreground="black")], **place)
 
 # %% ../../nbs/tools/plotting.ipynb #plotting-020
 def localisation(attention,      # N x 1 x h x w (or N x h x w), not negative, at any resolution

@@ -16,9 +16,9 @@ from torch import nn
 from ..attention import AttentionHead
 from ..emotions import LabelledImages
 from ..explore import (
-    GradCamView, NetworkView, VARIANTS, answer_sentence, as_variant, cut_middle, describe, draw_attention, grad_cam,
+    GradCamView, NetworkView, VARIANTS, answer_sentence, as_variant, describe, draw_attention, grad_cam,
     hit_sentence, look_at)
-from ..images import as_square
+from ..images import as_square, cut_middle
 from ..tools.plotting import png
 from .parts import ImageView, Message, OwnKeys, Slider, Upload, decode_upload
 
@@ -101,7 +101,7 @@ class AttentionState:
         "The true region of the image, where it is known."
         if self.choice.uploaded or self.images.masks is None:
             return None
-        return cut_middle(self.images.masks[self.choice.image], self.crop)
+        return cut_middle(self.images.masks[[self.choice.image]], self.crop)[0]
 
     def title(self, i: int | None = None) -> str:
         "What an image is called: number i, or the one that is looked at."
