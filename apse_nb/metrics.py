@@ -14,6 +14,7 @@ import torch
 
 from .emotions import Taxonomy
 from .tools.ranking import LAST, expected_lists, half_squares, on_host, rank_gallery, ranked, sorted_tags
+from .tools.registry import check_choice, check_number
 
 # %% auto #0
 __all__ = ['MEASURES', 'CUTS', 'rank_weights', 'average_precision', 'random_floor', 'RetrievalReport', 'evaluate',
@@ -37,8 +38,9 @@ def rank_weights(relevant: int,               # NG: relevant images in the list,
 
     Section IV-B; DCG by Järvelin and Kekäläinen (2002), ANMRR by MPEG-7. Raises `ValueError` for a cut below 1."""
     NG, N = relevant, length
-    if f1_at < 1 or (ndcg_at is not None and ndcg_at < 1):
-        raise ValueError("f1_at and ndcg_at count results: give at least 1.")
+    for name, cut in (("f1_at", f1_at), ("ndcg_at", ndcg_at)):
+        if cut is not None:
+            check_number(name, cut, whole=True, at_least=1)
     rank = np.arange(1, N + 1)
     gain = 1/np.log2(np.maximum(rank, 2))                        # (N,) 1, 1, 1/log2(3), 1/log2(4), ...
     ideal = np.cumsum(gain*(rank <= NG))                         # (N,) IDCG[k]
@@ -57,14 +59,19 @@ def rank_weights(relevant: int,               # NG: relevant images in the list,
     }
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-050
-def average_precision(relevance: np.ndarray,   # B x N booleans or zeros and ones: is the image at this rank relevant?
-                     ) -> np.ndarray:          # B values in (0, 1], float64; NaN for a list without a relevant image
-    "Average precision of B whole ranked lists (Section IV-B)."
+def _float64(x):
+    return x.double() if isinstance(x, torch.Tensor) else x.astype(np.float64)
+
+def average_precision(relevance,   # B x N booleans or zeros and ones: is the image at this rank relevant?
+                     ):            # B values in (0, 1], float64; NaN for a list without a relevant image
+    "Average precision of B whole ranked lists (Section IV-B); array or tensor, as the lists are."
+    xp = torch if isinstance(relevance, torch.Tensor) else np
     # (B, N) counts: summing whole numbers took a tenth of the time that floats take
-    hits = relevance.cumsum(axis=1, dtype=np.int32)
-    NG = hits[:, -1].copy()                                      # (B,)
+    hits = relevance.cumsum(1, dtype=xp.int32)
+    NG = xp.where(hits[:, -1] > 0, _float64(hits[:, -1]), xp.nan)        # (B,)
     hits *= relevance  # (B, N) what the precision at a relevant rank counts, 0 elsewhere
-    return np.divide(hits @ (1/np.arange(1, hits.shape[1] + 1)), NG, out=np.full(len(NG), np.nan), where=NG > 0)
+    rank = _float64(xp.ones_like(hits[0])).cumsum(0)                     # (N,) 1, 2, 3, ..., where the lists lie
+    return _float64(hits) @ (1/rank)/NG
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-063
 def _class_labels(labels,            # N integers: list, numpy array or torch tensor of any integer type
@@ -222,15 +229,15 @@ def _check_same_set(query_labels: np.ndarray, gallery_labels: np.ndarray, same_s
                          "twice.")
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-079
-def _at_cuts(share: np.ndarray,       # B x N: how relevant each rank is, on average over ties
-             relevance: np.ndarray,   # B x N zeros and ones
-             first=None,              # B x N: first rank of each one's group of ties; None: no ties
-            ) -> np.ndarray:          # B x 2 len(CUTS): relevant images, and chance of at least one, in the first k
+def _at_cuts(share,         # B x N: how relevant each rank is, on average over ties; array or tensor, as all here
+             relevance,     # B x N zeros and ones
+             first=None,    # B x N array: first rank of each one's group of ties; None: no ties
+            ) -> list:      # 2 len(CUTS) times B: relevant images, and chance of at least one, in the first k
     "What the first k results hold, for each k of `CUTS`."
     N, found, any_hit = relevance.shape[1], [], []
     for k in CUTS:
-        found.append(share[:, :k].sum(1, dtype=float))
-        hit = relevance[:, :k].any(1).astype(float)
+        found.append(_float64(share[:, :k]).sum(1))
+        hit = _float64(relevance[:, :k].any(1))
         if first is not None and k <= N:                          # the cut may go through a group of ties
             for i, start in enumerate(first[:, k - 1]):
                 group = relevance[i, first[i] == start]           # n images, of which the first k - start are shown
@@ -238,16 +245,17 @@ def _at_cuts(share: np.ndarray,       # B x N: how relevant each rank is, on ave
                 missed = np.prod((n - group.sum(dtype=int) - shown)/(n - shown))
                 hit[i] = 1 if relevance[i, :start].any() else 1 - missed
         any_hit.append(hit)
-    return np.column_stack(found + any_hit)
+    return found + any_hit
 
 
-def _list_values(bits: np.ndarray,      # B x N tags in rank order: bit 0 same class, bit 1 same coarse class
-                 weights: np.ndarray,   # N x 7 from `rank_weights`
-                ) -> np.ndarray:        # B x (9 + 2 len(CUTS)): `MEASURES`, then `_at_cuts`
+def _list_values(bits,       # B x N tags in rank order: bit 0 same class, bit 1 same coarse class
+                 weights,    # N x 7 from `rank_weights`
+                ):           # B x (9 + 2 len(CUTS)): `MEASURES`, then `_at_cuts`
     "All measures of a few ranked lists; NaN in the first two columns where nothing is relevant."
+    xp = torch if isinstance(bits, torch.Tensor) else np
     fine, coarse = bits & 1, bits >> 1
-    sums = np.clip(fine.astype(np.float64) @ weights, 0, 1)       # the clip removes rounding errors of 1e-16
-    return np.column_stack([average_precision(fine), average_precision(coarse), sums, _at_cuts(fine, fine)])
+    sums = (_float64(fine) @ weights).clip(0, 1)                  # the clip removes rounding errors of 1e-16
+    return xp.column_stack([average_precision(fine), average_precision(coarse), sums, *_at_cuts(fine, fine)])
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-other-values
 def _expected_values(bits: np.ndarray, tied: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -255,19 +263,7 @@ def _expected_values(bits: np.ndarray, tied: np.ndarray, weights: np.ndarray) ->
     fine, coarse = bits & 1, bits >> 1
     share, ap, first = expected_lists(fine, tied)
     sums = np.clip(share @ weights, 0, 1)
-    return np.column_stack([ap, expected_lists(coarse, tied)[1], sums, _at_cuts(share, fine, first)])
-
-
-def _device_values(bits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    "`_list_values` of tensors, where they lie."
-    fine, coarse = bits & 1, bits >> 1
-    share = 1/torch.arange(1, len(weights) + 1, dtype=torch.float64, device=bits.device)
-    columns = []
-    for relevance in (fine, coarse):
-        hits = relevance.cumsum(1, dtype=torch.int32)
-        columns.append((hits*relevance).double() @ share/hits[:, -1])                 # 0/0 is NaN
-    hits = torch.stack([fine[:, :k].sum(1) for k in CUTS], 1).double()
-    return torch.cat([torch.stack(columns, 1), (fine.double() @ weights).clamp(0, 1), hits, hits.clamp(max=1)], 1)
+    return np.column_stack([ap, expected_lists(coarse, tied)[1], sums, *_at_cuts(share, fine, first)])
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-measure-block
 def _measure_block(far,                  # B x N numbers, smaller is nearer: array or tensor, may be changed
@@ -280,7 +276,7 @@ def _measure_block(far,                  # B x N numbers, smaller is nearer: arr
     bits, tied = sorted_tags(far, tag, bounds or None, len(weights))
     mixed = (tied & (bits[:, 1:] != bits[:, :-1])).any(1)         # an order inside a tie that a measure would notice
     if isinstance(far, torch.Tensor):
-        values = _device_values(bits, torch.from_numpy(weights).to(far.device))
+        values = _list_values(bits, torch.from_numpy(weights).to(far.device))
         return torch.cat([values, mixed[:, None].double()], 1)
     values = _list_values(bits, weights)
     if mixed.any() and ties == "expected":
@@ -331,9 +327,7 @@ def _report(block_of,                  # function(rows) -> `far` of `_measure_bl
             sources: tuple,            # kept in the report, for `ranking`
            ) -> RetrievalReport:
     "All measures of Section IV-B; see `evaluate`."
-    if ties not in ("expected", "gallery"):
-        raise ValueError(f"ties must be 'expected' (the mean over all orders of tied images) or 'gallery' (the order "
-                         f"of the gallery), not {ties!r}.")
+    check_choice("ties", ties, "expected", "gallery")
     q_labels, g_labels, _, same_set = sets
     chunk, lists = chunk or max(1, BLOCK//len(g_labels)), _lists_of_classes(*sets, *cuts)
     values, on_device = np.full((len(q_labels), len(MEASURES) + 2*len(CUTS) + 1), np.nan), []

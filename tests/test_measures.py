@@ -164,7 +164,8 @@ def test_mistakes_are_met_with_one_sentence():
     cases = [((Q, Ql, broken, Gl), {}, "1 of 30 gallery embeddings contain NaN or infinity"),
              ((Q, Ql, G[:, :5], Gl), {}, "with the same network"),
              ((Q, Ql[:-1], G, Gl), {}, "one label for each image"),
-             ((Q[0], Ql[:1], G, Gl), {}, "images x dimensions"), ((Q, Ql, G, Gl + 8), {}, "has the labels 0 to 7"),
+             ((Q[0], Ql[:1], G, Gl), {}, "images x dimensions"),
+             ((Q, Ql, G, Gl + 8), {}, "The gallery labels must lie in 0..7"),
              ((Q, ["awe"]*10, G, Gl), {}, "taxonomy.index"), ((Q, Ql, G[:0], Gl[:0]), {}, "gallery set is empty"),
              ((Q, Ql, G, Gl), dict(same_set=True), "queries must be the gallery"),
              ((Q, np.zeros(10, int), G, np.ones(30, int)), {}, "No query has a gallery image"),
@@ -297,3 +298,12 @@ def test_interval_of_a_mean_over_queries():
     low, high = report.interval("map8")
     assert low < report.map8 < high and report.interval("map8") == (low, high)    # the seed makes it repeatable
     assert report.interval("map8", level=.5)[0] > low
+
+
+def test_lists_that_lie_on_a_device_are_worth_the_same():
+    bits = np.random.default_rng(0).integers(0, 4, (50, 300)).astype(np.uint8)
+    bits[3], bits[4] = 0, 2                     # nothing relevant; nothing of the same emotion
+    weights = np.column_stack(list(metrics.rank_weights(40, 300, 60).values()))
+    here, there = metrics._list_values(bits, weights), metrics._list_values(*map(torch.from_numpy, (bits, weights)))
+    assert np.isnan(here[3, :2]).all() and here.shape == (50, 17)
+    assert np.allclose(here, there.numpy(), rtol=0, atol=1e-12, equal_nan=True)

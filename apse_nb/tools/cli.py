@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
-import threading
 import warnings
 
 import click
 
 import apse_nb
 from .files import one_line
+from .work import Interrupts
 
 # %% auto #0
 __all__ = []
@@ -35,26 +34,6 @@ def _print_version(ctx, parameter, asked) -> None:
     if asked:
         click.echo(f"{ctx.command.callback.__name__} {apse_nb.__version__}")
         ctx.exit()
-
-class _NotedInterrupts:
-    """Within it Ctrl-C is remembered, because an import that it breaks off may end in another error. A Ctrl-C that this
-    process was started to ignore stays ignored."""
-
-    def __enter__(self):
-        self.seen = False
-        in_charge = threading.current_thread() is threading.main_thread()
-        self.set = in_charge and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self.set:
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, number, frame):
-        self.seen = True
-        raise KeyboardInterrupt
-
-    def __exit__(self, *error):
-        if self.set:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class OneLineErrors(click.Command):
     """For `@click.command(cls=OneLineErrors)`: whatever goes wrong is one line on stderr and exit status 2 (130 after
@@ -95,7 +74,7 @@ class OneLineErrors(click.Command):
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: self.say(message)
             try:
-                with _NotedInterrupts() as interrupts:
+                with Interrupts(at_once=True) as interrupts:
                     return super().invoke(ctx)
             except KeyboardInterrupt:
                 self.fail(_STOPPED, 130)
@@ -103,7 +82,7 @@ class OneLineErrors(click.Command):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
                 raise SystemExit(141) from None
             except Exception as e:
-                if interrupts.seen:
+                if interrupts.asked:
                     self.fail(_STOPPED, 130)
                 if isinstance(e, OSError):
                     self.fail(_reported_by_system(e))

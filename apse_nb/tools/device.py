@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .registry import check_choice
 from .work import ahead
 
 # %% auto #0
@@ -213,8 +214,7 @@ def place_images(images,                      # `LabelledImages`
                  where: str = "auto",    # 'auto', 'device' or 'host' (main memory)
                 ) -> tuple[torch.Tensor | None, str]:   # the pixels on the device or None, and one line that says which
     "Keep a decoded data set in the device's memory if it fits; `ValueError` if it must and cannot."
-    if where not in ("auto", "device", "host"):
-        raise ValueError(f"images_on is 'auto', 'device' or 'host', not {where!r}.")
+    check_choice("images_on", where, "auto", "device", "host")
     free, size = free_bytes(device), math.prod(images.pixels.shape)
     if where == "host" or where == "auto" and (free is None or size > free/2):
         return None, f"images ({size/1e9:.1f} GB): in main memory, read ahead"

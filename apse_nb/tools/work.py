@@ -72,19 +72,24 @@ def keep_freed_memory() -> None:
 
 # %% ../../nbs/tools/work.ipynb #10-training-057
 class Interrupts:
-    "Turns the first Ctrl-C into a note (`.asked`) for as long as the block runs."
+    """Notes a Ctrl-C (`.asked`) for as long as the block runs. One that this process was started to ignore stays
+    ignored."""
+    def __init__(self, at_once: bool = False):     # does the first one break off the block, as the second one does?
+        self.at_once, self.asked, self.before = at_once, False, None
+
     def __enter__(self):
-        self.asked = False
-        self.main = threading.current_thread() is threading.main_thread()    # only the main thread may set handlers
-        if self.main:
+        in_charge = threading.current_thread() is threading.main_thread()       # only this thread may set handlers
+        if in_charge and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
             self.before = signal.signal(signal.SIGINT, self._note)
         return self
-    def _note(self, *_):
-        if self.asked:
+
+    def _note(self, number, frame):
+        again, self.asked = self.asked, True
+        if again or self.at_once:
             raise KeyboardInterrupt
-        self.asked = True
-    def __exit__(self, *_):
-        if self.main:
+
+    def __exit__(self, *error):
+        if self.before is not None:
             signal.signal(signal.SIGINT, self.before)
 
 # %% ../../nbs/tools/work.ipynb #work-010
