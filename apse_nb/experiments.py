@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 from .datasets.decoding import decode, default_cache, load_parts, open_divided
-from .images import center_crop, warn_of_copies
+from .images import center_crop, cut_middle, warn_of_copies
 from .methods.handcrafted import DESCRIPTORS
 from .methods.systems import multi_graph, read_features
 from .metrics import MEASURES, RetrievalReport, evaluate, evaluate_similarities
@@ -437,5 +437,4 @@ def attention_maps(model: APSE,
 # %% ../nbs/11_experiments.ipynb #16-experiments-047-b
 def cropped_masks(images, crop: int) -> torch.Tensor:
     "The true masks as the network's centre crop sees them, N x crop x crop."
-    edge = (images.masks.shape[1] - crop)//2
-    return torch.tensor(images.masks[:, edge:edge + crop, edge:edge + crop])      # a copy: masks can be read-only
+    return torch.tensor(cut_middle(images.masks, crop))      # a copy: masks can be read-only

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from apse_nb.emotions import MIKELS, LabelledImages, Taxonomy, tiers
+from apse_nb.images import cut_middle
 from apse_nb.metrics import RetrievalReport
 from apse_nb.tools.ranking import rank_gallery, unit_rows
 from apse_nb.tools.embedding_map import flatten, neighbours_kept
@@ -81,11 +82,7 @@ def figure7(images: LabelledImages,
     if any(len(found) != len(images) for found in maps.values()):
         raise ValueError(f"Every level needs one map for each of the {len(images)} images, in their order.")
     taxonomy, side = images.taxonomy, crop or images.pixels.shape[1]
-    edge = (images.pixels.shape[1] - side)//2
-
-    def cut(array):
-        return array[edge:edge + side, edge:edge + side]
-
+    pixels, masks = (part if part is None else cut_middle(part, side) for part in (images.pixels, images.masks))
     if chosen is None:
         chosen = [int(np.flatnonzero(images.labels == c)[0]) for c in np.unique(images.labels)]
     levels = [level for level in ("low", "high") if level in maps]
@@ -98,13 +95,13 @@ def figure7(images: LabelledImages,
             ax.axis("off")
         for row, i in zip(axes, part):
             frame = emotion_frame(images.labels[i], taxonomy)
-            framed_image(row[0], cut(images.pixels[i]), frame, _label(images, i), width=3)
+            framed_image(row[0], pixels[i], frame, _label(images, i), width=3)
             for ax, level in zip(row[1:], levels):
-                ax.imshow(cut(images.pixels[i]).mean(2), cmap="gray", vmin=-80, vmax=335)
+                ax.imshow(pixels[i].mean(2), cmap="gray", vmin=-80, vmax=335)
                 ax.imshow(maps[level][i, 0].numpy(), cmap="magma", alpha=.6, extent=(-.5, side - .5, side - .5, -.5),
                           interpolation="bilinear", vmin=0, vmax=1)
                 if images.masks is not None:
-                    outline(ax, cut(images.masks[i]))
+                    outline(ax, masks[i])
                 ax.set_title({"low": "polarity map", "high": "emotion map"}[level], fontsize=8.5, pad=5, y=1)
     return fig
 
