@@ -19,7 +19,7 @@ import ipywidgets as widgets
 import anywidget
 import traitlets
 
-from ..tools.files import one_line
+from ..tools.files import one_line, shipped
 from ..tools.work import own_kernel
 from .parts import Message, static_file
 
@@ -114,15 +114,14 @@ def path_can_exist(path: str) -> bool:
 
 # %% ../../nbs/widgets/server.ipynb #server-015
 PAGES = 4         # open at once; each has a process of 300 to 500 MB
-_FULL = (f"<!doctype html><html lang='en'><title>apse_explore</title><p>{PAGES} pages of apse_explore are open "
-         f"already: close one of them and load this one again.")
 
-def _server_class(host: str, token: str, folder: Path) -> type:
-    "Voila with its doors closed; `folder` is private."
-    import webbrowser
+def _html(name: str, **values) -> str:
+    "A page of `apse_nb/static/server` with these values in it."
+    from jinja2 import Template
+    return Template(shipped(f"static/server/{name}").read_text(encoding="utf-8"), autoescape=True).render(**values)
 
-    import tornado.web
-    from voila.app import Voila
+def _page_class() -> type:
+    "What answers the request for a page: at most `PAGES` at once."
     from voila.tornado.handler import TornadoVoilaHandler
 
     class Page(TornadoVoilaHandler):
@@ -130,7 +129,7 @@ def _server_class(host: str, token: str, folder: Path) -> type:
             self.xsrf_token                  # noqa: B018  sets the cookie without which the page's good-bye is refused
             if self.current_user and not await self.make_room():
                 self.set_status(503)
-                self.finish(_FULL)
+                self.finish(_html("full.html", pages=PAGES))
             else:
                 await super().get(path)
 
@@ -144,6 +143,12 @@ def _server_class(host: str, token: str, folder: Path) -> type:
                     await kernels.shutdown_kernel(one, now=True)
             return len(left) >= too_many
 
+    return Page
+
+def _application_class(host: str) -> type:
+    "What looks at a request first: odd paths and other hosts go no further."
+    import tornado.web
+
     class Application(tornado.web.Application):
         def find_handler(self, request, **kwargs):
             status = 0 if path_can_exist(request.path) else 404
@@ -152,6 +157,18 @@ def _server_class(host: str, token: str, folder: Path) -> type:
             if status:
                 return self.get_handler_delegate(request, tornado.web.ErrorHandler, dict(status_code=status))
             return super().find_handler(request, **kwargs)
+
+    return Application
+
+# %% ../../nbs/widgets/server.ipynb #server-015-b
+def _server_class(host: str, token: str, folder: Path) -> type:
+    "Voila with its doors closed; `folder` is private."
+    import webbrowser
+
+    from voila.app import Voila
+    from voila.tornado.handler import TornadoVoilaHandler
+
+    Page, Application = _page_class(), _application_class(host)
 
     class Server(Voila):
         def load_config_file(self, *args, **kwargs):
@@ -177,7 +194,7 @@ def _server_class(host: str, token: str, folder: Path) -> type:
             "Opens a file that leads to the address: on a command line everybody could read the token."
             shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
             path = folder/"open.html"
-            path.write_text(f'<meta http-equiv="refresh" content="0; url=http://{shown}:{self.port}/?token={token}">')
+            path.write_text(_html("open.html", address=f"http://{shown}:{self.port}/?token={token}"))
             threading.Thread(target=webbrowser.open, args=(path.as_uri(),), daemon=True).start()
 
     return Server
