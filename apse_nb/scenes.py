@@ -90,9 +90,9 @@ def _piece(rng, drawing, x, y, size, backdrop, contrast, turn=.035):
     return Piece(drawing, x, y, size, pose, wobble, _colours(rng, backdrop, contrast))
 
 # %% ../nbs/01_scenes.ipynb #01-scenes-081
-def _free_place(rng, size, taken, tries=12):
+def _free_place(rng, size, taken):
     "A centre for a box of this side that keeps clear of the others; None where there is none."
-    for _ in range(tries):
+    for _ in range(12):
         x, y = rng.uniform(size/2, 1 - size/2, 2)
         if all(max(abs(x - u), abs(y - v)) > .5*(size + s) for u, v, s in taken):
             return x, y   # the two boxes do not meet
