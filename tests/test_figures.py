@@ -43,8 +43,8 @@ def made_up(taxonomy, n=60, seed=0):
 @pytest.mark.parametrize("taxonomy", [MIKELS, EKMAN], ids=lambda t: t.name)
 def test_figures_for_any_taxonomy(taxonomy):
     images, x, scores = made_up(taxonomy)
-    reports = {name: evaluate(x + noise, images.labels, x, images.labels, taxonomy, same_set=False) for name,
-               noise in (("a", 0), ("b", np.random.default_rng(1).normal(size=x.shape)))}
+    reports = {name: evaluate(x + noise, images.labels, x, images.labels, taxonomy, same_set=False)
+               for name, noise in (("a", 0), ("b", np.random.default_rng(1).normal(size=x.shape)))}
     shares = first_results(reports, images.labels, images.labels, taxonomy)
     assert np.allclose(shares.iloc[:, :3].sum(axis=1), 1)
     queries = typical_queries(reports, images.labels, taxonomy)

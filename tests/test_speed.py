@@ -34,8 +34,8 @@ def check(table):
 
 def test_help():
     result = run(apse_bench, "--help")
-    assert result.exit_code == 0 and all(part in result.output
-                                         for part in [*BENCHMARKS, "all"]) and "speed.csv" in result.output
+    assert result.exit_code == 0
+    assert all(word in result.output for word in [*BENCHMARKS, "all", "speed.csv"])
 
 
 def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
@@ -45,8 +45,8 @@ def test_one_part_is_written_and_others_are_kept(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     first = read_speeds(out)
     check(first)
-    assert set(first["part"]) == {"losses"} and {"GEP",
-                                                 "loops / GEP"} <= set(first["figure"]) and str(out) in result.output
+    assert set(first["part"]) == {"losses"} and {"GEP", "loops / GEP"} <= set(first["figure"])
+    assert str(out) in result.output
     monkeypatch.setitem(BENCHMARKS, "vector", lambda: [row("sentiment vector / step", [.01, .02, .03])])
     assert run(apse_bench, "--part", "vector", "--out", out).exit_code == 0
     both = read_speeds(out)
@@ -62,16 +62,16 @@ def test_what_needs_a_gpu_says_so(tmp_path):
     assert result.exit_code == 0 and "not measured: needs a GPU" in result.output
     table = read_speeds(tmp_path/"speed.csv")
     check(table)
-    assert set(table["figure"]) == {name for name, goal in GOALS.items()
-                                    if goal.part == "gpu"} and set(table["status"]) == {"not measured: needs a GPU"}
+    assert set(table["figure"]) == {name for name, goal in GOALS.items() if goal.part == "gpu"}
+    assert set(table["status"]) == {"not measured: needs a GPU"}
 
 
 def test_a_peer_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(measures, "installed", lambda package: False)
     monkeypatch.setattr(measures, "evaluate_memory", lambda queries, gallery: 1.)
     lines = measures.measures(size=(16, 300), big=(4, 300), repeats=1)
-    assert {line["figure"] for line in lines if line["status"] == "not measured: not installed"} == {f"{name} / "
-            f"measures" for name in measures.PEERS}
+    missing = {line["figure"] for line in lines if line["status"] == "not measured: not installed"}
+    assert missing == {f"{name} / measures" for name in measures.PEERS}
 
 
 @pytest.mark.parametrize("arguments", [["--part", "nothing"], ["--out", "list.txt"], ["--out", "."]])
@@ -103,8 +103,8 @@ def test_the_committed_table_has_every_goal():
     assert abs(value["APSE step / plain step"]/(value["step: APSE"]/value["step: plain"]) - 1) < .1
     assert abs(value["measures / float64 limit"]/(value["measures: evaluate"]/value["measures: float64 limit"])
                - 1) < .1
-    assert value["measures: float64 product"] < value["measures: float64 limit"] and value["measures: float32 "
-            "limit"] < value["measures: float64 limit"]
+    assert value["measures: float64 product"] < value["measures: float64 limit"]
+    assert value["measures: float32 limit"] < value["measures: float64 limit"]
 
 
 def test_the_notebook_shows_every_goal_of_the_issue():

@@ -217,14 +217,15 @@ class ChapterPage:
         chapter, chapters = self.chapter, self.site.chapters
         at = chapters.index(chapter)
         notebook = "/".join(filter(None, [chapter.folder, chapter.path.name]))
+        toc = [(level, anchor, Markup(text)) for level, anchor, text in self.render.headings if level in (2, 3)]
         self.site.write(chapter.file, "chapter.html", chapter=chapter, title=chapter.title,
                         moving=moving_beside(notebook) if self.site.live else {},
                         shown_title=Markup(self.title), shown_subtitle=Markup(self.subtitle),
                         description=plain(self.subtitle),
-                        body=Markup("\n".join(self.blocks)), toc=[(level, anchor, Markup(text)) for level, anchor,
-                                                                  text in self.render.headings if level in (2, 3)],
-                        module=chapter.module if chapter.module in self.site.modules else "", before=chapters[at - 1]
-                        if at else None, after=chapters[at + 1] if at + 1 < len(chapters) else None)
+                        body=Markup("\n".join(self.blocks)), toc=toc,
+                        module=chapter.module if chapter.module in self.site.modules else "",
+                        before=chapters[at - 1] if at else None,
+                        after=chapters[at + 1] if at + 1 < len(chapters) else None)
         name = f"{chapter.number or WINGS.get(chapter.wing, chapter.wing)} {chapter.title}".strip()
         for s in self.sections:
             place = name if s["title"] else chapter.name

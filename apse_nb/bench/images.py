@@ -105,8 +105,8 @@ def decoding() -> list[dict]:
             lines.append(row(ours, seconds["our reader"]/seconds[fastest], "x", f"{text}; fastest: {fastest}"))
             lines += [row(f"decoding {kind}: {name}", len(paths)/s, "images/s", text) for name, s in seconds.items()]
             if kind == "web":
-                lines += [row(f"decoding part: {name}", 1e3*s/len(paths), "ms", text) for name,
-                          s in decoding_parts(paths, size, repeats).items()]
+                lines += [row(f"decoding part: {name}", 1e3*s/len(paths), "ms", text)
+                          for name, s in decoding_parts(paths, size, repeats).items()]
             lines += [row(f"decoding {kind}: {name}", unit="images/s", status="not measured: not installed")
                       for name in DECODERS.keys() - peers.keys()]
     return lines

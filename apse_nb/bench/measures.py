@@ -106,15 +106,15 @@ def by_ranx(query, query_labels, gallery, gallery_labels):
     names = [str(i) for i in range(len(gallery))]
     scores = query @ gallery.T
     run = ranx.Run({str(i): dict(zip(names, line.tolist())) for i, line in enumerate(scores)})
-    qrels = ranx.Qrels({str(i): {names[j]: 1 for j in np.flatnonzero(gallery_labels == label)} for i,
-                        label in enumerate(query_labels)})
+    qrels = ranx.Qrels({str(i): {names[j]: 1 for j in np.flatnonzero(gallery_labels == label)}
+                        for i, label in enumerate(query_labels)})
     return float(ranx.evaluate(qrels, run, ["map", "precision@1", "r-precision", "ndcg"])["map"])
 
 def by_scikit_learn(query, query_labels, gallery, gallery_labels):
     "mAP alone."
     from sklearn.metrics import average_precision_score
-    return float(np.mean([average_precision_score(gallery_labels == label, line) for label,
-                          line in zip(query_labels, query @ gallery.T)]))
+    return float(np.mean([average_precision_score(gallery_labels == label, line)
+                          for label, line in zip(query_labels, query @ gallery.T)]))
 
 # name -> function, queries it is given
 PEERS = {"pytorch-metric-learning": (by_pytorch_metric_learning, 350), "torchmetrics": (by_torchmetrics, 100),

@@ -59,8 +59,8 @@ def gep_by_loops(embeddings: torch.Tensor,    # B x D unit vectors
             Q = [j for j in C if taxonomy.parent[classes[j]] != taxonomy.parent[classes[i]]]
             negative = {j: generated_negative(i, j, f, f_plus, c, c_plus, classes) for j in P + Q}
             opposite, same = sum(f[i] @ negative[j] for j in Q)/len(Q), sum(f[i] @ f_plus[j] for j in P)/len(P)
-            total = total + torch.log(1 + torch.exp(opposite - same)) + torch.log(1
-                    + sum(torch.exp(f[i] @ negative[j] - f[i] @ f_plus[i]) for j in P))
+            others = sum(torch.exp(f[i] @ negative[j] - f[i] @ f_plus[i]) for j in P)
+            total = total + torch.log(1 + torch.exp(opposite - same)) + torch.log(1 + others)
     return total/(K*(K - 1)*len(classes))
 
 # %% ../../nbs/bench/steps.ipynb #18-speed-044
@@ -152,11 +152,11 @@ def with_gradients(value: Callable, device: str = "cpu", bf16: bool = True) -> C
 
 def random_images(batch: int, side: int, device="cpu") -> torch.Tensor:
     "batch x 3 x side x side normal numbers, in the memory layout that convolutions prefer."
-    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device,
-            memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return images.to(device, memory_format=torch.channels_last)
 
-def two_steps(backbone: str, side: int, images_per_class: int, device: str = "cpu") -> tuple[APSE, torch.Tensor,
-        torch.Tensor, dict[str, Callable]]:
+def two_steps(backbone: str, side: int, images_per_class: int, device: str = "cpu",
+             ) -> tuple[APSE, torch.Tensor, torch.Tensor, dict[str, Callable]]:
     """APSE, a batch, its labels, and a training step each of APSE and of the plain classification network with the same
     backbone."""
     labels = torch.arange(len(MIKELS)).repeat_interleave(images_per_class)
@@ -175,8 +175,8 @@ def step() -> list[dict]:
         features = apse.backbone(x)
     low, high = (features[stage].detach().requires_grad_() for stage in (apse.low, apse.high))
     objective, output = PairAndAttention(GeneratedEmotionPairLoss(MIKELS), MIKELS), apse(x)
-    embedding, scores = output.embedding.detach().requires_grad_(), [head.scores.detach().requires_grad_()
-                                                                     for head in (output.low, output.high)]
+    embedding = output.embedding.detach().requires_grad_()
+    scores = [head.scores.detach().requires_grad_() for head in (output.low, output.high)]
     def head(module, features):
         return (out := module(features)).attended.sum() + out.scores.sum()
     def losses_alone():
