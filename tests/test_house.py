@@ -34,8 +34,8 @@ def imported_modules(module: str) -> set[str]:
         if not isinstance(node, ast.ImportFrom):
             continue
         inside = list(path.relative_to(ROOT).parent.parts)
-        parts = (inside[:len(inside) - node.level + 1] if node.level else []) + (node.module.split(".")
-                if node.module else [])
+        parts = inside[:len(inside) - node.level + 1] if node.level else []
+        parts += node.module.split(".") if node.module else []
         if parts[:1] != ["apse_nb"]:
             continue
         for names in (parts[1:], *([*parts[1:], a.name] for a in node.names)):

@@ -90,8 +90,9 @@ def check(out: Path, chapters: list[Chapter], modules: dict[str, list[Entry]]) -
             if parts.scheme in ("http", "https") and tag == "a":
                 if not re.fullmatch(r"[\w.-]+\.[a-z]{2,}(:\d+)?", parts.netloc) or re.search(r"[\s<>\"]", address):
                     wrong.append(f"{name}: {address!r} is no address")
-            elif parts.scheme == "mailto" and tag == "a" or address.startswith("data:image/") and tag in ("img",
-                    "link"):
+            elif parts.scheme == "mailto" and tag == "a":
+                pass
+            elif address.startswith("data:image/") and tag in ("img", "link"):
                 pass
             elif parts.scheme or parts.netloc:
                 wrong.append(f"{name}: <{tag}> asks for {address!r}, which is not part of the site")
@@ -118,12 +119,12 @@ def check(out: Path, chapters: list[Chapter], modules: dict[str, list[Entry]]) -
     lib = read_settings()["lib_name"]
     for module, entries in modules.items():
         path = ROOT/lib/f"{module.replace('.', '/')}.py"
-        names = re.search(r"^__all__ = (\[.*?\])$", path.read_text(encoding="utf-8"),
-                          re.M | re.S) if path.is_file() else None
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        names = re.search(r"^__all__ = (\[.*?\])$", text, re.M | re.S)
         missing = set(ast.literal_eval(names[1])) - {e.name for e in entries} if names else set()
         wrong += [f"api/{module}.html: {name} is exported but has no entry" for name in sorted(missing)]
-    index = json.loads((out/"search.js").read_text(encoding="utf-8").removeprefix("window.SEARCH "
-            "= ").rstrip().removesuffix(";"))
+    script = (out/"search.js").read_text(encoding="utf-8")
+    index = json.loads(script.removeprefix("window.SEARCH = ").rstrip().removesuffix(";"))
     wrong += [f"search: {e['url']!r} {problem}" for e in index if (problem := follow("index.html", e["url"]))]
     wrong += [f"search does not know {e.name}" for entries in modules.values() for e in entries
               if not any(e.name == i["title"] for i in index) or not any(e.name in i["names"].split() for i in index)]

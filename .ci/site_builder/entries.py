@@ -44,10 +44,10 @@ class Entry:
         shown = []
         for p in self.parameters:
             typed = p.type and not self.noted
-            shown += ["*"]*p.bare + [p.name + f": {p.type}"*bool(typed) + (f"{' = ' if typed else '='}{p.default}"
-                                                                           if p.default is not None else "")]
-        return f"{self.name.rpartition('.')[2]}({', '.join(shown)})" + (f" -> {self.returns.type}" if self.returns
-                                                                        and not self.noted else "")
+            default = "" if p.default is None else f"{' = ' if typed else '='}{p.default}"
+            shown += ["*"]*p.bare + [p.name + f": {p.type}"*bool(typed) + default]
+        returned = f" -> {self.returns.type}" if self.returns and not self.noted else ""
+        return f"{self.name.rpartition('.')[2]}({', '.join(shown)}){returned}"
 
 
 def notes_of(source: str) -> dict[int, tuple[str, bool]]:
@@ -68,8 +68,12 @@ def note_for(first: int, last: int, notes: dict) -> str:
     return " ".join(reversed(above))
 
 
-def read_arguments(function: ast.FunctionDef, notes: dict, method: bool = False) -> tuple[list[Parameter],
-        Parameter | None]:
+def as_written(node: ast.AST | None) -> str | None:
+    return None if node is None else ast.unparse(node)
+
+
+def read_arguments(function: ast.FunctionDef, notes: dict,
+                   method: bool = False) -> tuple[list[Parameter], Parameter | None]:
     "Parameters and what is returned, each with its docment."
     a = function.args
     positional = a.posonlyargs + a.args
@@ -87,11 +91,12 @@ def read_arguments(function: ast.FunctionDef, notes: dict, method: bool = False)
     for x, stars, default in listed:
         end = (default or x).end_lineno
         note = note_for(x.lineno, end, notes) if owner[end] == x.arg and end != last and end < body else ""
-        rows.append(Parameter(stars + x.arg, ast.unparse(x.annotation) if x.annotation else "", ast.unparse(default)
-                              if default is not None else None, note, x.arg == bare))
-    returned = Parameter("returns", ast.unparse(function.returns), None, note_for(last, last, notes) if last < body
-                         else "") if function.returns else None
-    return rows, returned if returned and (returned.note or returned.type != "None") else None
+        rows.append(Parameter(stars + x.arg, as_written(x.annotation) or "", as_written(default), note, x.arg == bare))
+    if not function.returns:
+        return rows, None
+    note = note_for(last, last, notes) if last < body else ""
+    returned = Parameter("returns", as_written(function.returns), None, note)
+    return rows, returned if note or returned.type != "None" else None
 
 
 def read_class(node: ast.ClassDef, notes: dict, entry: Entry) -> None:
@@ -103,8 +108,8 @@ def read_class(node: ast.ClassDef, notes: dict, entry: Entry) -> None:
             entry.parameters, _ = read_arguments(n, notes, True)
     if fields and not entry.parameters:
         entry.fields = True
-        entry.parameters = [Parameter(n.target.id, ast.unparse(n.annotation), ast.unparse(n.value) if n.value
-                                      else None, note_for(n.lineno, n.end_lineno, notes)) for n in fields]
+        entry.parameters = [Parameter(n.target.id, as_written(n.annotation), as_written(n.value),
+                                      note_for(n.lineno, n.end_lineno, notes)) for n in fields]
     for n in inner:
         said = ast.get_docstring(n)
         if not said or (n.name.startswith("_") and n.name != "__call__"):

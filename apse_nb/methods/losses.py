@@ -72,11 +72,7 @@ class BaselineLoss(nn.Module):
 # %% ../../nbs/methods/losses.ipynb #14-baselines-009-b
 def metric_learning():
     "The package pytorch_metric_learning, imported when the first loss is made."
-    try:
-        import pytorch_metric_learning
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("This baseline loss comes from pytorch-metric-learning, which is not installed: pip "
-                                  "install pytorch-metric-learning.") from None
+    import pytorch_metric_learning
     for part in ("distances", "losses", "miners", "regularizers"):      # not loaded by the line above
         import_module(f"pytorch_metric_learning.{part}")
     return pytorch_metric_learning
