@@ -106,8 +106,10 @@ def row_gap(file: str, row: str, base: str, measure: str = "map8", epochs: int |
     d = found.iloc[0]
     if d["seeds"] == 1:
         return f"{digits(d['difference'], sign=True)} (one seed)"
-    return (f"{digits(d['difference'], sign=True)} ({digits(d['low'], sign=True)} to {digits(d['high'], sign=True)}, "
-            f"{d['seeds']} seeds)")
+    return _with_ends(d["difference"], d, f"{d['seeds']} seeds")
+
+def _with_ends(value: float, d: pd.Series, over: str) -> str:
+    return f"{digits(value, sign=True)} ({digits(d['low'], sign=True)} to {digits(d['high'], sign=True)}, {over})"
 
 def level(file: str, row: str, measure: str = "map8", epochs: int | None = None) -> str:
     "The mean of a row over its seeds as text."
@@ -122,8 +124,7 @@ def fresh_gap(row: str, base: str, measure: str = "map8") -> str:
     if not len(found):
         return "not measured"
     d = found.iloc[0]
-    return (f"{digits(d['mean'], sign=True)} ({digits(d['low'], sign=True)} to {digits(d['high'], sign=True)}, "
-            f"{d['seeds']} seeds x {d['sets']} query sets)")
+    return _with_ends(d["mean"], d, f"{d['seeds']} seeds x {d['sets']} query sets")
 
 @dataclass(frozen=True)
 class Finding:
@@ -146,6 +147,7 @@ def needed_for(map8: float) -> tuple[float, float]:
 _fi, _scenes = partial(row_gap, "fi_gpu"), partial(row_gap, "scenes_quick")
 _on_fi, _on_scenes, _on_cores = (partial(level, file) for file in ("fi_gpu", "scenes_quick", "fi_cpu"))
 
+# %% ../../nbs/report/findings.ipynb #findings-012-e
 def _on_pooling() -> tuple[Finding, ...]:
     step, product = _fi("concat_linear", "at_ep"), _fi("clb", "concat_linear")
     on_cores_too = row_gap("fi_cpu", "concat_linear", "ha", epochs=2)
@@ -167,6 +169,7 @@ def _on_pooling() -> tuple[Finding, ...]:
                 f"CLB over that projection: mAP8 {product} on FI, {_scenes('clb', 'concat_linear')} on scenes, on "
                 f"fresh queries {fresh_gap('clb', 'concat_linear')}.", "05_clb.ipynb"))
 
+# %% ../../nbs/report/findings.ipynb #findings-012-f
 def _on_negatives() -> tuple[Finding, ...]:
     printed = printed_values()
     return (
@@ -183,6 +186,7 @@ def _on_negatives() -> tuple[Finding, ...]:
                 f"and {_scenes('gep_inter', 'clb')} over EP; its mAP2 is {_scenes('gep_inter', 'clb', 'map2')} "
                 "over EP.", "08_negatives.ipynb"))
 
+# %% ../../nbs/report/findings.ipynb #findings-012-g
 def _on_attention() -> tuple[Finding, ...]:
     return (
         Finding("attention", "On scenes attention helps concatenated levels to tell emotions apart, and not "
@@ -198,6 +202,7 @@ def _on_attention() -> tuple[Finding, ...]:
                 f"Its softmax looks at one point: {_on_scenes('letter')}; the pretrained "
                 f"backbone has {_on_scenes('frozen')}."))
 
+# %% ../../nbs/report/findings.ipynb #findings-012-h
 def _on_classifiers() -> tuple[Finding, ...]:
     clb_behind, gep_behind = _scenes("c_arcface", "c_clb"), _scenes("c_arcface", "c_gep")
     strong_nn, softmax_nn = _on_fi("strong", "nn"), _on_fi("softmax", "nn")
@@ -214,6 +219,7 @@ def _on_classifiers() -> tuple[Finding, ...]:
                 f"classifier by cosines leads CLB by {_fi('strong', 'clb')}. On mAP2 GEP is ahead, on "
                 f"photographs' NN softmax ({softmax_nn} to {strong_nn})."),)
 
+# %% ../../nbs/report/findings.ipynb #findings-012-i
 def _on_measuring() -> tuple[Finding, ...]:
     gep = printed_values()["gep", "map8"]
     far, near = (f"{100*share:.0f} %" for share in needed_for(gep))
@@ -241,6 +247,7 @@ def _on_measuring() -> tuple[Finding, ...]:
                 f"too (on scenes that root changes CLB by {_scenes('clb_sharp_root', 'clb')}), so the gain is not the "
                 "length's alone. The paper trains for 100 epochs.", "10_training.ipynb"))
 
+# %% ../../nbs/report/findings.ipynb #findings-012-j
 @cache
 def findings() -> tuple[Finding, ...]:
     "What was learned, computed from the results files."

@@ -49,10 +49,9 @@ def _output(output: dict, heading: str, folder: Path) -> str:
     if output["output_type"] == "stream" and output.get("name") == "stderr":
         return ""
     if output["output_type"] == "stream":
-        lines = ["".join(output["text"])] if isinstance(output["text"], str) else output["text"]
         shown = [f'<a href="{html.escape(line)}">{html.escape(line)}</a>'
                  if 0 < len(line) < 200 and (folder/line).is_file() else html.escape(line)
-                 for line in "".join(lines).splitlines()]
+                 for line in "".join(output["text"]).splitlines()]
         return f"<pre>{chr(10).join(shown)}</pre>"
     data = output.get("data", {})
     if "image/png" in data:
