@@ -21,8 +21,8 @@ from torch.nn import functional as F
 __all__ = ['framed_image', 'emotion_frame', 'localisation']
 
 # %% ../../nbs/tools/plotting.ipynb #plotting-007
-BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
-PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, "#999999", "#F0E442")                               # Okabe and Ito
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")   # Okabe and Ito
+BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY, YELLOW = PALETTE
 PULL, PUSH = BLUE, RED                               # brought nearer, moved away
 LINE_STYLES = ("-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))   # of the first, second, ... coarse class
 
