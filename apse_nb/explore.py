@@ -18,6 +18,7 @@ from .attention import AttentionHead
 from .emotions import Taxonomy
 from .images import center_crop, cut_middle
 from .tools.plotting import blend, enlarge, localisation, outline
+from .tools.registry import check_choice
 
 # %% auto #0
 __all__ = ['VARIANTS', 'HeadView', 'NetworkView', 'look_at', 'peak', 'GradCamView', 'describe', 'draw_attention', 'grad_cam']
@@ -104,7 +105,7 @@ def _percent(share: float) -> str:
 # %% ../nbs/12_explore.ipynb #12-explore-045
 @dataclass
 class GradCamView:
-    "Grad-cam of an image towards a reference image (see the next section)."
+    "Grad-cam of an image towards a reference image, as `grad_cam` makes it."
     cam: np.ndarray           # side x side in [0, 1]
     reference: np.ndarray     # side x side x 3 bytes
     title: str                # what the reference is called, such as 'image 1, awe'
@@ -314,10 +315,8 @@ def as_variant(model: nn.Module,    # a network with attention heads
     """Inside a `with` block, all heads of a network follow another variant of Eq. 1-2; afterwards as before. The
     weights stay as they are."""
     for name, value in changes.items():
-        if name not in VARIANTS:
-            raise ValueError(f"A variant is one of {', '.join(VARIANTS)}, not {name!r}.")
-        if value not in VARIANTS[name]:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, VARIANTS[name]))}, not {value!r}.")
+        check_choice("the name of a variant", name, *VARIANTS)
+        check_choice(name, value, *VARIANTS[name])
     heads = [m for m in model.modules() if isinstance(m, AttentionHead)]
     before = [{name: getattr(head, name) for name in changes} for head in heads]
     try:

@@ -45,5 +45,5 @@ def test_a_variant_ends_with_its_block(seen):
         assert not np.allclose(look_at(model, image, 56).heads[1].attention, before)
         raise RuntimeError("in between")
     assert np.array_equal(look_at(model, image, 56).heads[1].attention, before)
-    with pytest.raises(ValueError, match="norm must be one of"), as_variant(model, norm="l2"):
+    with pytest.raises(ValueError, match="norm must be 'minmax', 'relu_l1' or 'softmax'"), as_variant(model, norm="l2"):
         pass

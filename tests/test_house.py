@@ -135,3 +135,14 @@ def test_public_names_are_few():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT/"apse_nb").rglob("*.py")]
     lists = [found[1] for text in texts if (found := re.search(r"^__all__ = (\[.*?\])$", text, re.M | re.S))]
     assert 200 < sum(len(ast.literal_eval(names)) for names in lists) <= 280
+
+
+def test_a_missing_package_is_found_in_the_extra_that_is_named():
+    "`tools.extras` knows packages by what is imported, settings.ini by what is installed."
+    from apse_nb.tools.extras import _EXTRAS
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT/"settings.ini", encoding="utf-8")
+    named = dict(sklearn="scikit-learn", skimage="scikit-image", pytorch_grad_cam="grad-cam", faiss="faiss-cpu")
+    for extra, modules in _EXTRAS.items():
+        brought = re.findall(r"(?<!\S)[\w-]+", config["DEFAULT"][f"{extra}_requirements"])
+        assert {named.get(module, module.replace("_", "-")) for module in modules.split()} <= set(brought), extra

@@ -20,6 +20,7 @@ from ..explore import (
     hit_sentence, look_at)
 from ..images import as_square, cut_middle
 from ..tools.plotting import png
+from ..tools.registry import check_choice, check_number
 from .parts import ImageView, Message, OwnKeys, Slider, Upload, decode_upload
 
 # %% auto #0
@@ -71,12 +72,12 @@ class AttentionState:
         for name, value in changes.items():
             if name not in Choice.__dataclass_fields__:
                 raise ValueError(f"There is no setting {name!r}: choose from {', '.join(Choice.__dataclass_fields__)}.")
-            if name in VARIANTS and value not in VARIANTS[name]:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, VARIANTS[name]))}, not {value!r}.")
+            if name in VARIANTS:
+                check_choice(name, value, *VARIANTS[name])
             if name in ("image", "reference") and not 0 <= value < len(self.images):
                 raise ValueError(f"There is no image {value}: they are numbered 0 to {len(self.images) - 1}.")
-            if name == "opacity" and not 0 <= value <= 1:
-                raise ValueError(f"The opacity lies between 0 and 1, {value} does not.")
+            if name == "opacity":
+                check_number(name, value, at_least=0, at_most=1)
         if changes.get("uploaded") and self.upload_pixels is None:
             raise ValueError("No image has been uploaded yet.")
         self.choice = replace(self.choice, **changes)
