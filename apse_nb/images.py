@@ -212,7 +212,9 @@ def read_folders(root: Path, taxonomy: Taxonomy) -> ImageFiles | None:
                for f in subfolders(root/top)]
     if not folders:
         return None
-    sizes, others, skipped, paths, labels, split = Counter(), defaultdict(Counter), [], [], [], []
+    sizes, others = Counter(), defaultdict(Counter)
+    paths, labels, split = [], [], []
+    skipped = []
     for folder, label, part in folders:
         report = WalkReport()
         inside = _walk_class(folder, report)

@@ -311,7 +311,8 @@ def _parts(q_labels: np.ndarray, rows: np.ndarray, chunk: int):
 def _lists_of_classes(q_labels, g_labels, taxonomy, same_set, f1_at, ndcg_at) -> dict:
     "For each class asked for: the gallery's tags, N, and the weights of its measures, N' x 7."
     fine, _ = _relevant_counts(q_labels, g_labels, taxonomy, same_set)
-    N, most, parent, lists = len(g_labels) - same_set, fine[q_labels].max(), np.array(taxonomy.parent), {}
+    N, most = len(g_labels) - same_set, fine[q_labels].max()
+    parent, lists = np.array(taxonomy.parent), {}
     for c in np.unique(q_labels):
         weights = rank_weights(max(fine[c], 1), N, most, f1_at, ndcg_at).values()
         # bit 0: same fine class, bit 1: same coarse class

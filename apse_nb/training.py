@@ -24,7 +24,7 @@ from .metrics import RetrievalReport, evaluate
 from .negatives import Batch, Objective, PairAndAttention
 from .network import ABLATION, APSE, Network, network_from_config
 from .tools.checkpoint import (
-    from_facts, image_digests, load_weights, other_architecture, read_checkpoint, write_checkpoint)
+    from_facts, image_digests, put_weights, other_architecture, read_checkpoint, write_checkpoint)
 from apse_nb.tools.device import (
     FLOAT32, Captured, enough_memory, has_bf16, memory_format, mixed_precision, place_images, read_ahead, recorder_of,
     set_rates, sgd)
@@ -172,7 +172,7 @@ def load_model(path) -> tuple[Network, dict]:
     if shapes != {k: v.shape for k, v in tensors.items() if k.startswith("model.")}:
         raise other_architecture(path)
     model = network_from_config(facts["network"])
-    load_weights(model, tensors, path)
+    put_weights(model, tensors, path)
     return model.eval(), facts
 
 def load_trained(path) -> tuple[Network, Recipe]:

@@ -364,14 +364,14 @@ def test_one_batch_is_read_ahead_and_none_comes_out_of_turn():
 def test_what_is_no_checkpoint_or_anothers_and_what_starts_afresh(tmp_path):
     from apse_nb.emotions import MIKELS
     from apse_nb.network import APSE
-    from apse_nb.tools.checkpoint import load_weights
+    from apse_nb.tools.checkpoint import put_weights
     from apse_nb.training import load_model, save_model, start_from
     small, other = (APSE(MIKELS, backbone="scene_net", dim=dim) for dim in (64, 32))
     save_model(small, tmp_path/"small.safetensors")
     (tmp_path/"text.safetensors").write_text("hello")
     for attempt, words in ((lambda: load_model(tmp_path/"text.safetensors"), "is not a checkpoint of apse_nb"),
                            (lambda: load_model(tmp_path/"nowhere.safetensors"), "There is no checkpoint"),
-                           (lambda: load_weights(other, read_checkpoint(tmp_path/"small.safetensors")[0], "it"),
+                           (lambda: put_weights(other, read_checkpoint(tmp_path/"small.safetensors")[0], "it"),
                             "it holds another architecture")):
         with pytest.raises((ValueError, FileNotFoundError), match=words):
             attempt()

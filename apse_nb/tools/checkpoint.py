@@ -84,7 +84,7 @@ def other_architecture(path) -> ValueError:
     return ValueError(f"{path} holds another architecture than the network it should go into; train again or give the "
                       f"checkpoint that belongs to it.")
 
-def load_weights(module, tensors: dict, path, prefix: str = "model.") -> None:
+def put_weights(module, tensors: dict, path, prefix: str = "model.") -> None:
     "Put a checkpoint's weights into a module; one sentence when it is another architecture."
     state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     try:

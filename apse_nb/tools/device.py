@@ -253,8 +253,8 @@ def rows_that_fit(images: int,           # bytes of the decoded images
                   batch: int,            # images in a batch
                   crop: int,             # side of a crop, pixels
                   free: int,             # bytes that the GPU has left
-                  most: int = 3,         # more gain little
                  ) -> int:
-    "How many trainings of ResNet-50 fit side by side on a GPU; at least one, which says itself if it does not."
+    """How many trainings of ResNet-50 fit side by side on a GPU; at least one, which says itself if it does not, and at
+    most three: more gain little."""
     each = 2*2**30 + images + int(2e8*batch*(crop/224)**2)
-    return max(1, min(most, int(0.9*free)//each))
+    return max(1, min(3, int(0.9*free)//each))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .registry import check_choice
+
 # %% auto #0
 __all__ = ['flatten', 'neighbours_kept']
 
@@ -19,11 +21,9 @@ def _unit(embeddings) -> np.ndarray:
 def flatten(embeddings,               # N x D
             method: str = "tsne",     # 'tsne' or 'pca'
             seed: int = 0,
-            perplexity: float = 30,   # of t-SNE: about how many neighbours it tries to keep
            ) -> tuple[np.ndarray, str]:   # N x 2, and a remark for the figure
     "Two coordinates for each embedding."
-    if method not in ("tsne", "pca"):
-        raise ValueError(f"The method is 'tsne' or 'pca', not {method!r}.")
+    check_choice("method", method, "tsne", "pca")
     x = _unit(embeddings)
     if np.ptp(x, axis=0).max() < 1e-6:
         return np.zeros((len(x), 2)), "all embeddings are the same"
@@ -32,7 +32,7 @@ def flatten(embeddings,               # N x D
         pca = PCA(2, svd_solver="covariance_eigh")
         return pca.fit_transform(x), f"PCA: {pca.explained_variance_ratio_.sum():.0%} of the variance"
     from sklearn.manifold import TSNE
-    perplexity = min(perplexity, (len(x) - 1)/3)
+    perplexity = min(30, (len(x) - 1)/3)         # about how many neighbours it tries to keep
     flat = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x.astype(np.float32))
     return flat.astype(float), f"t-SNE, perplexity {perplexity:.0f}, seed {seed}"
 
