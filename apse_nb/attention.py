@@ -37,7 +37,7 @@ def at_least_float32(x: torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/04_attention.ipynb #04-attention-026
 def spatial_weights(features: torch.Tensor,  # B x c x h x w feature maps, the paper's F
-                    # what enters the softmax: 'sum' over the channels (the letter of Eq. 1) or
+                    # what enters the softmax: 'sum' over the channels (Eq. 1 as printed) or
                     # their 'mean'
                     spatial: str = "mean",
                     rescale: bool = True,    # multiply by h*w, so that the weights have mean 1 instead of sum 1
@@ -88,8 +88,8 @@ class AttentionHead(nn.Module):
     def __init__(self,
                  channels: int,           # c, channels of the features
                  classes: int,            # K, classes this head tells apart
-                 spatial: str = "mean",   # 'mean', or 'sum' (the letter of Eq. 1)
-                 rescale: bool = True,    # weights of mean 1 (True) or of sum 1 (the letter)
+                 spatial: str = "mean",   # 'mean', or 'sum' (Eq. 1 as printed)
+                 rescale: bool = True,    # weights of mean 1 (True) or of sum 1 (as printed)
                  norm: str = "minmax",    # Eq. 2's norm: 'minmax', 'relu_l1' or 'softmax'
                  attend: bool = True,     # False: a plain classifier, features pass through unweighted
                 ):

@@ -163,10 +163,10 @@ class Batch(NamedTuple):
     targets: torch.Tensor     # what is taught: the labels, or B x M numbers (`targets` of `fit`); on the device
 
     @classmethod
-    def of(cls, labels: torch.Tensor, device="cpu", targets: torch.Tensor | None = None) -> Batch:
-        "The batch with these labels, and these targets if there are any."
+    def of(cls, labels: torch.Tensor, device="cpu") -> Batch:
+        "The batch with these labels, which are taught."
         here = labels.to(device, non_blocking=True)
-        return cls(labels, here, here if targets is None else targets.to(device, non_blocking=True))
+        return cls(labels, here, here)
 
 class Objective(nn.Module):
     """What training makes small: `forward(output, batch)`, of an `APSEOutput` and a `Batch` of B images, returns

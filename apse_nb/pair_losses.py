@@ -90,11 +90,6 @@ def tuples_on(device, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
     "`tuple_indices` on a device; batches with the same labels, as balanced ones are, share them."
     return kept(("tuples", tuple(labels.tolist())), lambda: tuple_indices(labels.cpu()), device)
 
-
-def coarse_on(device, taxonomy: Taxonomy) -> torch.Tensor:   # K x K booleans
-    "`taxonomy.same_coarse` on a device."
-    return kept(("same coarse", taxonomy.parent), lambda: taxonomy.same_coarse, device)
-
 # %% ../nbs/07_pair_losses.ipynb #07-pair-losses-039
 def log1p_sum_exp(x: torch.Tensor,     # ... x C
                   where: torch.Tensor, # booleans that broadcast to x: the entries to sum
@@ -156,7 +151,9 @@ class TupleLoss(nn.Module):
 
     def same_polarity(self, classes: torch.Tensor) -> torch.Tensor:
         "Which of the C classes share a polarity, C x C."
-        return coarse_on(classes.device, self.taxonomy)[classes][:, classes]
+        taxonomy = self.taxonomy
+        same = kept(("same coarse", taxonomy.parent), lambda: taxonomy.same_coarse, classes.device)      # K x K
+        return same[classes][:, classes]
 
     def extra_repr(self) -> str:
         own = {"taxonomy": repr(self.taxonomy and self.taxonomy.name), "scale": f"{self.scale:g}"}

@@ -142,10 +142,10 @@ def nearest_cells(embeddings: np.ndarray, centres: np.ndarray | None) -> np.ndar
     "The cell that each embedding belongs to: 1 to C, or 0 while there are none."
     return np.zeros(len(embeddings), int) if centres is None else 1 + np.argmax(embeddings @ centres.T, axis=1)
 
-def spherical_means(x: np.ndarray, cells: int, rng, rounds: int = 8) -> np.ndarray:
-    "Middles of `cells` groups of unit vectors (N x D), as unit vectors: k-means by cosine."
+def spherical_means(x: np.ndarray, cells: int, rng) -> np.ndarray:
+    "Middles of `cells` groups of unit vectors (N x D), as unit vectors: eight rounds of k-means by cosine."
     centres = x[rng.choice(len(x), cells, replace=False)]
-    for _ in range(rounds):
+    for _ in range(8):
         cell = np.concatenate([nearest_cells(part, centres) for part in np.array_split(x, -(-len(x)//8192))])
         order = np.argsort(cell, kind="stable")
         used, starts = np.unique(cell[order], return_index=True)
