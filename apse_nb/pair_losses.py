@@ -151,8 +151,7 @@ class TupleLoss(nn.Module):
 
     def same_polarity(self, classes: torch.Tensor) -> torch.Tensor:
         "Which of the C classes share a polarity, C x C."
-        taxonomy = self.taxonomy
-        same = kept(("same coarse", taxonomy.parent), lambda: taxonomy.same_coarse, classes.device)      # K x K
+        same = kept(("same coarse", self.taxonomy.parent), lambda: self.taxonomy.same_coarse, classes.device)   # K x K
         return same[classes][:, classes]
 
     def extra_repr(self) -> str:
