@@ -24,7 +24,7 @@ from PIL import Image
 
 from apse_nb import experiments
 from apse_nb.emotions import MIKELS
-from apse_nb.experiments import open_parts, row_network, row_store, run_name, run_rows
+from apse_nb.experiments import has_test_part, open_parts, row_network, row_store, run_name, run_rows
 from apse_nb.pair_losses import NPairLoss
 from apse_nb.report.tables import find_profile, table2
 from apse_nb.scenes import make_scenes, save_scenes
@@ -90,6 +90,7 @@ def test_query_sets_are_measured_once(tmp_path):
         assert done.exit_code == 0, done.output
         found = pd.read_csv(tmp_path/"query_luck.csv")
         assert len(found) == lines == found["query_set"].nunique() and (found["status"] == "ok").all()
+        assert found["finished"].notna().all()
     refused = CliRunner().invoke(apse_reproduce, ["--query-sets", "3"])
     assert refused.exit_code == 2 and "--table" in refused.output
 
@@ -185,6 +186,8 @@ def test_only_a_missing_test_part_is_replaced(tmp_path):
         (tmp_path/"data"/"test"/emotion/"broken.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match="can be read"):
         open_parts(str(tmp_path/"data"), profile, cache=tmp_path/"cache")
+    assert has_test_part(str(tmp_path/"data"))           # asked of the names: nothing is decoded
+
 
 def command(name: str):
     "A command of this package, found where settings.ini says."
