@@ -79,25 +79,6 @@ def _described(facts: bytes) -> dict:
         raise DamagedIndex("its facts are not those of this version")
     return found
 
-# %% ../../nbs/search/store.ipynb #search-store-hits
-def _rows_and_vectors(rows: _Rows, blocks: Blocks) -> tuple[list[ImageRow], np.ndarray]:
-    "All images, and their vectors (N x (D + K)) in the same order."
-    every = rows.all()
-    ids, vectors = map(np.concatenate, zip(blocks.nothing, *blocks.everything()))
-    place = {image: i for i, image in enumerate(ids.tolist())}
-    if place.keys() != {row.id for row in every}:
-        raise DamagedIndex("images and vectors do not belong together")
-    return every, vectors[[place[row.id] for row in every]]
-
-def _hits(db: Database, rows: _Rows, blocks: Blocks, query: np.ndarray, k: int, but_not: bytes) -> list[tuple]:
-    "Product, image, its vector if that was read; at most k, best first, equal ones by name."
-    copies = db.all("SELECT count(*) FROM images WHERE digest = ?", (but_not,))[0][0] if but_not else 0
-    hits = [(product, rows.one("id", image), vector) for product, image, vector in
-            best_products(blocks, query, k + copies)]
-    if any(row is None for _, row, _ in hits):
-        raise DamagedIndex("a row of an image is missing")
-    return sorted((hit for hit in hits if hit[1].digest != but_not), key=lambda hit: (-hit[0], hit[1].name))[:k]
-
 # %% ../../nbs/search/store.ipynb #search-store-015
 class Store:
     """An index in one file. `FileNotFoundError` where there is none; `DamagedIndex` (a `ValueError`) when something in
@@ -227,7 +208,12 @@ class Store:
     def all_vectors(self) -> tuple[list[ImageRow], np.ndarray]:
         "All images, and their vectors (N x (D + K)) in the same order."
         with self._db.reading():
-            return _rows_and_vectors(self._rows, self._blocks)
+            rows = self._rows.all()
+            ids, vectors = map(np.concatenate, zip(self._blocks.nothing, *self._blocks.everything()))
+            place = {image: i for i, image in enumerate(ids.tolist())}
+            if place.keys() != {row.id for row in rows}:
+                raise DamagedIndex("images and vectors do not belong together")
+            return rows, vectors[[place[row.id] for row in rows]]
 
     def thumbnail(self, digest: bytes) -> bytes | None:
         "A JPEG, or None if there is none or it is damaged."
@@ -247,5 +233,11 @@ class Store:
                ) -> list[tuple[float, ImageRow, np.ndarray]]:    # product, image, its vector; at most k, best first
         "The images with the largest inner products; equal ones in the order of their names."
         with self._db.reading():
-            hits = _hits(self._db, self._rows, self._blocks, np.asarray(query, np.float32), k, but_not)
-            return [(product, row, self.vector(row) if vector is None else vector) for product, row, vector in hits]
+            copies = self._db.all("SELECT count(*) FROM images WHERE digest = ?", (but_not,))[0][0] if but_not else 0
+            hits = [(product, self._rows.one("id", image), vector) for product, image, vector in
+                    best_products(self._blocks, np.asarray(query, np.float32), k + copies)]
+            if any(row is None for _, row, _ in hits):
+                raise DamagedIndex("a row of an image is missing")
+            hits = sorted((hit for hit in hits if hit[1].digest != but_not), key=lambda hit: (-hit[0], hit[1].name))
+            return [(product, row, self.vector(row) if vector is None else vector)
+                    for product, row, vector in hits[:k]]

@@ -23,7 +23,8 @@ from ..search.teach import probabilities_of
 from ..tools.files import one_line
 from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES
 from ..tools.ranking import unit_rows
-from .collection import Collection, Filter, data_address, failure_cases, nearest_images, result_frames
+from .collection import (
+    Collection, Filter, data_address, failure_cases, guess_words, nearest_images, result_frames)
 from .parts import (
     ImageView, Message, Slider, Upload, decode_upload, short, static_file, when_sent)
 
@@ -93,12 +94,10 @@ def query_by_image(collection: Collection,
     embeddings = unit_rows(embeddings, "query").astype(np.float32)
     if collection.head:
         confidences = probabilities_of(embeddings, collection.head)
-    seen = ""
-    if confidences is not None:
-        best = int(confidences[0].argmax())
-        seen = f"; guess: {collection.taxonomy.fine[best]} {confidences[0, best]:.0%}"
-    similarity = collection.similarity_to(embeddings[0], None if confidences is None else confidences[0])
-    return Query(f"your image {name}{seen}", similarity, image=jpeg_bytes(image))
+    confidences = None if confidences is None else confidences[0]
+    seen = "" if confidences is None else f"; {guess_words(confidences, collection.taxonomy)}"
+    return Query(f"your image {name}{seen}", collection.similarity_to(embeddings[0], confidences),
+                 image=jpeg_bytes(image))
 
 def query_by_emotions(collection: Collection,
                       weights: dict[str, float],    # fine emotion or polarity -> weight above 0
@@ -261,7 +260,8 @@ class FilterControls(widgets.HBox):
 class SearchControls:
     "A field for an image and menus of feelings; `panel` is always seen, `more` belongs to the options."
     def __init__(self, collection: Collection,
-                 image: Callable[[], None],                  # called when there is a file in `file`
+                 look: Callable[[bytes, str], None],         # called with the content and the name of a file
+                 warn: Callable[[str], None],                # called with a sentence if that fails
                  feel: Callable[[dict[str, float]], None]):  # called with the feelings and their weights
         names, unknown = [*collection.taxonomy.fine, *collection.taxonomy.coarse], collection.confidences is None
         self.file = Upload(label="Search with an image: choose, drop or paste it", paste=True,
@@ -271,7 +271,7 @@ class SearchControls:
                               layout=widgets.Layout(width="300px", max_width="100%"))
         self.panel = widgets.HBox([self.file, self.feeling], layout=_ROW)
         self.more = widgets.HBox([self.second, self.balance], layout=_ROW)
-        self.file.observe(lambda _: image(), "count")
+        self.file.on_file(look, warn)
 
         def felt(_):
             if self.weights:
@@ -340,7 +340,8 @@ class RetrievalBrowser(widgets.VBox):
             Results(collection, k, side, name), kept_results(side), Failures(collection, side))
         self.second = second and Second(*second, k, side)
         self.results, self.message = self.found.grid, self.found.message
-        self.controls = encoder and SearchControls(collection, self._received, self.search_emotions)
+        self.controls = encoder and SearchControls(collection, self.search_image, self.message.warn,
+                                                   self.search_emotions)
         self.filters = FilterControls(collection, self._search)
         self.save = SaveButtons(kinds=["CSV", "JSON", *(["HTML"] if page else [])])
         self.back_button = _button("Back", 70, self.back, disabled=True)
@@ -434,10 +435,3 @@ class RetrievalBrowser(widgets.VBox):
         if self.second:
             self.second.compare(self.found, allowed)
         self.shown = tuple(self.found.found.tolist())
-
-    def _received(self) -> None:
-        file = self.controls.file
-        try:
-            self.search_image(file.take(), file.name)
-        except ValueError as e:
-            self.message.warn(str(e))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -42,6 +42,11 @@ def _decoded(fetch: Callable, side: int) -> Image.Image | None:
         return None
     image.thumbnail((side, side))
     return image
+
+def guess_words(confidences: np.ndarray, taxonomy: Taxonomy) -> str:      # K
+    "The most probable emotion, such as 'guess: fear 80%'."
+    best = int(confidences.argmax())
+    return f"guess: {taxonomy.fine[best]} {confidences[best]:.0%}"
 
 def data_address(jpeg: bytes) -> str:
     "A JPEG file as an address for an `<img>`."
@@ -164,7 +169,7 @@ class Collection:
         if self.labels is not None:
             lines.append(f"{t.fine[self.labels[i]]} ({t.coarse[t.parent[self.labels[i]]]})")
         if self.confidences is not None:
-            lines.append(f"guess: {t.fine[self.guesses[i]]} {self.sureness[i]:.0%}")
+            lines.append(guess_words(self.confidences[i], t))
         return lines
 
     def words(self, i: int) -> str:
@@ -268,7 +273,5 @@ def typical_query(collection: Collection) -> int:
     guesses = collection.emotions
     if guesses is None or len(collection) < 5:
         return 0
-    judged = Collection(collection.embeddings, np.zeros((len(collection), 1, 1, 3), np.uint8), collection.taxonomy,
-                        labels=guesses, confidences=collection.confidences, head=collection.head)
-    table = failure_cases(judged)
+    table = failure_cases(replace(collection, labels=guesses))
     return int(table.index[len(table)*3//4])

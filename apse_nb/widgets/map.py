@@ -36,7 +36,7 @@ class PointMap(anywidget.AnyWidget):
     _css = static_file("map.css")
 
 # %% ../../nbs/widgets/map.ipynb #12b-browser-069
-METHODS = {"PCA": "pca", "t-SNE": "tsne"}
+_PROJECTIONS = {"PCA": "pca", "t-SNE": "tsne"}
 ASPECT = 620/460                        # width of the canvas by its height
 
 def on_canvas(flat) -> bytes:
@@ -68,7 +68,7 @@ class EmbeddingMap(widgets.VBox):
         self.collection = collection
         self._made = {} if flat is None else {"given": (np.asarray(flat, dtype=float), "coordinates as given")}
         self.points, self.message = self._point_map(), Message()
-        known = [name for name, m in METHODS.items() if m == "pca" or len(collection) <= slow_above]
+        known = [name for name, m in _PROJECTIONS.items() if m == "pca" or len(collection) <= slow_above]
         small = method is None and len(collection) <= 1000 and "t-SNE" in known
         wanted = "t-SNE" if method == "tsne" or small else "PCA"
         self.method = widgets.Dropdown(options=[*self._made, *known], value="given" if self._made else wanted,
@@ -89,7 +89,7 @@ class EmbeddingMap(widgets.VBox):
         name = self.method.value
         if name not in self._made:
             self.message.say(f"Computing {name} of {len(self.collection):,} images...")
-            self._made[name] = flatten(self.collection.embeddings, METHODS[name])
+            self._made[name] = flatten(self.collection.embeddings, _PROJECTIONS[name])
         self.flat, remark = self._made[name]
         self.points.label = (f"map of {len(self.collection):,} images; arrow keys walk from point to point, Enter "
                              f"makes a point the query, plus and minus zoom, 0 shows all")

@@ -76,8 +76,8 @@ class Slider(anywidget.AnyWidget):
 
 # %% ../../nbs/widgets/parts.ipynb #parts-012
 class Upload(anywidget.AnyWidget):
-    """A field for one file. Observe `count`; then either `problem` holds a sentence, or `name` and `content` hold a
-    file."""
+    """A field for one file, see `on_file`. When `count` grows, either `problem` holds a sentence, or `name` and
+    `content` hold a file."""
     label = traitlets.Unicode("upload an image").tag(sync=True)
     accept = traitlets.Unicode("image/*").tag(sync=True)     # what the file dialogue offers; a hint, not a check
     paste = traitlets.Bool(False).tag(sync=True)             # take images that are pasted on the page
@@ -89,6 +89,15 @@ class Upload(anywidget.AnyWidget):
     count = traitlets.Int(0).tag(sync=True)                  # files so far
     _esm = static_file("upload.js")
     _css = static_file("upload.css")
+
+    def on_file(self, take: Callable[[bytes, str], None], refuse: Callable[[str], None]) -> None:
+        "`take(content, name)` for each file; what was wrong with it, also a `ValueError` of `take`, goes to `refuse`."
+        def received(_):
+            try:
+                take(self.take(), self.name)
+            except ValueError as e:
+                refuse(str(e))
+        self.observe(received, "count")
 
     def take(self) -> bytes:
         "The content of the last file, forgotten here; `ValueError` with a sentence if there is a problem."

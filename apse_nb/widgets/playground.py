@@ -36,7 +36,7 @@ from .parts import ImageView, Message, OwnKeys, Slider, static_file
 __all__ = ['make_batch', 'loss_on_batch', 'draw_batch', 'LossPlayground']
 
 # %% ../../nbs/widgets/playground.ipynb #12a-geometry-054
-class Batch(NamedTuple):
+class EmbeddedBatch(NamedTuple):
     "32 embeddings with labels and confidences, ordered by class."
     title: str
     embeddings: torch.Tensor     # B x D unit vectors, float64: a gradient of exactly 0 is then one that does not exist
@@ -61,7 +61,7 @@ def _batch_network(kind: str, seed: int = 0) -> tuple[Network, Recipe]:
 def make_batch(kind: str,              # a key of BATCHES
                images: int = 4,        # images of each emotion
                seed: int = 0,          # of the random directions and the random weights
-              ) -> Batch:
+              ) -> EmbeddedBatch:
     "A batch to loss_on_batch with, 8 x `images`."
     if kind not in BATCHES:
         raise ValueError(f"Unknown batch {kind!r}: choose one of {', '.join(BATCHES)}.")
@@ -72,14 +72,14 @@ def make_batch(kind: str,              # a key of BATCHES
     if kind == "random":
         g = torch.Generator().manual_seed(seed)
         embeddings = torch.randn(len(labels), 128, generator=g, dtype=torch.float64)
-        return Batch(BATCHES[kind], F.normalize(embeddings, dim=1), labels,
+        return EmbeddedBatch(BATCHES[kind], F.normalize(embeddings, dim=1), labels,
                      torch.randn(len(labels), len(MIKELS), generator=g, dtype=torch.float64).softmax(dim=1), None)
     model, recipe = _batch_network(kind, seed)
     scenes = load_images("scenes", recipe.resize, "test", limit=len(labels))
     scenes = scenes.subset(np.argsort(scenes.labels, kind="stable"))
     assert scenes.labels.tolist() == labels.tolist()            # chapter 01 draws the emotions in turn
     found = embed(model, scenes, **recipe.look)
-    return Batch(BATCHES[kind], F.normalize(found.embeddings.double(), dim=1), labels,
+    return EmbeddedBatch(BATCHES[kind], F.normalize(found.embeddings.double(), dim=1), labels,
                  found.scores.double().softmax(dim=1), scenes.pixels)
 
 # %% ../../nbs/widgets/playground.ipynb #12a-geometry-058
@@ -145,7 +145,7 @@ class LossGradient(NamedTuple):
     force: np.ndarray      # B x D: minus the gradient to the embeddings, along the sphere
 
 def loss_gradient(loss: Callable,     # function(embeddings, labels, confidences)
-                  batch: Batch,
+                  batch: EmbeddedBatch,
                  ) -> LossGradient:
     "Value of a loss on a batch, and its gradient to every similarity and every embedding."
     x = batch.embeddings.clone().requires_grad_()
