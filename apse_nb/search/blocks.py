@@ -41,7 +41,7 @@ class _Memory:
             del size[oldest], self.values[oldest]
 
 # %% ../../nbs/search/blocks.ipynb #search-blocks-010
-BLOCK = 256                # vectors in a block
+BLOCK_ROWS = 256                # vectors in a block
 EXACT_UP_TO = 100_000      # images; beyond, vectors are sorted into cells
 VISITED = 32               # cells that a search for an embedding visits
 KEPT = 1 << 29             # bytes of cells that stay in memory
@@ -99,7 +99,7 @@ class Blocks:
             last = self.db.all("SELECT max(id) FROM blocks WHERE cell = ?", (cell,))[0][0]
             while len(todo):
                 old_ids, old = self.read(last) if last else self.nothing
-                some, todo = np.split(todo, [BLOCK - len(old_ids)])
+                some, todo = np.split(todo, [BLOCK_ROWS - len(old_ids)])
                 if len(some):
                     blocks[some] = self.write(np.append(old_ids, ids[some]), np.concatenate([old, vectors[some]]),
                                               cell, last)
@@ -177,7 +177,7 @@ def sort_if_many(blocks: Blocks) -> bool:
 def _write_by_cell(blocks: Blocks, ids: np.ndarray, vectors: np.ndarray, cells: np.ndarray) -> None:
     order = np.argsort(cells, kind="stable")
     for some in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1):
-        for part in np.split(some, range(BLOCK, len(some), BLOCK)):
+        for part in np.split(some, range(BLOCK_ROWS, len(some), BLOCK_ROWS)):
             block = blocks.write(ids[part], vectors[part], int(cells[part[0]]))
             blocks.db.connection.executemany("UPDATE images SET block = ? WHERE id = ?",
                                              ((block, i) for i in ids[part].tolist()))

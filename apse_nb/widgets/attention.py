@@ -163,7 +163,7 @@ class AttentionExplorer(ipywidgets.VBox):
             description="as trained", tooltip="back to the variant that the weights were trained with")
         for name, control in self.controls.items():
             control.observe(lambda change, name=name: self._moved(name, change.new), "value")
-        self.file.observe(self._received, "count")
+        self.file.on_file(self.upload, self.message.warn)
         self.trained.on_click(lambda button: self.set(**self.state.trained))
         c = self.controls
         advanced = _folded("advanced: variants of Eq. 1-2", c["spatial"], c["rescale"], c["norm"], self.trained)
@@ -223,12 +223,6 @@ class AttentionExplorer(ipywidgets.VBox):
             self.choose(int(value))
         else:
             self.set(**{name: int(value) if name == "reference" else value})
-
-    def _received(self, change) -> None:
-        try:
-            self.upload(self.file.take(), self.file.name)
-        except ValueError as e:
-            self.message.warn(str(e))
 
 def _folded(title: str, *inside: ipywidgets.Widget) -> list[ipywidgets.Widget]:
     "A checkbox, and controls that it shows: unlike the titles of an `Accordion` of ipywidgets, Tab reaches it."
