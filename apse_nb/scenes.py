@@ -177,7 +177,7 @@ class Scenes(LabelledImages):
 
     def subset(self, indices) -> Scenes:
         "The scenes at these positions (integers or booleans)."
-        part, chosen = super().subset(indices), np.asarray(indices)
+        part, chosen = super().subset(indices), self.positions(indices)
         motifs, distributions = (None if array is None else array[chosen]
                                  for array in (self.motifs, self.distributions))
         return Scenes(part.pixels, part.labels, part.taxonomy, part.names, part.masks, motifs, distributions)

@@ -56,3 +56,11 @@ def test_a_quarter_of_the_neighbours_lies_across_the_polarities():
 def test_what_cannot_be_drawn(n, size, seed):
     with pytest.raises(ValueError, match="at least 1 image of at least 16 pixels"):
         make_scenes(n, size, seed)
+
+
+def test_any_part_of_the_scenes_can_be_taken_also_none():
+    scenes = make_scenes(4, size=16, workers=1)
+    none, three = scenes.subset([]), scenes.subset([True, False, True, True])
+    assert len(none) == len(none.motifs) == 0 and none.distributions.shape == (0, 8)
+    assert three.motifs.tolist() == scenes.motifs[[0, 2, 3]].tolist() and three.names == [scenes.names[i]
+                                                                                         for i in (0, 2, 3)]
