@@ -20,7 +20,6 @@ from ..images import as_square
 from ..search.facts import emotions_named
 from ..search.records import THUMBNAIL, jpeg_bytes
 from ..search.teach import probabilities_of
-from ..tools.files import one_line
 from ..tools.plotting import Frame, NO_FRAME, TIER_FRAMES
 from ..tools.ranking import unit_rows
 from .collection import (
@@ -125,8 +124,7 @@ def _large_tile(collection: Collection, i: int) -> dict:
     "The large image, its words and its path."
     if not 0 <= i < len(collection):
         return dict(src="", alt="There is no such image.")
-    return dict(src=data_address(collection.large(i)), alt=collection.words(i),
-                path="" if collection.files is None else one_line(collection.files[i]))
+    return dict(src=data_address(collection.large(i)), alt=collection.words(i), path=collection.path(i))
 
 class ImageList(widgets.VBox):
     "A sentence over a grid of images; it can be hidden."
@@ -290,8 +288,8 @@ class SearchControls:
 def _results_file(kind: str, words: str, shown: Results) -> tuple[str, str]:     # file name, text
     "The results of a query as a CSV or JSON file."
     c = shown.collection
-    rows = [dict(rank=n, name=c.names[i], path="" if c.files is None else one_line(c.files[i]),
-                 similarity=round(float(s), 4), emotion="" if c.guesses is None else c.taxonomy.fine[c.guesses[i]])
+    rows = [dict(rank=n, name=c.names[i], path=c.path(i), similarity=round(float(s), 4),
+                 emotion="" if c.guesses is None else c.taxonomy.fine[c.guesses[i]])
             for n, (i, s) in enumerate(zip(shown.found, shown.similarity), 1)]
     if kind == "JSON":
         return "results.json", json.dumps(dict(query=words, results=rows), indent=1, ensure_ascii=False)

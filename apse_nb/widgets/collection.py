@@ -163,6 +163,10 @@ class Collection:
         "The thumbnail as an address for an `<img>`."
         return data_address(self.jpeg(i))
 
+    def path(self, i: int) -> str:
+        "Where the file is, as it can be shown; '' for an image that is none."
+        return "" if self.files is None else one_line(self.files[i])
+
     def facts(self, i: int) -> list[str]:
         "What is known about an image, in up to two short lines."
         t, lines = self.taxonomy, []
