@@ -29,7 +29,7 @@ CONTROLS = ["image", "upload an image", "opacity", "outline of the true region",
 
 
 def shown(page) -> str:
-    "The pixels of the picture on the page, as a data address."
+    "The pixels of the image on the page, as a data address."
     return page.locator("img[alt]").evaluate("""(img) => {
         const canvas = document.createElement("canvas");
         canvas.width = img.naturalWidth; canvas.height = img.naturalHeight;
@@ -38,14 +38,14 @@ def shown(page) -> str:
 
 
 def after(page, old: str) -> str:
-    "The pixels of the picture as soon as they differ from the old ones and stay."
+    "The pixels of the image as soon as they differ from the old ones and stay."
     new = old
     for _ in range(150):
         page.wait_for_timeout(200)
         last, new = new, shown(page)
         if new == last != old:
             return new
-    raise AssertionError("the picture did not change")
+    raise AssertionError("the image did not change")
 
 
 def focused(page) -> str:
@@ -67,7 +67,7 @@ def tab_to(page, name: str) -> None:
 
 @pytest.fixture
 def files(tmp_path):
-    """A picture, a text that calls itself one, a file that is too large, and a picture whose name is HTML and
+    """An image, a text that calls itself one, a file that is too large, and an image whose name is HTML and
     mathematics."""
     from PIL import Image
     names = dict(good="harbour.png", text="notes.png", large="large.png",
