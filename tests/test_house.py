@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -146,3 +147,17 @@ def test_a_missing_package_is_found_in_the_extra_that_is_named():
     for extra, modules in _EXTRAS.items():
         brought = re.findall(r"(?<!\S)[\w-]+", config["DEFAULT"][f"{extra}_requirements"])
         assert {named.get(module, module.replace("_", "-")) for module in modules.split()} <= set(brought), extra
+
+
+def test_a_name_has_one_meaning():
+    "A function, class or constant of one module has no namesake in another; what begins with _ is a module's own."
+    places = defaultdict(list)
+    for module in MODULES:
+        for node in ast.parse((ROOT/"apse_nb"/f"{module}.py").read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                places[node.name].append(module)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for name in {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)} - {"__all__"}:
+                    places[name].append(module)
+    assert not {name: found for name, found in places.items() if len(found) > 1 and not name.startswith("_")}
