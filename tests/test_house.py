@@ -1,6 +1,7 @@
 """The house's own rules: reading order, import time, no pickles, files that are in sync."""
 import ast
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -129,6 +130,12 @@ def test_notebooks_name_no_place_of_one_machine():
     for path in [*(ROOT/"nbs").rglob("*.ipynb"), ROOT/"README.md"]:
         found = re.findall(r"/root/[\w.]+|/work/\w+|/home/\w+", path.read_text(encoding="utf-8"))
         assert not found, f"{path.name}: {sorted(set(found))}"
+
+
+def test_notebooks_keep_no_state_of_widgets():
+    "Half a megabyte a notebook that no page needs: execute with `--ExecutePreprocessor.store_widget_state=False`."
+    assert [path.name for path in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
+            and "widgets" in json.loads(path.read_text(encoding="utf-8"))["metadata"]] == []
 
 
 def test_public_names_are_few():
