@@ -38,13 +38,13 @@ def pytest_xdist_auto_num_workers(config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    "One process builds the site and has all tests of it; any other test goes to whoever is free."
+    "One process builds the site, one judges the claims, and has all tests of it; any other test goes to whoever is free."
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneForTheSite(LoadScopeScheduling):
+    class SomeFilesWhole(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "site" if "test_site.py" in nodeid else nodeid
-    return OneForTheSite(config, log)
+            return next((file for file in ("test_site.py", "test_findings.py") if file in nodeid), nodeid)
+    return SomeFilesWhole(config, log)
 
 
 ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"       # of the browser

@@ -388,7 +388,7 @@ def megabytes(process) -> float:
     return total/2**20
 
 
-@pytest.mark.parametrize("loads", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("loads", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_page_loads_stay_small(loads, explore, page):
     """Pages that are looked at and pages that are left at once: all processes together stay under 2 GB at every moment,
     and none remains."""
