@@ -88,6 +88,12 @@ def test_import_costs_nothing():
     assert {m.split(".")[0] for m in loaded} <= {"apse_nb", *sys.stdlib_module_names}
 
 
+@pytest.mark.parametrize("module", ["search.gallery", "search.commands", "report.commands", "widgets.server"])
+def test_what_should_answer_at_once_does_without_torch(module):
+    "A search in an index, help, and the first words of a page."
+    assert "torch" not in {m.split(".")[0] for m in modules_after(f"import apse_nb.{module}")}
+
+
 def console_scripts() -> dict[str, str]:
     config = ConfigParser(delimiters=["="])
     config.read(ROOT/"settings.ini", encoding="utf-8")

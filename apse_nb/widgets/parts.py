@@ -13,7 +13,6 @@ import traitlets
 from PIL import Image
 
 import apse_nb
-from ..images import decode_bytes
 from ..tools.files import one_line
 
 # %% auto #0
@@ -117,6 +116,7 @@ def decode_upload(content: bytes,       # of an image file
                   at_least: int,        # as in `decode_bytes`
                  ) -> tuple[Image.Image, str]:
     "An image from outside, and its name as it can be shown; `ValueError` with one sentence if it cannot be read."
+    from apse_nb.images import decode_bytes      # with torch, which the page's first words do not wait for
     name = _shown_name(name)
     return decode_bytes(content, name, at_least=at_least), name
 
