@@ -38,7 +38,7 @@ def pytest_xdist_auto_num_workers(config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    "One process builds the site, one judges the claims, and has all tests of it; any other test goes to whoever is free."
+    "One process builds the site, one judges the claims, with all tests of it; any other test goes to whoever is free."
     from xdist.scheduler import LoadScopeScheduling
 
     class SomeFilesWhole(LoadScopeScheduling):
