@@ -411,7 +411,7 @@ def summary(lines: pd.DataFrame,                     # of `run_rows` or a store
             low, high, over = measure_interval(mine, m)
             row |= {m: mine[m].mean(), f"{m} interval": f"{low:.3f} to {high:.3f}",
                     f"{m} paper (FI)": e.paper.get(m, np.nan)}
-        rows.append(row | dict(interval=f"over {over}", query_accuracy=mine["query_accuracy"].mean(),
+        rows.append(row | dict(interval=f"over {over}" if over else "", query_accuracy=mine["query_accuracy"].mean(),
                                train_accuracy=mine["train_accuracy"].mean(),
                                own_map8=mine["own_map8"].mean(), minutes=mine["minutes"].mean()))
     if not rows:

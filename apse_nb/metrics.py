@@ -70,8 +70,8 @@ def average_precision(relevance,   # B x N booleans or zeros and ones: is the im
     hits = relevance.cumsum(1, dtype=xp.int32)
     NG = xp.where(hits[:, -1] > 0, _float64(hits[:, -1]), xp.nan)        # (B,)
     hits *= relevance  # (B, N) what the precision at a relevant rank counts, 0 elsewhere
-    rank = _float64(xp.ones_like(hits[0])).cumsum(0)                     # (N,) 1, 2, 3, ..., where the lists lie
-    return _float64(hits) @ (1/rank)/NG
+    rank = _float64(xp.ones_like(hits[:1])).cumsum(1)                    # (1, N) 1, 2, 3, ..., where the lists lie
+    return _float64(hits) @ (1/rank).reshape(-1)/NG if len(hits) else NG
 
 # %% ../nbs/09_metrics.ipynb #09-metrics-063
 def _class_labels(labels,            # N integers: list, numpy array or torch tensor of any integer type

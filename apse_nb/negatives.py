@@ -15,7 +15,7 @@ from .attention import attention_loss
 from .emotions import Taxonomy
 from .pair_losses import TupleLoss, inter_terms, intra_terms
 from .tools.recipe import Recipe
-from .tools.registry import check_choice, check_number, check_probabilities
+from .tools.registry import check_choice, check_choices, check_number, check_probabilities
 
 # %% auto #0
 __all__ = ['interpolation_weight', 'generate_negatives', 'hardness', 'GeneratedEmotionPairLoss', 'total_loss']
@@ -123,8 +123,8 @@ class GeneratedEmotionPairLoss(TupleLoss):
                  positive: str = "anchor",  # 'printed' is Eq. 13's f_j^+ in place of Eq. 6's f_i^+
                 ):
         super().__init__(taxonomy, scale)
-        for term in generate_in:
-            check_choice("each of generate_in", term, "inter", "intra")
+        if generate_in:                  # nowhere: EP
+            check_choices("generate_in", generate_in, "inter", "intra")
         check_choice("direction", direction, "eq10", "eq12")
         check_choice("positive", positive, "anchor", "printed")
         self.generate_in, self.gradient_through_lambda = tuple(generate_in), gradient_through_lambda

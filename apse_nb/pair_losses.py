@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .emotions import Taxonomy
 from .tools.device import kept
-from .tools.registry import check_choice, check_number
+from .tools.registry import check_choices, check_number
 
 # %% auto #0
 __all__ = ['tuple_indices', 'gram', 'log1p_sum_exp', 'TupleLoss', 'NPairLoss', 'inter_terms', 'intra_terms', 'EmotionPairLoss']
@@ -223,9 +223,7 @@ class EmotionPairLoss(TupleLoss):
                  terms: tuple[str, ...] = ("inter", "intra"),    # which of the two terms to add
                 ):
         super().__init__(taxonomy, scale)
-        for term in terms or (None,):
-            check_choice("each of terms", term, "inter", "intra")
-        self.terms = tuple(terms)
+        self.terms = check_choices("terms", terms, "inter", "intra")
 
     def terms_of(self, S, classes, allowed, batch):
         same_coarse, parts = self.same_polarity(classes), []

@@ -131,6 +131,32 @@ def test_anybodys_embeddings_are_measured(tmp_path):
                                                   tmp_path/"l.csv", status=2)
 
 
+def test_a_row_without_a_label_is_no_row_less(tmp_path):
+    "A spreadsheet's empty cells in the middle of the labels: four embeddings are not measured with five labels."
+    np.save(tmp_path/"f.npy", np.eye(4))
+    for text in ("name,label\na,fear\nb,fear\n,\nc,awe\nd,awe\n", 'fear\nfear\n""\nawe\nawe\n'):
+        (tmp_path/"l.csv").write_text(text)
+        assert "Unknown label ''" in run(apse_evaluate, "--features", tmp_path/"f.npy", "--labels", tmp_path/"l.csv",
+                                         status=2)
+    assert "There is no file of labels" in run(apse_evaluate, "--features", tmp_path/"f.npy", "--labels",
+                                               tmp_path/"none.csv", status=2)
+
+
+def test_a_table_goes_where_the_user_says(tmp_path):
+    "Through a link, with the permissions that were there; a mistyped folder is not made."
+    np.save(tmp_path/"f.npy", np.eye(4))
+    (tmp_path/"l.csv").write_text("fear\nfear\nawe\nawe\n")
+    words = ("--features", tmp_path/"f.npy", "--labels", tmp_path/"l.csv", "--out")
+    (tmp_path/"table.csv").touch(0o600)
+    (tmp_path/"link.csv").symlink_to("table.csv")
+    run(apse_evaluate, *words, tmp_path/"link.csv")
+    assert (tmp_path/"link.csv").is_symlink() and "map8" in (tmp_path/"table.csv").read_text()
+    assert (tmp_path/"table.csv").stat().st_mode & 0o777 == 0o600
+    for place in (tmp_path/"mistyped"/"table.csv", tmp_path):
+        assert str(place) in run(apse_evaluate, *words, place, status=2)
+    assert not (tmp_path/"mistyped").exists() and not list(tmp_path.glob("*apse_part"))
+
+
 def test_embeddings_leave_with_their_names(small, tmp_path):
     run(apse_evaluate, small/"net.safetensors", "--cache", small/"cache", "--query", small/"small", "--query-split",
         "val", "--gallery-split", "train", "--export", tmp_path)

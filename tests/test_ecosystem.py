@@ -188,7 +188,11 @@ def test_what_no_loss_can_use_is_one_sentence(name):
 
 
 def test_settings_that_make_no_sense():
+    assert NPairLoss(torch.tensor(2.)).scale == NPairLoss(torch.tensor(2).numpy()).scale == 2.
     for call, words in ((lambda: NPairLoss(0.), "scale must be a number above 0"),
+                        (lambda: NPairLoss(10**400), "scale must be a number above 0, not 1000"),
+                        (lambda: EmotionPairLoss(MIKELS, terms="inter"), "'inter' or 'intra', not 'inter'"),
+                        (lambda: EmotionPairLoss(MIKELS, terms=()), r"'inter' or 'intra', not \(\)"),
                         (lambda: EmotionPairLoss(MIKELS, terms=("outer",)), "'inter' or 'intra'"),
                         (lambda: GeneratedEmotionPairLoss(MIKELS, direction="eq11"), "'eq10' or 'eq12'"),
                         (lambda: GeneratedEmotionPairLoss(MIKELS, generate_in=("outer",)), "'inter' or 'intra'"),

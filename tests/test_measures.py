@@ -307,3 +307,5 @@ def test_lists_that_lie_on_a_device_are_worth_the_same():
     here, there = metrics._list_values(bits, weights), metrics._list_values(*map(torch.from_numpy, (bits, weights)))
     assert np.isnan(here[3, :2]).all() and here.shape == (50, 17)
     assert np.allclose(here, there.numpy(), rtol=0, atol=1e-12, equal_nan=True)
+    none = np.zeros((0, 5), bool)
+    assert len(metrics.average_precision(none)) == len(metrics.average_precision(torch.from_numpy(none))) == 0

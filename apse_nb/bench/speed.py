@@ -45,7 +45,7 @@ def benchmark(parts,                 # names in `BENCHMARKS`
             say(one_figure(line))
         lines.sort(key=lambda line: list(BENCHMARKS).index(line["part"]))
         table = pd.DataFrame(lines, columns=SPEED_COLUMNS)
-        write_whole(out, table.to_csv(index=False, float_format="%.4g").encode())
+        write_whole(out, table.to_csv(index=False, float_format="%.4g"))
     return read_speeds(out)
 
 # %% ../../nbs/bench/speed.ipynb #18-speed-084-c

@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from ..tools.cli import OneLineErrors
-from ..tools.files import one_line, write_whole
+from ..tools.files import one_line, write_named
 
 # %% auto #0
 __all__ = ['apse_check_data']
@@ -50,5 +50,5 @@ def apse_check_data(root, out, problems, kind, taxonomy, copies, workers):
     if out:
         report.save(out)
     if problems:
-        write_whole(problems, found.to_csv(index=False))
+        write_named(problems, found.to_csv(index=False))
     return 0 if report.is_sound else 1

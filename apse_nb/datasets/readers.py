@@ -22,7 +22,7 @@ import numpy as np
 
 from ..emotions import TAXONOMIES, Taxonomy
 from ..images import ImageFiles, PARTS, SUFFIXES, UnknownLabel, known_label, read_folders, walk_images
-from ..tools.files import one_line, read_regular, write_rows
+from ..tools.files import RefusedFile, one_line, read_regular, write_rows
 from ..tools.folders import WalkReport, subfolders, suffix_counts
 from ..tools.registry import check_choice
 
@@ -33,7 +33,7 @@ __all__ = ['READERS', 'save_split', 'open_dataset']
 def read_table(path,                     # a text file
                delimiter: str = ",",
                quote: str = '"',
-               exact: bool = False,      # keep spaces around fields
+               exact: bool = False,      # keep spaces around fields, and rows of empty fields
               ) -> list[list[str]]:      # rows of fields; empty lines are left out
     "The rows of a delimited text file."
     try:
@@ -41,9 +41,11 @@ def read_table(path,                     # a text file
         table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote,
                            skipinitialspace=not exact)
         rows = [row if exact else [cell.strip() for cell in row] for row in table]
+    except RefusedFile as e:
+        raise ValueError(f"{one_line(path)} {e}: give a table of texts.") from None
     except (csv.Error, ValueError) as e:
         raise ValueError(f"{one_line(path)} is not a table of texts ({e}): check the file.") from None
-    return [row for row in rows if any(row)]
+    return [row for row in rows if (row if exact else any(row))]
 
 # %% ../../nbs/datasets/readers.ipynb #readers-tidy-path
 def tidy_path(name: str) -> str:
@@ -279,7 +281,8 @@ def list_rows(path: Path,                                    # such a file
                taxonomy: Taxonomy,
               ) -> list[tuple[str, int, str]]:                # name, label, part
     "Read what `save_split` wrote."
-    header, *table = read_table(path, exact=True) or [[]]          # an image's name can begin with a space
+    # an image's name can begin with a space; spreadsheets end with rows of empty fields
+    header, *table = [row for row in read_table(path, exact=True) if any(row)] or [[]]
     if [title.strip() for title in header[:2]] != ["image", "label"]:
         raise ValueError(f"{one_line(path)} must begin with the columns image,label and, if wished, split; it begins "
                          f"with {one_line(','.join(header)[:80])!r}.")

@@ -145,7 +145,7 @@ class SiftBagOfWords(Descriptor):
                  words: int = 1000,    # size of the vocabulary, which is the number of dimensions
                  seed: int = 0,        # of the choice of training images and of k-means
                 ):
-        check_number("words", words, whole=True, at_least=1)
+        words = check_number("words", words, whole=True, at_least=1)
         super().__init__(words, sift_descriptors, seed)
         self.vocabulary = None         # words x 128, float32, after `fit`
 

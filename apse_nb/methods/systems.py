@@ -259,7 +259,7 @@ def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
     except ValueError as e:
         raise ValueError(f"{path.name} should hold numbers, separated by commas, after the name of the image "
                          f"({e}).") from None
-    return ([tidy_path(str(name).strip()) for name in table[0]] if named else None), numbers
+    return ([str(name).strip() for name in table[0]] if named else None), numbers
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
@@ -275,7 +275,9 @@ def _read_npy(path: Path) -> np.ndarray:
 
 # %% ../../nbs/methods/systems.ipynb #14a-systems-056
 def _in_order(found: list[str], wanted: list[str], file: str) -> np.ndarray:
-    "The row of each wanted name."
+    "The row of each wanted name, as it is written or, where that is not enough, with other slashes or accents."
+    if not set(wanted) <= set(found):
+        found, wanted = map(tidy_path, found), list(map(tidy_path, wanted))
     index = pd.Index(found)
     if index.has_duplicates:
         raise ValueError(f"{file} has two rows for {index[index.duplicated()][0]}: keep one row for each image.")
@@ -311,7 +313,7 @@ def read_features(path,  # .npy (N x D numbers) or .csv (N rows, optionally with
         raise ValueError(f"{path.name} has {len(broken)} rows with missing or infinite numbers, row {broken[0] + 1} "
                          f"({found[broken[0]] if found else 'counted from 1'}) for one.")
     if found is not None and names is not None:
-        return rows[_in_order(found, [tidy_path(name.strip()) for name in names], path.name)]
+        return rows[_in_order(found, [str(name).strip() for name in names], path.name)]
     count = len(names) if names is not None else count
     if count is not None and len(rows) != count:
         raise ValueError(f"{path.name} has {len(rows)} rows for {count} images: give one row for each image, in the "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ..tools.files import one_line, replacing, write_rows, write_whole
+from ..tools.files import one_line, replacing, write_named, write_rows
 
 # %% auto #0
 __all__ = []
@@ -48,6 +48,8 @@ def open_sets(query, gallery, query_split, gallery_split, size, taxonomy, cache)
 def _read_labels(path: Path, taxonomy):      # names (None without a column of names), labels
     "A CSV file with a label in each row, after the image's name if there are two columns; a heading is recognised."
     from apse_nb.datasets.readers import read_table
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file of labels {one_line(path)}.")
     rows = read_table(path, exact=True)
     width = {len(row) for row in rows}
     if width not in ({1}, {2}):
@@ -86,7 +88,7 @@ def show_report(report, out) -> None:
     frame = report.frame()
     click.echo(f"{frame.round(4).to_string()}\n{report.at_k.round(4).to_string()}")
     if out is not None:
-        write_whole(out, frame.to_csv())
+        write_named(out, frame.to_csv())
 
 def export_embeddings(folder: Path, **sets) -> None:
     "Write embeddings as FOLDER/ROLE.npy, with FOLDER/ROLE.csv (name, label) beside each."

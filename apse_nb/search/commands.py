@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from ..tools.cli import OneLineErrors
-from ..tools.files import one_line, write_whole
+from ..tools.files import one_line, write_named
 
 # %% auto #0
 __all__ = ['apse_index', 'apse_search']
@@ -136,7 +136,7 @@ def _write_result(path: Path, text: str, begins: str) -> None:
         if found not in (b"", begins.encode()):
             raise ValueError(f"{one_line(path)} is there already and was not written by apse_search: give another "
                              f"name, or remove it.")
-    write_whole(path, text)
+    write_named(path, text)
 
 # %% ../../nbs/search/commands.ipynb #search-commands-008-b
 @click.command(cls=OneLineErrors, context_settings=dict(show_default=True))

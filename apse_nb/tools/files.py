@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import shlex
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,13 +47,23 @@ def write_whole(path,                    # file to write; its folder is made if 
                 content: bytes | str,    # a text is written in UTF-8
                 durable: bool = True,    # as in `replacing`
                ) -> None:
-    "Write bytes or a text to a file that appears whole or not at all; a pipe or device is written to as it is."
-    path, data = Path(path), content.encode() if isinstance(content, str) else content
-    if path.is_fifo() or path.parent in (Path("/dev"), Path("/dev/fd")):
-        path.write_bytes(data)
-        return
+    "Write bytes or a text to a file that appears whole or not at all."
     with replacing(path, durable) as unfinished:
-        unfinished.write_bytes(data)
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+def write_named(path, content: str) -> None:
+    """Write a text where a user wants it, whole or not at all: in a folder that is there, through a link, with the
+    permissions that the file had. A pipe or device, and a file whose folder is closed, is written to as it is."""
+    path, place = Path(path), Path(os.path.realpath(path))
+    kept = place.is_file() and os.access(place.parent, os.W_OK)
+    new = not place.exists() and place.parent.is_dir() and os.access(place.parent, os.W_OK)
+    if not (kept or new) or path.is_relative_to("/proc") or path.is_relative_to("/dev"):
+        path.write_text(content, encoding="utf-8")          # or the system says why not
+        return
+    with replacing(place) as unfinished:
+        unfinished.write_text(content, encoding="utf-8")
+        if kept:
+            shutil.copymode(place, unfinished)
 
 def write_rows(path,      # CSV file to write; its folder is made if missing
                header,    # names of the columns

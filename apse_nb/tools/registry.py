@@ -5,8 +5,8 @@
 # %% ../../nbs/tools/registry.ipynb #registry-003
 from __future__ import annotations
 
-import math
 import operator
+import sys
 from numbers import Real
 from pkgutil import resolve_name
 
@@ -88,6 +88,12 @@ def check_choice(name: str, value, *allowed) -> None:
         listed = ", ".join(map(repr, allowed[:-1]))
         raise ValueError(f"{name} must be {listed} or {allowed[-1]!r}, not {value!r}.")
 
+def check_choices(name: str, values, *allowed) -> tuple:
+    "As `check_choice`, for one or several values: them as a tuple."
+    if isinstance(values, str) or not values or not set(values) <= set(allowed):
+        raise ValueError(f"{name} must name one or more of {' or '.join(map(repr, allowed))}, not {values!r}.")
+    return tuple(values)
+
 # %% ../../nbs/tools/registry.ipynb #registry-number
 _LIMITS = {"at_least": ("of at least", operator.ge), "above": ("above", operator.gt),
            "at_most": ("at most", operator.le), "below": ("below", operator.lt)}
@@ -98,10 +104,13 @@ def check_number(name: str,             # as the setting is called
                  **limits: float,       # `at_least`, `above`, `at_most`, `below`
                 ) -> float | int:       # the value as a float, or as an int if it must be whole
     "A finite number within its limits; `ValueError` for everything else."
-    fits = isinstance(value, Real) and math.isfinite(value) and (not whole or value == int(value))
+    if getattr(value, "ndim", None) == 0:        # of numpy or torch
+        value = value.item()
+    fits = isinstance(value, Real) and abs(value) <= sys.float_info.max and (not whole or value == int(value))
     if not (fits and all(_LIMITS[kind][1](value, limit) for kind, limit in limits.items())):
         words = " and ".join(f"{_LIMITS[kind][0]} {limit:g}" for kind, limit in limits.items())
-        raise ValueError(f"{name} must be a {'whole number' if whole else 'number'} {words}, not {value!r}.")
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{name} must be a {kind}{words and ' ' + words}, not {repr(value)[:60]}.")
     return int(value) if whole else float(value)
 
 # %% ../../nbs/tools/registry.ipynb #registry-probabilities

@@ -28,7 +28,8 @@ def measure_interval(lines,            # of a results store: one row's, a line a
                      measure: str,     # a column of it
                     ) -> tuple[float, float, str]:     # lower and upper end; 'seeds', 'queries' or '' (NaN ends)
     "The 95 % interval of a row's mean: over seeds, or for a single result the stored one over its queries."
-    values = lines[measure].dropna()
+    lines = lines.dropna(subset=[measure])
+    values = lines[measure]
     if len(values) > 1 and np.ptp(values) > 0:
         return *seed_interval(values), "seeds"
     if len(values) and f"{measure}_low" in lines:

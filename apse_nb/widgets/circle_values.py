@@ -14,7 +14,7 @@ import torch
 from ..emotions import MIKELS
 from ..negatives import generate_negatives, hardness, interpolation_weight
 from ..pair_losses import inter_terms, intra_terms
-from ..tools.registry import check_choice, check_number
+from ..tools.registry import check_choices, check_number
 
 # %% auto #0
 __all__ = ['Circle', 'circle_values']
@@ -59,8 +59,7 @@ class Circle:
             raise ValueError(f"Angles are numbers of degrees, not {self.all_angles}.")
         if self.negatives not in (1, 2):
             raise ValueError(f"There are 1 or 2 negatives, not {self.negatives}.")
-        for term in self.generate_in or (None,):
-            check_choice("each of generate_in", term, "inter", "intra")
+        check_choices("generate_in", self.generate_in, "inter", "intra")
         for name in ("beta", "lambda_0"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), at_least=0, at_most=1)
