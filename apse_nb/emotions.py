@@ -274,7 +274,7 @@ def show_images(images,                      # images, H x W x 3 (uint8, or floa
     width, height = min(len(images), columns)*size, -(-len(images)//columns)*line
     fig = plt.figure(figsize=(width, height))
     # one pair of axes in inches from the upper left corner: a pair for each image takes ten times as long to draw
-    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    ax = fig.add_axes((0, 0, 1, 1))
     ax.axis("off")
     for i, image in enumerate(images):
         h, w = np.shape(image)[:2]

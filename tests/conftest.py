@@ -33,7 +33,8 @@ def pytest_configure(config):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config) -> int:
     "One process more than cores, as several tests wait for a browser or for a minute to pass."
-    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    from apse_nb.tools.work import core_count
+    return 1 + core_count()
 
 
 @pytest.hookimpl(optionalhook=True)

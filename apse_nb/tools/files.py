@@ -55,14 +55,13 @@ def write_named(path, content: str) -> None:
     """Write a text where a user wants it, whole or not at all: in a folder that is there, through a link, with the
     permissions that the file had. A pipe or device, and a file whose folder is closed, is written to as it is."""
     path, place = Path(path), Path(os.path.realpath(path))
-    kept = place.is_file() and os.access(place.parent, os.W_OK)
-    new = not place.exists() and place.parent.is_dir() and os.access(place.parent, os.W_OK)
-    if not (kept or new) or path.is_relative_to("/proc") or path.is_relative_to("/dev"):
+    special = place.exists() and not place.is_file() or path.is_relative_to("/proc") or path.is_relative_to("/dev")
+    if special or not os.access(place.parent, os.W_OK):
         path.write_text(content, encoding="utf-8")          # or the system says why not
         return
     with replacing(place) as unfinished:
         unfinished.write_text(content, encoding="utf-8")
-        if kept:
+        if place.exists():
             shutil.copymode(place, unfinished)
 
 def write_rows(path,      # CSV file to write; its folder is made if missing

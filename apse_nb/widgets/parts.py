@@ -12,8 +12,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
-import apse_nb
-from ..tools.files import one_line
+from ..tools.files import one_line, shipped
 
 # %% auto #0
 __all__ = []
@@ -21,7 +20,7 @@ __all__ = []
 # %% ../../nbs/widgets/parts.ipynb #parts-004
 def static_file(name: str) -> Path:
     "A JavaScript or CSS file of this package; anywidget takes the path."
-    return Path(apse_nb.__file__).parent/"static"/name
+    return shipped(f"static/{name}")
 
 # %% ../../nbs/widgets/parts.ipynb #parts-004-b
 def when_sent(widget: anywidget.AnyWidget, word: str, kind: type, call: Callable) -> None:
